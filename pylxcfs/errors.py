@@ -1,0 +1,71 @@
+"""Every error that pylxcfs raises on purpose, with the exit code of the ones that end a command.
+
+    PylxcfsError
+    +-- FormatError          kernel text that does not look as its documentation says
+    +-- SourceError          something of the kernel's cannot be read (now)
+    |   +-- Gone             ... because its process, cgroup or namespace has ended
+    +-- UserError            what the user asked for cannot be done; has a hint and an exit code
+        +-- UsageError       exit 2: bad option, bad config
+        +-- HostError        exit 3: not root, no /dev/fuse, a missing program or kernel feature
+        +-- MountpointError  exit 4: missing, not a directory, not empty, already ours
+        +-- InstanceError    exit 5: another instance runs
+
+Knows nothing else of the package, and everything may import it.
+"""
+
+from __future__ import annotations
+
+
+class PylxcfsError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class FormatError(PylxcfsError):
+    """Kernel text could not be parsed: `what` names the file, `line` is the offending bytes."""
+
+    def __init__(self, what: str, line: bytes = b"") -> None:
+        super().__init__(f"{what}: cannot parse {line[:80]!r}")
+        self.what = what
+        self.line = line
+
+
+class SourceError(PylxcfsError):
+    """A file of the kernel's could not be read or made no sense."""
+
+
+class Gone(SourceError):
+    """The process, cgroup or namespace that was asked about has ended."""
+
+
+class UserError(PylxcfsError):
+    """What is wrong, what to do next (`hint`), and the exit code of the command."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(UserError):
+    """A bad option, argument or config file."""
+
+    exit_code = 2
+
+
+class HostError(UserError):
+    """The machine lacks something: root, /dev/fuse, a kernel feature."""
+
+    exit_code = 3
+
+
+class MountpointError(UserError):
+    """The mountpoint cannot be used as it is."""
+
+    exit_code = 4
+
+
+class InstanceError(UserError):
+    """Another instance holds the pid file or the mountpoint."""
+
+    exit_code = 5

@@ -1,0 +1,230 @@
+"""Real cgroups for tests: one directory per hierarchy, on v1, v2 and hybrid hosts.
+
+A controller is used where the host has it: on its v1 hierarchy if that is mounted, else on v2.
+All are named by `run_name`. What a container may see is no business of this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache, partial
+from pathlib import Path
+
+from tests.conftest import run_name, wait_until
+
+V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio")
+V2_CONTROLLERS = ("memory", "cpu", "cpuset", "pids", "io")
+#: Period of CPU quotas, microseconds: the kernel's default.
+PERIOD_US = 100_000
+_serial = itertools.count()
+
+
+class Keep(Enum):
+    """Leave a limit as it is (`None` means: no limit)."""
+
+    KEEP = "keep"
+
+
+KEEP = Keep.KEEP
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """A mounted cgroup hierarchy and where this process is in it. No controllers: v2."""
+
+    mountpoint: Path
+    controllers: frozenset[str]
+    current: Path
+
+
+@cache
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """Read the mounted hierarchies from mountinfo; v2 is the one without controllers."""
+    own: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            own[name] = path
+    found: dict[str, Hierarchy] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        fstype, _, options = right.split(" ", 2)
+        root, mountpoint = left.split(" ")[3:5]
+        if fstype == "cgroup":
+            names = frozenset(options.split(",")) & frozenset(V1_CONTROLLERS)
+            if not names:
+                continue
+        elif fstype == "cgroup2":
+            names = frozenset()
+        else:
+            continue
+        path = own.get(min(names, default=""), "/")
+        current = Path(mountpoint) / os.path.relpath(path, root)
+        found.setdefault(",".join(sorted(names)), Hierarchy(Path(mountpoint), names, current))
+    return tuple(found.values())
+
+
+def is_v2() -> bool:
+    """Whether cgroup v2 has the memory and CPU controllers here."""
+    return not any("memory" in hierarchy.controllers for hierarchy in hierarchies())
+
+
+def current_procs() -> tuple[Path, ...]:
+    """Return the cgroup.procs files that bring a process to where this one is."""
+    return tuple(hierarchy.current / "cgroup.procs" for hierarchy in hierarchies())
+
+
+def _v2_parent(hierarchy: Hierarchy) -> Path:
+    """Find the nearest cgroup at or above ours whose children may have controllers.
+
+    A v2 cgroup with processes of its own, and so most likely ours, may not have any; the root
+    always may.
+    """
+    place = hierarchy.current
+    while place != hierarchy.mountpoint:
+        if "memory" in (place / "cgroup.subtree_control").read_text().split():
+            return place
+        place = place.parent
+    return place
+
+
+def _enable(directory: Path) -> None:
+    available = (directory / "cgroup.controllers").read_text().split()
+    for name in V2_CONTROLLERS:
+        if name in available:
+            (directory / "cgroup.subtree_control").write_text(f"+{name}")
+
+
+class Cgroup:
+    """One cgroup in every hierarchy; `with` removes it. `parent` nests it below another."""
+
+    def __init__(self, *, parent: Cgroup | None = None, name: str | None = None) -> None:
+        self.name = name or run_name(str(next(_serial)))
+        #: By controller name; v2 itself is under "".
+        self.paths: dict[str, Path] = {}
+        self._directories: list[Path] = []
+        for hierarchy in hierarchies():
+            if parent is not None:
+                above = parent.paths[min(hierarchy.controllers, default="")]
+            elif hierarchy.controllers:
+                above = hierarchy.current
+            else:
+                above = _v2_parent(hierarchy)
+            self._make(hierarchy, above)
+
+    def _make(self, hierarchy: Hierarchy, above: Path) -> None:
+        directory = above / self.name
+        if not hierarchy.controllers:
+            _enable(above)
+        directory.mkdir()
+        self._directories.append(directory)
+        for name in hierarchy.controllers or ("",):
+            self.paths[name] = directory
+        if "cpuset" in hierarchy.controllers:
+            # v1: a new cpuset is empty and takes no processes.
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                (directory / name).write_text((above / name).read_text())
+
+    @property
+    def procs(self) -> tuple[Path, ...]:
+        """The cgroup.procs files that bring a process here."""
+        return tuple(directory / "cgroup.procs" for directory in self._directories)
+
+    def directory(self, controller: str) -> Path:
+        """Return where `controller` (its v1 name) is for this cgroup."""
+        return self.paths.get(controller) or self.paths[""]
+
+    def write(self, controller: str, v1: str, v2: str, value: object) -> None:
+        """Write a limit under its v1 or v2 name."""
+        directory = self.directory(controller)
+        name = v1 if controller in self.paths else v2
+        (directory / name).write_text(str(value))
+
+    def limits(
+        self,
+        *,
+        memory: int | Keep | None = KEEP,
+        swap: int | Keep | None = KEEP,
+        cpus: float | Keep | None = KEEP,
+        cpuset: str | Keep = KEEP,
+        mems: str | Keep = KEEP,
+    ) -> None:
+        """Set limits: bytes of memory, bytes of swap, CPUs' worth of time, lists of CPUs, nodes.
+
+        Setting `swap` on v1 needs the memory limit in the same call (its limit is for both).
+        """
+        if memory is not KEEP:
+            v1_none = "memory" in self.paths and memory is None
+            value = -1 if v1_none else "max" if memory is None else memory
+            self.write("memory", "memory.limit_in_bytes", "memory.max", value)
+        if swap is not KEEP:
+            self._limit_swap(memory, swap)
+        if cpus is not KEEP:
+            if "cpu" in self.paths:
+                quota = -1 if cpus is None else int(cpus * PERIOD_US)
+                (self.paths["cpu"] / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+                (self.paths["cpu"] / "cpu.cfs_quota_us").write_text(str(quota))
+            else:
+                part = "max" if cpus is None else str(int(cpus * PERIOD_US))
+                (self.paths[""] / "cpu.max").write_text(f"{part} {PERIOD_US}")
+        if cpuset is not KEEP:
+            self.write("cpuset", "cpuset.cpus", "cpuset.cpus", cpuset)
+        if mems is not KEEP:
+            self.write("cpuset", "cpuset.mems", "cpuset.mems", mems)
+
+    def _limit_swap(self, memory: int | Keep | None, swap: int | Keep | None) -> None:
+        if "memory" not in self.paths:
+            value = "max" if swap is None else swap
+            (self.paths[""] / "memory.swap.max").write_text(str(value))
+            return
+        assert isinstance(memory, int)
+        assert isinstance(swap, int)
+        path = self.paths["memory"] / "memory.memsw.limit_in_bytes"
+        path.write_text(str(memory + swap))
+
+    def stat(self, controller: str, name: str) -> Mapping[str, int]:
+        """Read a file of `key value` lines, as memory.stat and cpu.stat."""
+        text = (self.directory(controller) / name).read_text()
+        return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+
+    def pids(self) -> set[int]:
+        """Return the processes that are in it."""
+        found: set[int] = set()
+        for path in self.procs:
+            with contextlib.suppress(FileNotFoundError):
+                found.update(int(pid) for pid in path.read_text().split())
+        return found
+
+    def remove(self) -> None:
+        """Kill what is left in it and remove it. Wait for processes that are just ending."""
+        for pid in self.pids():
+            if pid:  # 0: a process that this pid namespace cannot see
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for directory in reversed(self._directories):
+            wait_until(partial(_removed, directory), 60, what=f"an empty {directory}")
+
+    def __enter__(self) -> Cgroup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def _removed(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True

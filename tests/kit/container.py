@@ -1,0 +1,235 @@
+"""Containers for tests: cgroups, namespaces and bound files, as a runtime makes them.
+
+The init is a shell that waits for the end of its input: it needs nothing but a few hundred
+kilobytes, and ends with the test process, whatever happens to that. It is in its cgroup before
+its cgroup namespace is made, and binds the files itself, so the per-caller links of a mountpoint
+lead to its own nodes, as they do for runtimes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.kit.cgroups import KEEP, Cgroup, Keep, current_procs
+
+# The shell that starts the init: into the cgroups, new namespaces, and, once the init is there,
+# back out of the cgroups, so that the container has the init alone. `unshare --pid` makes its
+# first child the init of the namespace.
+_START = """
+exec 3<&0
+for file in $ENTER; do echo 0 >"$file" || exit 1; done
+unset ENTER
+exec unshare --mount --pid "$@"
+"""
+_PARENT = """
+sh -c "$INIT" init "$@" <&3 &
+init=$!
+exec 3<&-
+for file in $LEAVE; do echo 0 >"$file" || exit 1; done
+echo $init
+wait $init
+"""
+# What the init does: its own /proc, the files over it, and then nothing, until the end of input.
+_INIT = """
+unset INIT LEAVE
+mount -t proc proc /proc || exit 1
+while [ $# -gt 1 ]; do
+  if [ -e "$2" ]; then
+    mount --bind "$1" "$2" || exit 1
+  fi
+  shift 2
+done
+echo ready
+exec sh -c 'while read -r line; do :; done' init >&- 2>&-
+"""
+_EXEC = """
+for file in $ENTER; do echo 0 >"$file" || exit 125; done
+unset ENTER
+exec nsenter "$@"
+"""
+#: Never waited for by a test that passes; a virtual machine without hardware support is slow.
+DEADLINE_S = 60.0
+NAMESPACE_FLAGS = {"cgroup": "-C", "uts": "-u", "ipc": "-i", "net": "-n"}
+SYSFS = ("sys/devices/system/cpu", "sys/devices/system/node")
+
+
+class ContainerError(AssertionError):
+    """The container did not start."""
+
+
+def servable(mountpoint: Path) -> list[str]:
+    """List what a mountpoint has to bind: files below proc/, and directories below sys/."""
+    listed = subprocess.run(
+        ["find", f"{mountpoint}/proc", "-mindepth", "1", "-not", "-type", "d", "-printf", "%P\\n"],
+        check=True,
+        capture_output=True,
+        timeout=DEADLINE_S,
+        text=True,
+    )
+    names = sorted(f"proc/{name}" for name in listed.stdout.split())
+    for name in SYSFS:
+        command = ["test", "-d", f"{mountpoint}/{name}"]
+        if subprocess.run(command, timeout=DEADLINE_S, check=False).returncode == 0:
+            names.append(name)
+    return names
+
+
+class Container:
+    """A running container; `with` ends it.
+
+    `bind` says who resolves the path of a bind mount: "own" the container's init, as runc, LXC
+    and mount(8) do, "host" the host, as containerd's CRI plugin does. Without a mountpoint
+    nothing is bound. `cgroup` is made and removed by the container unless given.
+    """
+
+    pid: int
+
+    def __init__(
+        self,
+        mountpoint: Path | None = None,
+        *,
+        bind: Literal["own", "host"] = "own",
+        files: Sequence[str] | None = None,
+        namespaces: Sequence[str] = (),
+        cgroup: Cgroup | None = None,
+        parent: Cgroup | None = None,
+        memory: int | Keep | None = KEEP,
+        cpus: float | Keep | None = KEEP,
+        cpuset: str | Keep = KEEP,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self._namespaces = tuple(namespaces)
+        pairs: list[str] = []
+        if mountpoint is not None:
+            for name in servable(mountpoint) if files is None else files:
+                source = f"{mountpoint}/{name}"
+                pairs += [os.path.realpath(source) if bind == "host" else source, f"/{name}"]
+        with contextlib.ExitStack() as stack:
+            if cgroup is None:
+                cgroup = stack.enter_context(Cgroup(parent=parent))
+            self.cgroup = cgroup
+            self.limits(memory=memory, cpus=cpus, cpuset=cpuset)
+            stack.callback(self._end)
+            self._start(pairs)
+            self._stack = stack.pop_all()
+
+    def _start(self, pairs: Sequence[str]) -> None:
+        flags = [f"--{name}" for name in self._namespaces]
+        self._process = subprocess.Popen(
+            ["sh", "-c", _START, "start", *flags, "sh", "-c", _PARENT, "parent", *pairs],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={
+                **os.environ,
+                "ENTER": self._enter(),
+                "LEAVE": " ".join(str(path) for path in current_procs()),
+                "INIT": _INIT,
+            },
+        )
+        assert self._process.stdout is not None
+        said = b""
+        while not (said.endswith(b"\n") and len(said.split()) == 2):
+            if not select.select([self._process.stdout], [], [], DEADLINE_S)[0]:
+                raise ContainerError(f"nothing but {said!r} after {DEADLINE_S} s")
+            part = os.read(self._process.stdout.fileno(), 256)
+            if not part:
+                assert self._process.stderr is not None
+                raise ContainerError(os.read(self._process.stderr.fileno(), 4096).decode())
+            said += part
+        # Two processes wrote the two words, in either order.
+        self.pid = int(min(said.split()))
+
+    def _enter(self) -> str:
+        return " ".join(str(path) for path in self.cgroup.procs)
+
+    def limits(
+        self,
+        *,
+        memory: int | Keep | None = KEEP,
+        cpus: float | Keep | None = KEEP,
+        cpuset: str | Keep = KEEP,
+    ) -> None:
+        """Change limits: bytes of memory, CPUs' worth of time, list of CPUs. `None`: no limit."""
+        self.cgroup.limits(memory=memory, cpus=cpus, cpuset=cpuset)
+
+    @property
+    def pidns(self) -> int:
+        """The inode number of its pid namespace."""
+        return os.stat(f"/proc/{self.pid}/ns/pid").st_ino
+
+    def popen(self, argv: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
+        """Start a program in the container's cgroup and namespaces, in a session of its own."""
+        env = {**(kwargs.pop("env", None) or os.environ), "ENTER": self._enter()}
+        flags = [NAMESPACE_FLAGS[name] for name in self._namespaces]
+        enter = ["sh", "-c", _EXEC, "exec", "-t", str(self.pid), "-p", "-m", *flags, "--"]
+        kwargs.setdefault("start_new_session", True)
+        return subprocess.Popen([*enter, *argv], env=env, **kwargs)
+
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = DEADLINE_S,
+        check: bool = True,
+        input: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a program in the container to its end; its output is captured."""
+        process = self.popen(
+            argv,
+            stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+        )
+        with process:
+            try:
+                out, err = process.communicate(input, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                # The program is below nsenter: end the session, not only its leader.
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        done = subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{argv} exits {done.returncode}: {(err or out).decode()}")
+        return done
+
+    def read(self, path: str, *, timeout: float = DEADLINE_S) -> bytes:
+        """Read a file as a program in the container does."""
+        return self.exec(["cat", path], timeout=timeout).stdout
+
+    def _end(self) -> None:
+        process = getattr(self, "_process", None)
+        if process is None:
+            return
+        if hasattr(self, "pid"):
+            # Not reused: its parent waits for it, and is our child.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
+        try:
+            process.wait(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+    def close(self) -> None:
+        """Kill the init and with it every process of the container; remove the cgroups."""
+        self._stack.close()
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,100 @@
+"""A host and a container made of values, for tests of views. Every answer has a default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pylxcfs.errors import SourceError
+from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
+
+#: Captured hosts: each directory holds proc/ and sys/ as they were read, and SOURCE.md.
+HOSTS = Path(__file__).resolve().parents[2] / "data" / "hosts"
+
+
+@dataclass
+class FakeHost:
+    """Files by path; a path that is not there raises SourceError, as a real one does."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    cpus: tuple[int, ...] = (0, 1)
+    now: int = 1_000_000_000_000
+    #: A captured host to fall back to for files that `files` has not.
+    directory: Path | None = None
+    reads: list[str] = field(default_factory=list)
+
+    def read(self, path: str) -> bytes:
+        self.reads.append(path)
+        if path in self.files:
+            return self.files[path]
+        if self.directory is not None and (self.directory / path).is_file():
+            return (self.directory / path).read_bytes()
+        raise SourceError(f"{path}: no such file")
+
+    def now_ns(self) -> int:
+        return self.now
+
+    def online_cpus(self) -> tuple[int, ...]:
+        return self.cpus
+
+
+@dataclass
+class FakeContainer:
+    """Answers by the name of the method, each with `_` behind it; None where it may be."""
+
+    memory_: Memory | None = None
+    cpu_limit_: CpuLimit = field(default_factory=lambda: CpuLimit(None, None))
+    cpu_usage_: CpuUsage | None = None
+    block_io_: Mapping[tuple[int, int], BlockIO] | None = None
+    pressure_: Mapping[str, bytes] = field(default_factory=dict)
+    slabinfo_: bytes | None = None
+    mems_: frozenset[int] | None = None
+    started_ns_: int = 0
+    load_: Load | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def memory(self) -> Memory | None:
+        return self.memory_
+
+    def cpu_limit(self) -> CpuLimit:
+        return self.cpu_limit_
+
+    def cpu_usage(self) -> CpuUsage | None:
+        return self.cpu_usage_
+
+    def block_io(self) -> Mapping[tuple[int, int], BlockIO] | None:
+        return self.block_io_
+
+    def pressure(self, resource: str) -> bytes | None:
+        return self.pressure_.get(resource)
+
+    def slabinfo(self) -> bytes | None:
+        return self.slabinfo_
+
+    def mems(self) -> frozenset[int] | None:
+        return self.mems_
+
+    def started_ns(self) -> int:
+        return self.started_ns_
+
+    def load(self) -> Load | None:
+        return self.load_
+
+
+def memory(**values: object) -> Memory:
+    """Memory of a cgroup v2 without limits that uses nothing, but for `values`."""
+    fields: dict[str, object] = {
+        "limit": None,
+        "usage": 0,
+        "swap_limit": None,
+        "swap_usage": 0,
+        "swappiness": None,
+        "stat": {},
+    }
+    return Memory(**{**fields, **values})  # type: ignore[arg-type]
+
+
+def captured() -> list[Path]:
+    """Directories of all captured hosts, by name."""
+    return sorted(path for path in HOSTS.iterdir() if path.is_dir())

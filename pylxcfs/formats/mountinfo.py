@@ -1,0 +1,52 @@
+"""/proc/PID/mountinfo (fs/proc_namespace.c, show_mountinfo): the fields that finding cgroups needs.
+
+    36 35 0:29 /docker/x /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu
+    id parent dev  root  mountpoint         options  optional*   - type  source superblock options
+
+Blanks, tabs, newlines and backslashes in names are written as three octal digits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from pylxcfs.errors import FormatError
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One mount: which directory of its filesystem (`root`) is shown where (`mountpoint`)."""
+
+    root: str
+    mountpoint: str
+    fstype: str
+    #: Options of the superblock: for cgroup v1 the names of the controllers are among them.
+    options: tuple[str, ...]
+
+
+def parse(data: bytes) -> list[Mount]:
+    """Return the mounts in the order of the file, so of mounting."""
+    return [_mount(line) for line in data.split(b"\n") if line]
+
+
+def _mount(line: bytes) -> Mount:
+    here, separator, filesystem = line.partition(b" - ")
+    mount = here.split(b" ")
+    source = filesystem.split(b" ")
+    if not separator or len(mount) < 6 or len(source) < 3:
+        raise FormatError("mountinfo", line)
+    return Mount(
+        root=_unescape(mount[3]),
+        mountpoint=_unescape(mount[4]),
+        fstype=os.fsdecode(source[0]),
+        options=tuple(os.fsdecode(source[2]).split(",")),
+    )
+
+
+def _unescape(name: bytes) -> str:
+    if b"\\" in name:
+        name = _ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), name)
+    return os.fsdecode(name)

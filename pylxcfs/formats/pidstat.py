@@ -1,0 +1,40 @@
+"""/proc/PID/stat (fs/proc/array.c, do_task_stat): the few fields that pylxcfs needs.
+
+    42 (a (strange) name) S 1 42 42 0 -1 ...
+
+The name may hold blanks, newlines and parentheses, so fields are counted from the last ")".
+Times are in USER_HZ ticks; the start is on CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pylxcfs.errors import FormatError
+
+#: Places of proc(5)'s fields 3, 14, 15, 20 and 22 in what follows the last ")".
+_STATE, _UTIME, _STIME, _THREADS, _START = 0, 11, 12, 17, 19
+
+
+class PidStat(NamedTuple):
+    """State letter, CPU time, number of threads, and start of one process."""
+
+    state: bytes
+    user_ticks: int
+    system_ticks: int
+    threads: int
+    start_ticks: int
+
+
+def parse(data: bytes) -> PidStat:
+    fields = data[data.rfind(b")") + 1 :].split()
+    try:
+        return PidStat(
+            fields[_STATE],
+            int(fields[_UTIME]),
+            int(fields[_STIME]),
+            int(fields[_THREADS]),
+            int(fields[_START]),
+        )
+    except (IndexError, ValueError):
+        raise FormatError("stat of a process", data) from None

@@ -1,0 +1,116 @@
+"""/proc/stat: CPU times in USER_HZ ticks and counters of the whole machine.
+
+Printed by show_stat (fs/proc/stat.c): "cpu  " and ten columns (user nice system idle iowait irq
+softirq steal guest guest_nice), one "cpuN" line for each online CPU, then intr, ctxt, btime,
+processes, procs_running, procs_blocked, softirq. The `intr` line may have thousands of numbers,
+so everything behind the CPU lines stays one piece of bytes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pylxcfs.errors import FormatError
+
+_WHAT = "/proc/stat"
+
+#: Columns of a CPU line that are written; a line that is read may have fewer or more.
+COLUMNS = 10
+
+#: What follows user, nice, system and idle in a line of ours: iowait .. guest_nice.
+_ZEROS = b" 0" * (COLUMNS - 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The columns of the "cpu" line, of each "cpuN" line, and the exact bytes of the rest."""
+
+    total: tuple[int, ...]
+    cpus: Mapping[int, tuple[int, ...]]
+    rest: bytes
+
+
+def rest(text: bytes) -> bytes:
+    """Everything behind the CPU lines, from `intr` on, unread."""
+    end = text.find(b"\nintr ")
+    if end < 0:
+        end = text.find(b"\n", text.rfind(b"\ncpu") + 1)
+    if end < 0 or not text.startswith(b"cpu"):
+        raise FormatError(_WHAT, text)
+    return text[end + 1 :]
+
+
+def parse(text: bytes) -> Stat:
+    """Parse the CPU lines; keep the rest."""
+    tail = rest(text)
+    lines = text[: len(text) - len(tail)].splitlines()
+    total = _columns(lines[0], b"cpu")
+    cpus: dict[int, tuple[int, ...]] = {}
+    for line in lines[1:]:
+        name = line.partition(b" ")[0]
+        number = name[3:]
+        if not name.startswith(b"cpu") or not number.isdigit() or len(number) > 5:
+            raise FormatError(_WHAT, line)
+        cpus[int(number)] = _columns(line, name)
+    return Stat(total, cpus, tail)
+
+
+def render(stat: Stat) -> bytes:
+    """Render what parse() made, to the byte."""
+    lines = [b"cpu  %b\n" % _join(stat.total)]
+    lines += [b"cpu%d %b\n" % (cpu, _join(columns)) for cpu, columns in stat.cpus.items()]
+    return b"".join(lines) + stat.rest
+
+
+def total_line(user: int, nice: int, system: int, idle: int) -> bytes:
+    """The "cpu" line, times in ticks, the other columns zero."""
+    return b"cpu  %d %d %d %d%b\n" % (user, nice, system, idle, _ZEROS)
+
+
+def cpu_line(cpu: int, user: int, nice: int, system: int, idle: int) -> bytes:
+    """The "cpuN" line, times in ticks, the other columns zero."""
+    return b"cpu%d %d %d %d %d%b\n" % (cpu, user, nice, system, idle, _ZEROS)
+
+
+def replaced(tail: bytes, name: bytes, value: int) -> bytes:
+    """`tail` with the value of its line `name`, if it has one, exchanged."""
+    start = tail.find(b"\n%b " % name)
+    if start < 0:
+        return tail
+    start += len(name) + 2
+    end = tail.find(b"\n", start)
+    return b"%b%d%b" % (tail[:start], value, tail[end:] if end >= 0 else b"")
+
+
+def pad(text: bytes, length: int) -> bytes:
+    """Lengthen `text` to `length` bytes: interrupts that never came, at the end of `intr`.
+
+    What is left over of an odd length is a blank before the last newline.
+    """
+    missing = length - len(text)
+    if missing <= 0:
+        return text
+    start = text.find(b"\nintr ")
+    end = text.find(b"\n", start + 1) if start >= 0 else -1
+    if end >= 0:
+        text = b"%b%b%b" % (text[:end], b" 0" * (missing // 2), text[end:])
+        missing %= 2
+    if text.endswith(b"\n"):
+        return b"%b%b\n" % (text[:-1], b" " * missing)
+    return text + b" " * missing
+
+
+def _columns(line: bytes, name: bytes) -> tuple[int, ...]:
+    """Numbers of a CPU line."""
+    words = line.split()
+    if len(words) < 5 or words[0] != name:
+        raise FormatError(_WHAT, line)
+    try:
+        return tuple(map(int, words[1:]))
+    except ValueError:
+        raise FormatError(_WHAT, line) from None
+
+
+def _join(columns: tuple[int, ...]) -> bytes:
+    return b" ".join([b"%d" % column for column in columns])

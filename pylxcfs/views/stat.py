@@ -1,0 +1,69 @@
+"""/proc/stat (show_stat, fs/proc/stat.c): CPU times of the container, the rest of the host.
+
+CPU lines: one for each CPU of views/cpus.py with the times of views/cputime.py, in USER_HZ
+ticks; iowait, irq, softirq, steal and guest are 0, since cgroups do not count them. The "cpu"
+line is the sum of the lines below it. v1: cpuacct.usage_all, cpuacct.stat; v2: cpu.stat.
+procs_running is the container's where its load is sampled. intr, ctxt, btime, processes,
+procs_blocked and softirq are the host's; btime on purpose, since start times of processes are
+relative to it.
+
+Unlike LXCFS, whose lines on v2 are the host's own times, and which on v1 shows idle time of the
+host as the container's.
+"""
+
+from __future__ import annotations
+
+from pylxcfs.formats import stat
+from pylxcfs.units import NS_PER_TICK
+from pylxcfs.views import cpus, cputime
+from pylxcfs.views.model import Container, Host, Options
+
+#: How the text is lengthened without a change of meaning.
+pad = stat.pad
+
+
+def render(host: Host, container: Container, options: Options) -> bytes:
+    """Return the container's /proc/stat."""
+    text = host.read("proc/stat")
+    seen = cpus.visible(host, container, options)
+    times = cputime.read(container, seen, host.now_ns())
+    if times is None:
+        return _host_lines(text, seen, options)
+    lines = [b""]
+    users = nices = systems = idles = 0
+    for name, (user_ns, nice_ns, system_ns, idle_ns) in zip(
+        cpus.shown(seen, options), times, strict=True
+    ):
+        user = user_ns // NS_PER_TICK
+        nice = nice_ns // NS_PER_TICK
+        system = system_ns // NS_PER_TICK
+        idle = idle_ns // NS_PER_TICK
+        users += user
+        nices += nice
+        systems += system
+        idles += idle
+        lines.append(stat.cpu_line(name, user, nice, system, idle))
+    lines[0] = stat.total_line(users, nices, systems, idles)
+    lines.append(_rest(stat.rest(text), container, options))
+    return b"".join(lines)
+
+
+def _host_lines(text: bytes, seen: tuple[int, ...], options: Options) -> bytes:
+    """The host's times of the visible CPUs: nobody counts the container's."""
+    host = stat.parse(text)
+    lines = {
+        name: host.cpus[cpu] for cpu, name in cpus.names(seen, options).items() if cpu in host.cpus
+    }
+    if not lines:
+        return text
+    total = tuple([sum(column) for column in zip(*lines.values(), strict=False)])
+    return stat.render(stat.Stat(total, lines, host.rest))
+
+
+def _rest(tail: bytes, container: Container, options: Options) -> bytes:
+    """The lines behind those of CPUs."""
+    load = container.load() if options.loadavg else None
+    if load is None:
+        return tail
+    # Whoever reads the file is running.
+    return stat.replaced(tail, b"procs_running", max(1, load.running))

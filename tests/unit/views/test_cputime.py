@@ -1,0 +1,258 @@
+"""The machine that spreads a container's CPU time over the CPUs that it sees."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pylxcfs.views.cputime import advance, read
+from pylxcfs.views.model import CpuUsage, Ledger
+from tests.unit.views.fakes import FakeContainer
+
+S = 1_000_000_000
+BORN = 100 * S
+
+
+def v2(user: float, system: float = 0, nice: float = 0) -> CpuUsage:
+    return CpuUsage(int(user * S), int(system * S), None, int(nice * S))
+
+
+def v1(*cpus: tuple[float, float], total: tuple[float, float] | None = None) -> CpuUsage:
+    per_cpu = {cpu: (int(user * S), int(system * S)) for cpu, (user, system) in enumerate(cpus)}
+    if total is None:
+        total = (sum(user for user, _ in cpus), sum(system for _, system in cpus))
+    return CpuUsage(int(total[0] * S), int(total[1] * S), per_cpu)
+
+
+def seconds(times):
+    return [tuple(round(value / S, 6) for value in columns) for columns in times]
+
+
+def at(ledger, age, cpus, usage):
+    return seconds(advance(ledger, cpus, usage, BORN, BORN + int(age * S)))
+
+
+def test_v2_spreads_the_total_evenly_and_the_rest_of_the_age_is_idle():
+    assert at(Ledger(), 10, (0, 1), v2(4, 2)) == [(2, 0, 1, 7), (2, 0, 1, 7)]
+
+
+def test_nice_is_a_part_of_user():
+    assert at(Ledger(), 10, (0, 1), v2(4, 2, nice=1)) == [(1.5, 0.5, 1, 7), (1.5, 0.5, 1, 7)]
+
+
+def test_v2_spreads_only_what_came_since():
+    ledger = Ledger()
+    at(ledger, 10, (0, 1), v2(4))
+    assert at(ledger, 11, (0, 1), v2(5)) == [(2.5, 0, 0, 8.5), (2.5, 0, 0, 8.5)]
+
+
+def test_v1_leaves_time_on_the_cpu_that_spent_it():
+    usage = v1((1, 0), (5, 2), (0, 1))
+    assert at(Ledger(), 10, (0, 1, 2), usage) == [(1, 0, 0, 9), (5, 0, 2, 3), (0, 0, 1, 9)]
+
+
+def test_v1_matches_cpus_by_number():
+    usage = v1((0, 0), (5, 0), (0, 0), (1, 0))
+    assert at(Ledger(), 10, (1, 3), usage) == [(5, 0, 0, 5), (1, 0, 0, 9)]
+
+
+def test_v1_spreads_time_of_cpus_that_are_not_seen():
+    usage = v1((1, 0), (3, 0), (2, 0), (2, 2))
+    assert at(Ledger(), 10, (0, 1), usage) == [(3, 0, 1, 6), (5, 0, 1, 4)]
+
+
+def test_v1_moves_what_one_cpu_cannot_have_done():
+    ledger = Ledger()
+    at(ledger, 10, (0, 1), v1((0, 0), (0, 0), (0, 0)))
+    # CPU 0 was busy, and so was CPU 2, which is not seen.
+    assert at(ledger, 11, (0, 1), v1((1, 0), (0, 0), (1, 0))) == [(1, 0, 0, 10), (1, 0, 0, 10)]
+
+
+def test_v1_follows_the_exact_total_where_ticks_say_otherwise():
+    usage = v1((4, 0), (4, 0), total=(4, 2))
+    assert at(Ledger(), 10, (0, 1), usage) == [(2, 0, 1, 7), (2, 0, 1, 7)]
+
+
+def test_v1_a_cpu_that_comes_into_view_does_not_bring_its_past():
+    ledger = Ledger()
+    at(ledger, 10, (0,), v1((2, 0), (4, 0)))
+    assert at(ledger, 11, (0, 1), v1((2, 0), (5, 0))) == [(6.5, 0, 0, 4.5), (0.5, 0, 0, 10.5)]
+    # From now on it is known what CPU 1 does.
+    assert at(ledger, 12, (0, 1), v1((2, 0), (6, 0))) == [(6.5, 0, 0, 5.5), (1.5, 0, 0, 10.5)]
+
+
+def test_v1_a_cpu_that_is_not_listed_did_nothing():
+    assert at(Ledger(), 10, (0, 7), v1((2, 0))) == [(2, 0, 0, 8), (0, 0, 0, 10)]
+
+
+def test_more_than_the_visible_cpus_could_do_is_shown_all_the_same():
+    assert at(Ledger(), 2, (0,), v2(6)) == [(6, 0, 0, 0)]
+
+
+def test_a_few_ticks_too_many_are_made_up_for():
+    ledger = Ledger()
+    at(ledger, 10, (0,), v2(10.004))
+    assert at(ledger, 11, (0,), v2(10.5)) == [(10.5, 0, 0, 0.5)]
+
+
+def test_a_shrinking_view_keeps_the_total():
+    ledger = Ledger()
+    at(ledger, 100, (0, 1), v2(100))
+    assert at(ledger, 101, (0,), v2(100)) == [(100, 0, 0, 50)]
+    # It has 50 s too much now: idle goes on, somewhat slower.
+    assert at(ledger, 109, (0,), v2(100)) == [(100, 0, 0, 57)]
+
+
+def test_a_growing_view_adds_an_idle_cpu():
+    ledger = Ledger()
+    at(ledger, 10, (0,), v2(4))
+    assert at(ledger, 12, (0, 1), v2(6)) == [(5, 0, 0, 7), (1, 0, 0, 11)]
+
+
+def test_another_counter_goes_on_from_what_was_shown():
+    ledger = Ledger()
+    at(ledger, 10, (0,), v2(4, 1))
+    assert at(ledger, 11, (0,), v2(1)) == [(4, 0, 1, 6)]
+    assert at(ledger, 12, (0,), v2(1.5, 0.25)) == [(4.5, 0, 1.25, 6.25)]
+
+
+def test_time_that_the_kernel_moves_from_user_to_system_counts_once():
+    ledger = Ledger()
+    at(ledger, 10, (0,), v2(4, 1))
+    assert at(ledger, 11, (0,), v2(3, 3)) == [(4, 0, 2, 5)]
+    assert at(ledger, 12, (0,), v2(4, 3)) == [(4, 0, 3, 5)]
+
+
+def test_a_ledger_of_another_container_is_ignored():
+    ledger = Ledger({0: (9, 9, 9, 9)}, last_ns=BORN - 1)
+    assert at(ledger, 1, (0,), v2(0)) == [(0, 0, 0, 1)]
+
+
+def test_a_ledger_of_another_boot_is_ignored():
+    ledger = Ledger({0: (9, 9, 9, 9)}, last_ns=BORN + 1000 * S)
+    assert at(ledger, 1, (0,), v2(0)) == [(0, 0, 0, 1)]
+
+
+def test_a_container_that_is_not_born_yet_has_done_nothing():
+    assert at(Ledger(), -1, (0,), v2(0)) == [(0, 0, 0, 0)]
+
+
+def test_read_is_none_where_cpu_time_is_not_accounted():
+    assert read(FakeContainer(), (0,), BORN) is None
+
+
+def test_read_uses_the_containers_ledger():
+    container = FakeContainer(cpu_usage_=v2(1), started_ns_=BORN)
+    assert read(container, (0,), BORN + 2 * S) == [(S, 0, 0, S)]
+    assert container.ledger.last_ns == BORN + 2 * S
+
+
+CPUS = st.sets(st.integers(0, 4), min_size=1).map(lambda cpus: tuple(sorted(cpus)))
+GROWTH = st.integers(0, 3 * S)
+STEP = st.tuples(st.integers(0, 2 * S), GROWTH, GROWTH, st.integers(0, S))
+
+
+@st.composite
+def histories(draw, views=CPUS, falls=True):
+    """Yield (age, visible CPUs, usage) of one container over time, usage as the kernel has it."""
+    accounted = draw(st.booleans())
+    constant = draw(views)
+    age = user = system = nice = 0
+    per_cpu = dict.fromkeys(range(6), (0, 0))
+    steps = []
+    for elapsed, more_user, more_system, more_nice in draw(st.lists(STEP, min_size=1, max_size=8)):
+        age += elapsed
+        user += more_user
+        system += more_system
+        nice = min(user, nice + more_nice)
+        if falls and draw(st.integers(0, 5)) == 0:
+            user, system, nice = user // 2, system // 3, nice // 4
+        busy = draw(st.integers(0, 5))
+        was = per_cpu[busy]
+        per_cpu[busy] = (was[0] + more_user, was[1] + more_system)
+        usage = CpuUsage(user, system, None, nice)
+        if accounted:
+            usage = CpuUsage(user, system, dict(per_cpu))
+        steps.append((age, draw(views) if draw(st.integers(0, 3)) == 0 else constant, usage))
+    return steps
+
+
+def total(times):
+    return sum(user + nice + system for user, nice, system, _ in times)
+
+
+@given(histories())
+def test_the_sum_grows_by_what_the_container_used(history):
+    ledger = Ledger()
+    expected = counted = 0
+    for age, cpus, usage in history:
+        times = advance(ledger, cpus, usage, BORN, BORN + age)
+        now = usage.user_ns + usage.system_ns
+        expected += max(0, now - counted)
+        counted = now
+        assert total(times) == expected
+
+
+@given(histories(falls=False))
+def test_the_sum_is_the_containers_total(history):
+    ledger = Ledger()
+    for age, cpus, usage in history:
+        times = advance(ledger, cpus, usage, BORN, BORN + age)
+        assert total(times) == usage.user_ns + usage.system_ns
+
+
+@given(histories())
+def test_no_counter_runs_backwards(history):
+    ledger = Ledger()
+    last: dict[int, tuple[int, ...]] = {}
+    for age, cpus, usage in history:
+        times = advance(ledger, cpus, usage, BORN, BORN + age)
+        now = dict(zip(cpus, times, strict=True))
+        for cpu, columns in now.items():
+            assert all(value >= 0 for value in columns)
+            if cpu in last:
+                assert all(new >= old for new, old in zip(columns, last[cpu], strict=True))
+        last = now
+
+
+@given(histories())
+def test_no_cpu_has_less_time_than_the_container_is_old(history):
+    ledger = Ledger()
+    for age, cpus, usage in history:
+        for columns in advance(ledger, cpus, usage, BORN, BORN + age):
+            assert sum(columns) >= age
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1000, 2 * S), st.floats(0, 1), st.floats(0, 1)),
+        min_size=1,
+        max_size=8,
+    ),
+    CPUS,
+)
+def test_each_cpu_gets_the_time_that_passed(steps, cpus):
+    """What `top` computes from two readings adds up to the time between them."""
+    ledger = Ledger()
+    age = user = system = 0
+    for elapsed, share, part in steps:
+        age += elapsed
+        spent = int(elapsed * len(cpus) * share)
+        user += int(spent * part)
+        system += spent - int(spent * part)
+        usage = CpuUsage(user, system, None)
+        for columns in advance(ledger, cpus, usage, BORN, BORN + age):
+            # One nanosecond of a column cannot be split.
+            assert age <= sum(columns) <= age + 2
+
+
+@pytest.mark.parametrize("cpus", [(0,), (0, 1), tuple(range(64))])
+def test_the_ledger_does_not_grow(cpus):
+    ledger = Ledger()
+    usage = CpuUsage(S, S, dict.fromkeys(range(128), (1, 1)))
+    at(ledger, 1, cpus, usage)
+    size = len(ledger.cpu_ns)
+    for age in range(2, 10):
+        at(ledger, age, cpus, usage)
+    assert len(ledger.cpu_ns) == size

@@ -1,0 +1,163 @@
+"""Where cgroups are: the mounted hierarchies, and the directories that count for a process.
+
+    v1      a hierarchy for each controller or a few of them
+    v2      one hierarchy for all
+    hybrid  both; a controller belongs to one of them: v2 if v2 lists it, else v1
+
+Knows paths, not what the files in them mean (v1.py, v2.py), and no container.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from pylxcfs.errors import Gone
+from pylxcfs.formats import mountinfo, pidcgroup
+from pylxcfs.formats.mountinfo import Mount
+from pylxcfs.formats.pidcgroup import UNIFIED
+from pylxcfs.sources.kept import KeptFile, read_optional, read_whole
+
+#: Path of a process by controller, as pidcgroup.parse returns it.
+Paths = Mapping[str, str]
+
+#: The cgroup into which systemd inside a container moves itself; its limits are its parent's.
+_INIT_SCOPE = "/init.scope"
+
+#: v1's names of controllers that v2 calls otherwise. cpuacct is in v2's core (cpu.stat).
+_V2_NAMES = {"blkio": "io", "cpuacct": UNIFIED}
+
+#: Superblock options of a v1 mount that are not controllers.
+_NOT_CONTROLLERS = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The directory of one cgroup in the hierarchy of one controller."""
+
+    version: int
+    #: The cgroup's own directory, then its ancestors' up to what is mounted.
+    directories: tuple[str, ...]
+    #: Whether it is the hierarchy's root, which has no limits and counts the whole machine.
+    is_root: bool
+
+    @property
+    def own(self) -> str:
+        return self.directories[0]
+
+    def nearest(self, name: str) -> str | None:
+        """Return the directory, of the cgroup or its closest ancestor, that has file `name`."""
+        for directory in self.directories:
+            if os.path.exists(f"{directory}/{name}"):
+                return directory
+        return None
+
+
+class Hierarchies:
+    """The cgroup hierarchies that are mounted here."""
+
+    def __init__(self, v1: Mapping[str, Mount], v2: Mount | None, root: str = "/") -> None:
+        self.v1 = v1
+        self.v2 = v2
+        self.root = root
+        listed = read_optional(f"{v2.mountpoint}/cgroup.controllers") if v2 else None
+        self._v2_controllers = frozenset(os.fsdecode(listed or b"").split())
+        # Many containers have the same ancestors: one descriptor is enough for all.
+        self._shared: WeakValueDictionary[str, KeptFile] = WeakValueDictionary()
+
+    @classmethod
+    def discover(cls, root: str = "/") -> Hierarchies:
+        """Find them in /proc/self/mountinfo below `root`."""
+        v1: dict[str, Mount] = {}
+        v2: Mount | None = None
+        base = root.rstrip("/")
+        for found in mountinfo.parse(read_whole(f"{base}/proc/self/mountinfo")):
+            mount = found._replace(mountpoint=base + found.mountpoint)
+            if mount.fstype == "cgroup2":
+                v2 = _wider(v2, mount)
+            elif mount.fstype == "cgroup":
+                for name in mount.options:
+                    if name not in _NOT_CONTROLLERS:
+                        v1[name] = _wider(v1.get(name), mount)
+        return cls(v1, v2, root)
+
+    def paths_of(self, pid: int) -> Paths:
+        """Return the cgroups of a process. Gone if it has ended."""
+        return parse_paths(read_whole(self.cgroup_file(pid)))
+
+    def cgroup_file(self, pid: int) -> str:
+        return os.path.join(self.root, f"proc/{pid}/cgroup")
+
+    def place(self, controller: str, paths: Paths) -> Place | None:
+        """Return where `controller` (by its v1 name) counts a process with these paths.
+
+        None where no hierarchy has the controller, or the path is outside of what is mounted.
+        """
+        name = _V2_NAMES.get(controller, controller)
+        if self.v2 is not None and name in self._v2_controllers:
+            return self.unified(paths)
+        mount = self.v1.get(controller)
+        if mount is not None:
+            return _place(1, mount, paths.get(controller))
+        return self.unified(paths) if name == UNIFIED else None
+
+    def unified(self, paths: Paths) -> Place | None:
+        """Return the place in the v2 hierarchy, whether or not it has a controller."""
+        return _place(2, self.v2, paths.get(UNIFIED)) if self.v2 is not None else None
+
+    def named(self, hierarchy: str, paths: Paths) -> Place | None:
+        """Return the place in one v1 hierarchy ("pids", "name=systemd")."""
+        mount = self.v1.get(hierarchy)
+        return _place(1, mount, paths.get(hierarchy)) if mount is not None else None
+
+    def shared(self, path: str) -> KeptFile:
+        """Return the one kept file of `path` that all who ask for it share."""
+        kept = self._shared.get(path)
+        if kept is None:
+            kept = KeptFile(path)
+            self._shared[path] = kept
+        return kept
+
+
+def parse_paths(text: bytes) -> Paths:
+    """Return the cgroups that /proc/PID/cgroup names, as a container's init has them."""
+    paths = pidcgroup.parse(text)
+    return {name: _strip(path) for name, path in paths.items()}
+
+
+def _strip(path: str) -> str:
+    if path.endswith(_INIT_SCOPE):
+        return path[: -len(_INIT_SCOPE)] or "/"
+    if path.endswith(pidcgroup.DELETED):
+        raise Gone(f"cgroup {path}")
+    return path
+
+
+def _wider(known: Mount | None, mount: Mount) -> Mount:
+    """Prefer the mount that shows more of the hierarchy; of equals the first one."""
+    return mount if known is None or len(mount.root) < len(known.root) else known
+
+
+def _place(version: int, mount: Mount, path: str | None) -> Place | None:
+    if path is None:
+        return None
+    base = mount.root.rstrip("/")
+    if path != base and not path.startswith(base + "/"):
+        return None
+    names = [name for name in path[len(base) :].split("/") if name]
+    if ".." in names:
+        return None  # outside of our cgroup namespace: not below any directory that we have
+    directories = [mount.mountpoint]
+    for name in names:
+        directories.append(f"{directories[-1]}/{name}")
+    is_root = not names and _is_real_root(version, mount.mountpoint)
+    return Place(version, tuple(reversed(directories)), is_root)
+
+
+def _is_real_root(version: int, directory: str) -> bool:
+    """Tell the hierarchy's root from a cgroup that is mounted as if it were (a container's)."""
+    if version == 1:
+        return os.path.exists(f"{directory}/release_agent")
+    return not os.path.exists(f"{directory}/cgroup.events")

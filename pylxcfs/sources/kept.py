@@ -1,0 +1,157 @@
+"""Reading kernel files whole, again and again, through descriptors that stay open.
+
+Everything that opens or reads a kernel file goes through here, so the one translation of
+OSErrors is here: what says that a process or cgroup has ended is Gone, the rest SourceError.
+Knows nothing of what the files mean.
+
+A descriptor is closed when the last reference to it goes, never by hand: a thread that is in
+pread() holds one, so that the number cannot be taken by another container's file meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+
+from pylxcfs.errors import Gone, SourceError
+
+#: Bytes asked for at first; doubled for as long as a file fills it. Bounds nothing.
+_FIRST_SIZE = 4096
+
+#: Seconds for which a missing file is taken to be missing without trying to open it again.
+_ABSENT_SECONDS = 1.0
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EOPNOTSUPP})
+_ENDED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESRCH})
+
+
+def translate(error: OSError, path: str) -> SourceError:
+    """Return what is to be raised for an OSError of reading `path`."""
+    kind = Gone if error.errno in _ENDED else SourceError
+    return kind(f"{path}: {error.strerror}")
+
+
+def read_whole(path: str) -> bytes:
+    """Open, read to the end, close."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read_to_end(descriptor, _FIRST_SIZE)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise translate(error, path) from None
+
+
+def read_optional(path: str) -> bytes | None:
+    """Return the whole file, or None where there is none."""
+    try:
+        return read_whole(path)
+    except Gone:
+        return None
+
+
+def _read_to_end(descriptor: int, size: int) -> bytes:
+    data = os.pread(descriptor, size, 0)
+    if not data:
+        return data
+    chunks = [data]
+    offset = len(data)
+    # A short read is not the end: files of many records return about a page at a time.
+    while data := os.pread(descriptor, size, offset):
+        chunks.append(data)
+        offset += len(data)
+    return b"".join(chunks)
+
+
+class _Descriptor:
+    """A file descriptor that is closed with the last reference to it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+class KeptFile:
+    """A kernel file that the kernel prints as one record, as it does each of a cgroup's values.
+
+    Opened at the first read. Reading starts at 0, where the kernel makes the text anew.
+    """
+
+    __slots__ = ("__weakref__", "_absent_until", "_descriptor", "_size", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor: _Descriptor | None = None
+        self._size = _FIRST_SIZE
+        self._absent_until = 0.0
+
+    def read(self) -> bytes | None:
+        """Return the whole text; None where there is no such file; Gone when it has ended."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            descriptor = self._open()
+            if descriptor is None:
+                return None
+        try:
+            data = self._pread(descriptor.number)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return None
+            self._descriptor = None
+            raise translate(error, self.path) from None
+        return data
+
+    def close(self) -> None:
+        """Give the descriptor up. Reading opens it again."""
+        self._descriptor = None
+
+    def _open(self) -> _Descriptor | None:
+        if self._absent_until > time.monotonic():
+            return None
+        try:
+            number = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise translate(error, self.path) from None
+            if not os.path.exists(os.path.dirname(self.path)):
+                raise Gone(f"{self.path}: its directory has ended") from None
+            self._absent_until = time.monotonic() + _ABSENT_SECONDS
+            return None
+        descriptor = self._descriptor = _Descriptor(number)
+        return descriptor
+
+    def _pread(self, number: int) -> bytes:
+        data = os.pread(number, self._size, 0)
+        if len(data) < self._size:
+            return data
+        data = _read_to_end(number, self._size)
+        self._size = max(self._size, 2 * len(data))
+        return data
+
+
+class KeptRecords(KeptFile):
+    """A kernel file of many records, of which a read returns only some, such as cpuinfo."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._lock = threading.Lock()
+
+    def _pread(self, number: int) -> bytes:
+        # Two threads in one descriptor would mix two texts: the kernel's buffer belongs to it.
+        if not self._lock.acquire(blocking=False):
+            return read_whole(self.path)
+        try:
+            data = _read_to_end(number, self._size)
+        finally:
+            self._lock.release()
+        self._size = max(self._size, len(data) + _FIRST_SIZE)
+        return data

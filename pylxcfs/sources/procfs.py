@@ -1,0 +1,77 @@
+"""The machine itself: host files as they are, its clock, its CPUs.
+
+Implements the Host that views read. Knows no container. The root directory is given to the
+constructor, so that a captured host can stand in for the real one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pylxcfs.errors import Gone, SourceError
+from pylxcfs.formats import cpulist
+from pylxcfs.sources.kept import KeptRecords, read_optional, read_whole
+
+#: Host files of which the descriptor is kept: what views read all the time, not every file of
+#: sysfs that somebody looks at once.
+_KEPT_BELOW = "proc/"
+_ONLINE = "sys/devices/system/cpu/online"
+
+#: Seconds for which the list of online CPUs is believed; hotplug is rare.
+_ONLINE_SECONDS = 1.0
+
+
+class HostFiles:
+    """The host's files below `root`."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self._kept: dict[str, KeptRecords] = {_ONLINE: self._keep(_ONLINE)}
+        self._online: tuple[int, ...] = ()
+        self._online_until = 0.0
+
+    def read(self, path: str) -> bytes:
+        """Read a host file whole, `path` relative to the root ("proc/meminfo")."""
+        kept = self._kept.get(path)
+        if kept is None:
+            if not path.startswith(_KEPT_BELOW) or path.count("/") > 2:
+                return read_whole(self._path(path))
+            kept = self._kept[path] = self._keep(path)
+        try:
+            data = kept.read()
+        except Gone:
+            data = kept.read()
+        if data is None:
+            raise Gone(f"{kept.path}: there is no such file")
+        return data
+
+    def read_optional(self, path: str) -> bytes | None:
+        """Return the whole file, or None where there is none."""
+        return read_optional(self._path(path))
+
+    def now_ns(self) -> int:
+        """CLOCK_BOOTTIME."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def online_cpus(self) -> tuple[int, ...]:
+        """Numbers of the online CPUs, ascending; at most a second old."""
+        now = time.monotonic()
+        if now >= self._online_until:
+            online = cpulist.parse(self.read(_ONLINE))
+            if not online:
+                raise SourceError(f"{_ONLINE}: no CPU is online")
+            self._online = online
+            self._online_until = now + _ONLINE_SECONDS
+        return self._online
+
+    def close(self) -> None:
+        """Give all descriptors up. Reading opens them again."""
+        for kept in list(self._kept.values()):
+            kept.close()
+
+    def _keep(self, path: str) -> KeptRecords:
+        return KeptRecords(self._path(path))
+
+    def _path(self, path: str) -> str:
+        return os.path.join(self.root, path)

@@ -1,0 +1,247 @@
+"""Readers of one cgroup's files on cgroup v1, a class for each controller.
+
+v2.py has the same classes with the same methods. Each is made for one Place, keeps its files
+open, and returns None where the kernel has not got the file. The hierarchy's root is never read:
+it counts the whole machine, and what it says is the host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pylxcfs.formats import blkio, cgroupvalue, cpuacct, cpulist, memorystat
+from pylxcfs.sources.cgroups import Hierarchies, Place
+from pylxcfs.sources.kept import KeptFile
+from pylxcfs.views.model import BlockIO, CpuUsage, Memory
+
+
+class MemoryReader:
+    """memory.*: limits come from memory.stat's hierarchical_*, which mind use_hierarchy."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        own = place.own
+        self._limits = [
+            hierarchies.shared(f"{directory}/memory.limit_in_bytes")
+            for directory in place.directories
+        ]
+        self._memsw_limits = [
+            hierarchies.shared(f"{directory}/memory.memsw.limit_in_bytes")
+            for directory in place.directories
+        ]
+        self._usage = KeptFile(f"{own}/memory.usage_in_bytes")
+        self._stat = KeptFile(f"{own}/memory.stat")
+        self._memsw_usage = KeptFile(f"{own}/memory.memsw.usage_in_bytes")
+        self._swappiness = KeptFile(f"{own}/memory.swappiness")
+        self._kernel = KeptFile(f"{own}/memory.kmem.usage_in_bytes")
+        self._slabinfo = KeptFile(f"{own}/memory.kmem.slabinfo")
+
+    def read(self) -> Memory | None:
+        usage_text = self._usage.read()
+        stat_text = self._stat.read()
+        if usage_text is None or stat_text is None:
+            return None
+        usage = cgroupvalue.number(usage_text)
+        v1_stat = memorystat.parse(stat_text)
+        stat = memorystat.from_v1(v1_stat)
+        kernel = self._kernel.read()
+        if kernel is not None:
+            stat[b"kernel"] = cgroupvalue.number(kernel)
+        limit = _hierarchical(v1_stat, b"hierarchical_memory_limit", self._limits)
+        memsw_usage = self._memsw_usage.read()
+        swap_limit = swap_usage = None
+        if memsw_usage is not None:
+            memsw = _hierarchical(v1_stat, b"hierarchical_memsw_limit", self._memsw_limits)
+            # The limit is on the sum. Without one on memory all of the sum may be in swap.
+            swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
+            swap_usage = v1_stat.get(b"total_swap")
+            if swap_usage is None:
+                swap_usage = max(0, cgroupvalue.number(memsw_usage) - usage)
+        swappiness = self._swappiness.read()
+        return Memory(
+            limit=limit,
+            usage=usage,
+            swap_limit=swap_limit,
+            swap_usage=swap_usage,
+            swappiness=None if swappiness is None else cgroupvalue.number(swappiness),
+            stat=stat,
+        )
+
+    def slabinfo(self) -> bytes | None:
+        # Since Linux 5.9 the file is there but empty.
+        return self._slabinfo.read() or None
+
+
+def _hierarchical(stat: Mapping[bytes, int], key: bytes, files: list[KeptFile]) -> int | None:
+    if key in stat:
+        return cgroupvalue.limit(b"%d" % stat[key])
+    return minimum(files)
+
+
+def minimum(files: list[KeptFile]) -> int | None:
+    """Return the smallest limit in these files; None if none of them has one."""
+    smallest: int | None = None
+    for file in files:
+        text = file.read()
+        if text is not None:
+            value = cgroupvalue.limit(text)
+            if value is not None and (smallest is None or value < smallest):
+                smallest = value
+    return smallest
+
+
+class QuotaReader:
+    """cpu.cfs_quota_us and cpu.cfs_period_us of the cgroup and its ancestors."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        self._files = [
+            (
+                hierarchies.shared(f"{directory}/cpu.cfs_quota_us"),
+                hierarchies.shared(f"{directory}/cpu.cfs_period_us"),
+            )
+            for directory in place.directories
+        ]
+
+    def read(self) -> float | None:
+        smallest: float | None = None
+        for quota_file, period_file in self._files:
+            quota = quota_file.read()
+            if quota is None or quota.startswith(b"-"):
+                continue
+            period = period_file.read()
+            if period is not None:
+                cpus = cgroupvalue.cfs(quota, period)
+                if cpus is not None and (smallest is None or cpus < smallest):
+                    smallest = cpus
+        return smallest
+
+
+class CpusetReader:
+    """cpuset.*: a child's set is inside its parent's, so the cgroup's own is enough."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        own = place.own
+        self._cpus = [KeptFile(f"{own}/cpuset.effective_cpus")]
+        self._mems = [KeptFile(f"{own}/cpuset.effective_mems")]
+        # Before Linux 3.17 there are no effective sets; a set that is empty was never set up.
+        for directory in place.directories:
+            self._cpus.append(hierarchies.shared(f"{directory}/cpuset.cpus"))
+            self._mems.append(hierarchies.shared(f"{directory}/cpuset.mems"))
+
+    def cpus(self) -> frozenset[int] | None:
+        return _first_set(self._cpus)
+
+    def mems(self) -> frozenset[int] | None:
+        return _first_set(self._mems)
+
+
+def _first_set(files: list[KeptFile]) -> frozenset[int] | None:
+    for file in files:
+        text = file.read()
+        if text is not None:
+            numbers = cpulist.parse(text)
+            if numbers:
+                return frozenset(numbers)
+    return None
+
+
+class UsageReader:
+    """cpuacct.*: by CPU where the kernel tells, else the total."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        own = place.own
+        self._all = KeptFile(f"{own}/cpuacct.usage_all")
+        self._user = KeptFile(f"{own}/cpuacct.usage_percpu_user")
+        self._system = KeptFile(f"{own}/cpuacct.usage_percpu_sys")
+        self._stat = KeptFile(f"{own}/cpuacct.stat")
+
+    def read(self) -> CpuUsage | None:
+        per_cpu = self._per_cpu()
+        if per_cpu is not None:
+            user = sum(times[0] for times in per_cpu.values())
+            system = sum(times[1] for times in per_cpu.values())
+            return CpuUsage(user, system, per_cpu)
+        stat = self._stat.read()
+        if stat is None:
+            return None
+        user, system = cpuacct.parse_stat(stat)
+        return CpuUsage(user, system, None)
+
+    def _per_cpu(self) -> dict[int, tuple[int, int]] | None:
+        text = self._all.read()
+        if text is not None:
+            return cpuacct.parse_usage_all(text)
+        user = self._user.read()
+        system = self._system.read()
+        if user is None or system is None:
+            return None
+        times = zip(
+            cpuacct.parse_usage_percpu(user), cpuacct.parse_usage_percpu(system), strict=False
+        )
+        return dict(enumerate(times))
+
+
+class BlockIOReader:
+    """blkio.*: which files there are depends on the kernel and the I/O scheduler.
+
+    All requests pass the throttle layer. The schedulers (CFQ until Linux 5.0, BFQ) count only
+    what goes to disks that use them, but know merges and times.
+    """
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        def kept(prefix: str, name: str) -> KeptFile:
+            return KeptFile(f"{place.own}/blkio.{prefix}{name}_recursive")
+
+        schedulers = ("bfq.", "")
+        self._bytes = [kept(prefix, "io_service_bytes") for prefix in ("throttle.", *schedulers)]
+        self._requests = [kept(prefix, "io_serviced") for prefix in ("throttle.", *schedulers)]
+        self._merged = [kept(prefix, "io_merged") for prefix in schedulers]
+        self._service = [kept(prefix, "io_service_time") for prefix in schedulers]
+        self._wait = [kept(prefix, "io_wait_time") for prefix in schedulers]
+
+    def read(self) -> Mapping[tuple[int, int], BlockIO] | None:
+        amounts = _by_device(self._bytes)
+        requests = _by_device(self._requests)
+        if amounts is None or requests is None:
+            return None
+        merged = _by_device(self._merged) or {}
+        service = _by_device(self._service) or {}
+        wait = _by_device(self._wait) or {}
+        nothing: dict[bytes, int] = {}
+        devices: dict[tuple[int, int], BlockIO] = {}
+        for device in sorted(amounts.keys() | requests.keys()):
+            size = amounts.get(device, nothing)
+            count = requests.get(device, nothing)
+            merges = merged.get(device, nothing)
+            busy = service.get(device, nothing)
+            waiting = wait.get(device, nothing)
+            devices[device] = BlockIO(
+                read_bytes=size.get(b"Read", 0),
+                write_bytes=size.get(b"Write", 0),
+                discard_bytes=size.get(b"Discard", 0),
+                reads=count.get(b"Read", 0),
+                writes=count.get(b"Write", 0),
+                discards=count.get(b"Discard", 0),
+                reads_merged=merges.get(b"Read", 0),
+                writes_merged=merges.get(b"Write", 0),
+                read_ns=busy.get(b"Read", 0) + waiting.get(b"Read", 0),
+                write_ns=busy.get(b"Write", 0) + waiting.get(b"Write", 0),
+                busy_ns=busy.get(b"Total", 0),
+            )
+        return devices
+
+
+def _by_device(files: list[KeptFile]) -> dict[tuple[int, int], dict[bytes, int]] | None:
+    """Return each device's numbers from the first file that counted anything for it."""
+    devices: dict[tuple[int, int], dict[bytes, int]] | None = None
+    for file in files:
+        text = file.read()
+        if text is None:
+            continue
+        if devices is None:
+            devices = {}
+        if text == b"Total 0\n":
+            continue
+        for device, numbers in blkio.parse(text).items():
+            if not any(devices.get(device, {}).values()):
+                devices[device] = numbers
+    return devices

@@ -1,0 +1,144 @@
+"""Readers of one cgroup's files on cgroup v2, a class for each controller.
+
+v1.py has the same classes with the same methods. Where a controller is not enabled for the
+cgroup itself, the closest ancestor for which it is counts its processes, and is read.
+The hierarchy's root is never read: it has no limits and counts the whole machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
+from pylxcfs.sources.cgroups import Hierarchies, Place
+from pylxcfs.sources.kept import KeptFile
+from pylxcfs.sources.v1 import minimum
+from pylxcfs.views.model import BlockIO, CpuUsage, Memory
+
+
+class MemoryReader:
+    """memory.* and memory.swap.*."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        # memory.current is nowhere in the root, so the root is never the nearest.
+        own = place.nearest("memory.current") or place.own
+        self._limits = [
+            hierarchies.shared(f"{directory}/memory.max") for directory in place.directories
+        ]
+        self._swap_limits = [
+            hierarchies.shared(f"{directory}/memory.swap.max") for directory in place.directories
+        ]
+        self._usage = KeptFile(f"{own}/memory.current")
+        self._swap_usage = KeptFile(f"{own}/memory.swap.current")
+        self._stat = KeptFile(f"{own}/memory.stat")
+
+    def read(self) -> Memory | None:
+        usage = self._usage.read()
+        stat = self._stat.read()
+        if usage is None or stat is None:
+            return None
+        swap_usage = self._swap_usage.read()
+        return Memory(
+            limit=minimum(self._limits),
+            usage=cgroupvalue.number(usage),
+            swap_limit=None if swap_usage is None else minimum(self._swap_limits),
+            swap_usage=None if swap_usage is None else cgroupvalue.number(swap_usage),
+            swappiness=None,
+            stat=memorystat.parse(stat),
+        )
+
+    def slabinfo(self) -> bytes | None:
+        return None
+
+
+class QuotaReader:
+    """cpu.max of the cgroup and its ancestors."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        self._files = [
+            hierarchies.shared(f"{directory}/cpu.max") for directory in place.directories
+        ]
+
+    def read(self) -> float | None:
+        smallest: float | None = None
+        for file in self._files:
+            text = file.read()
+            if text is None or text.startswith(b"max"):
+                continue
+            cpus = cgroupvalue.cpu_max(text)
+            if cpus is not None and (smallest is None or cpus < smallest):
+                smallest = cpus
+        return smallest
+
+
+class CpusetReader:
+    """cpuset.*.effective: the kernel has already cut it to the ancestors' sets."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        own = place.nearest("cpuset.cpus.effective") or place.own
+        self._cpus = KeptFile(f"{own}/cpuset.cpus.effective")
+        self._mems = KeptFile(f"{own}/cpuset.mems.effective")
+
+    def cpus(self) -> frozenset[int] | None:
+        return _numbers(self._cpus)
+
+    def mems(self) -> frozenset[int] | None:
+        return _numbers(self._mems)
+
+
+def _numbers(file: KeptFile) -> frozenset[int] | None:
+    text = file.read()
+    return frozenset(cpulist.parse(text)) or None if text is not None else None
+
+
+class UsageReader:
+    """cpu.stat, which every cgroup has whether or not the cpu controller is enabled."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        self._stat = KeptFile(f"{place.own}/cpu.stat")
+
+    def read(self) -> CpuUsage | None:
+        text = self._stat.read()
+        if text is None:
+            return None
+        stat = cpustat.parse(text)
+        return CpuUsage(stat.user_ns, stat.system_ns, None, stat.nice_ns)
+
+
+class BlockIOReader:
+    """io.stat."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        own = place.nearest("io.max") or place.own  # the root has io.stat, but no io.max
+        self._stat = KeptFile(f"{own}/io.stat")
+
+    def read(self) -> Mapping[tuple[int, int], BlockIO] | None:
+        text = self._stat.read()
+        if text is None:
+            return None
+        return {
+            device: BlockIO(
+                read_bytes=counters.get(b"rbytes", 0),
+                write_bytes=counters.get(b"wbytes", 0),
+                discard_bytes=counters.get(b"dbytes", 0),
+                reads=counters.get(b"rios", 0),
+                writes=counters.get(b"wios", 0),
+                discards=counters.get(b"dios", 0),
+            )
+            for device, counters in iostat.parse(text).items()
+        }
+
+
+class PressureReader:
+    """RESOURCE.pressure."""
+
+    def __init__(self, place: Place) -> None:
+        self._files = {
+            resource: KeptFile(f"{place.own}/{resource}.pressure")
+            for resource in ("cpu", "memory", "io", "irq")
+        }
+
+    def read(self, resource: str) -> bytes | None:
+        file = self._files.get(resource)
+        # Empty or EOPNOTSUPP where cgroup.pressure is 0 or the kernel was booted with psi=0.
+        return file.read() or None if file is not None else None

@@ -1,0 +1,119 @@
+"""A small process that enters namespaces for the daemon, one at a time.
+
+What it does needs a fork inside another pid namespace, or a cgroup namespace of its own; neither
+may be done by a process that runs threads. It imports nothing of pylxcfs, holds no state, and
+ends with its socket. Started by translation.py as `python -I -S translator.py FD`.
+
+A request is one byte, with the namespace's descriptor beside it (SCM_RIGHTS):
+    b"P"            who is pid 1 of this pid namespace? Answer: its pid here, in decimal
+    b"C" + PID      /proc/PID/cgroup as this cgroup namespace shows it. Answer: the text
+The answer is b"+" and that, or b"-" and the reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+_CLONE_NEWCGROUP = 0x02000000
+_CLONE_NEWPID = 0x20000000
+
+#: Milliseconds that a child in the namespace has to send its message.
+_PATIENCE_MS = 2000
+
+_UCRED = struct.Struct("=iII")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(namespace: int, kind: int) -> None:
+    """setns(2): Python has it only since 3.12."""
+    if _libc.setns(namespace, kind) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def init_of(namespace: int) -> bytes:
+    """Let a process inside say `I am pid 1`; the kernel translates the pid for who receives."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        child = os.fork()
+        if child == 0:
+            _in_child(lambda: _send_from_inside(namespace, theirs))
+        try:
+            poll = select.poll()
+            poll.register(ours, select.POLLIN)
+            if not poll.poll(_PATIENCE_MS):
+                raise TimeoutError("no message from inside of the pid namespace")
+            _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
+        finally:
+            os.waitpid(child, 0)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            return b"%d" % _UCRED.unpack(data)[0]
+    raise OSError("the message from inside of the pid namespace had no credentials")
+
+
+def _in_child(task: Callable[[], None]) -> None:
+    status = 1
+    try:
+        task()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _send_from_inside(namespace: int, to: socket.socket) -> None:
+    enter(namespace, _CLONE_NEWPID)
+    inside = os.fork()  # setns() moves the children of the caller, not the caller
+    if inside == 0:
+        _in_child(lambda: _send(to))
+    os.waitpid(inside, 0)
+
+
+def _send(to: socket.socket) -> None:
+    credentials = _UCRED.pack(1, 0, 0)
+    to.sendmsg([b"1"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials)])
+
+
+def cgroup_seen_from(namespace: int, pid: int, own: int) -> bytes:
+    """Read /proc/PID/cgroup inside of a cgroup namespace, and come back."""
+    enter(namespace, _CLONE_NEWCGROUP)
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            return file.read()
+    finally:
+        enter(own, _CLONE_NEWCGROUP)
+
+
+def answer(request: bytes, namespace: int, own: int) -> bytes:
+    try:
+        if request == b"P":
+            return b"+" + init_of(namespace)
+        return b"+" + cgroup_seen_from(namespace, int(request[1:]), own)
+    except (OSError, ValueError) as error:
+        return b"-" + str(error).encode()
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer until the other end closes."""
+    own = os.open("/proc/self/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(connection, 64, 1)
+        if not request:
+            return
+        try:
+            connection.send(answer(request, descriptors[0], own))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as _connection:
+        serve(_connection)

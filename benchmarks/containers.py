@@ -1,0 +1,251 @@
+"""Containers whose first process is the benchmark's reader (reader.c).
+
+A container has cgroups three deep with limits, a pid namespace and a mount namespace with its
+own /proc. Files are bound from inside the namespace, as Docker, Podman and LXC do ("own"), or
+by the host, as containerd's CRI plugin does ("host"), both at once if asked for, each at a path
+of its own: so one container reads every server, one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.measure import Reads, merge
+from tests.kit.cgroups import Cgroup
+
+Bind = Literal["own", "host"]
+
+SOURCE = Path(__file__).with_name("reader.c")
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+#: How long a job may take beyond the time it was given.
+PATIENCE_S = 60.0
+MIB = 1 << 20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ContainerError(Exception):
+    """A container did not start, or its reader ended."""
+
+
+def build_reader(directory: Path) -> Path:
+    """Compile the reader; a container shares the host's files, so no static build is needed."""
+    reader = directory / "reader"
+    subprocess.run(["gcc", "-O2", "-pthread", "-o", reader, SOURCE], check=True)
+    return reader
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a reader is to do; reader.c says what the fields mean."""
+
+    paths: Sequence[str]
+    keep: bool = False
+    rate: int = 0
+    count: int = 0
+    seconds: float = 0.0
+    delay_s: float = 0.0
+    threads: int = 1
+
+
+class Fleet:
+    """Where containers are made: the reader, the cgroups above them, the servers' mountpoints."""
+
+    def __init__(self, directory: Path, mountpoints: Mapping[str, Path]) -> None:
+        self.directory = directory
+        self.mountpoints = dict(mountpoints)
+        self.reader = build_reader(directory)
+        self.views = directory / "views"
+        self.views.mkdir()
+        self._stack = contextlib.ExitStack()
+        # Three deep: CPUs at the top, much memory in the middle, the container's own below.
+        self._top = self._stack.enter_context(Cgroup())
+        self._top.limits(cpuset=f"0-{_cpus() - 1}" if _cpus() > 1 else "0")
+        self._middle = self._stack.enter_context(Cgroup(parent=self._top))
+        self._middle.limits(memory=8192 * MIB)
+
+    def path(self, seat: str, bind: Bind, file: str) -> str:
+        """Return where a container finds a file of a server."""
+        return f"{self.views}/{seat}/{bind}/{file}"
+
+    @contextlib.contextmanager
+    def containers(
+        self, number: int, files: Sequence[str], seats: Sequence[str], binds: Sequence[Bind]
+    ) -> Iterator[list[Container]]:
+        """Run containers, each with the files of the servers bound in these ways."""
+        with contextlib.ExitStack() as stack:
+            made: list[Container] = []
+            for _ in range(number):
+                cgroup = stack.enter_context(Cgroup(parent=self._middle))
+                # Half of the CPUs and a bit: a limit that shows, and that does not throttle a
+                # single reader.
+                cgroup.limits(memory=256 * MIB, cpus=_cpus() / 2 + 0.5)
+                container = Container(self, cgroup, files, seats, binds)
+                stack.callback(container.close)
+                made.append(container)
+            yield made
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _cpus() -> int:
+    return os.cpu_count() or 1
+
+
+class Container:
+    """A running container; it ends with the pipe to its reader, whatever happens to us."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        cgroup: Cgroup,
+        files: Sequence[str],
+        seats: Sequence[str],
+        binds: Sequence[Bind],
+    ) -> None:
+        self._fleet = fleet
+        self._cgroup = cgroup
+        jobs, self._jobs = os.pipe()
+        self._answers, answers = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _become_reader(fleet, cgroup, files, seats, binds, jobs, answers)
+        os.close(jobs)
+        os.close(answers)
+        os.waitpid(child, 0)
+        self._patience_s = PATIENCE_S
+        if self._line(PATIENCE_S) != b"ready":
+            raise ContainerError("the reader did not start")
+
+    def start(self, job: Job) -> None:
+        """Start a job; `finish` waits for its answer."""
+        numbers = (
+            *(job.keep, job.rate, job.count),
+            *(job.seconds * 1000, job.delay_s * 1e6, job.threads),
+        )
+        line = " ".join([*(str(int(number)) for number in numbers), *job.paths])
+        os.write(self._jobs, line.encode() + b"\n")
+        self._patience_s = job.seconds + job.delay_s + PATIENCE_S
+
+    def finish(self) -> Reads:
+        """Wait for the answer to the job that was started."""
+        timeout = self._patience_s
+        count, failures, sum_ns, elapsed_ns, kept = (
+            int(number) for number in self._line(timeout).split()
+        )
+        samples = array("I")
+        samples.frombytes(self._exactly(kept * samples.itemsize, timeout))
+        return Reads(count, failures, sum_ns, elapsed_ns, samples)
+
+    def _line(self, timeout: float) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self._exactly(1, timeout)
+        return line[:-1]
+
+    def _exactly(self, size: int, timeout: float) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise ContainerError(f"no answer from the reader after {timeout:g} s")
+            part = os.read(self._answers, size)
+            if not part:
+                raise ContainerError("the reader ended")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """End the reader; its namespaces end with it. Its cgroup is the fleet's to remove."""
+        for pid in self._cgroup.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os.close(self._jobs)
+        os.close(self._answers)
+
+
+def run(
+    containers: Sequence[Container], job: Job, *, spread_s: float = 0.0, lead_s: float = 0.0
+) -> Reads:
+    """Run the same job in all containers at once.
+
+    The first starts after `lead_s`; `spread_s` puts the starts of the others apart.
+    """
+    for index, container in enumerate(containers):
+        container.start(replace(job, delay_s=lead_s + index * spread_s / len(containers)))
+    return merge(container.finish() for container in containers)
+
+
+def _become_reader(
+    fleet: Fleet,
+    cgroup: Cgroup,
+    files: Sequence[str],
+    seats: Sequence[str],
+    binds: Sequence[Bind],
+    jobs: int,
+    answers: int,
+) -> None:
+    """Turn the forked child into a container. Never returns."""
+    status = 1
+    try:
+        for procs in cgroup.procs:
+            procs.write_text("0")
+        _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "unshare")
+        _mount("none", "/", flags=MS_REC | MS_PRIVATE)
+        _mount("tmpfs", str(fleet.views), kind="tmpfs")
+        # This process is still in the host's pid namespace; only its children are not.
+        if "host" in binds:
+            _bind(fleet, files, seats, "host")
+        if os.fork() == 0:
+            _mount("proc", "/proc", kind="proc")
+            if "own" in binds:
+                _bind(fleet, files, seats, "own")
+            os.dup2(jobs, 0)
+            os.dup2(answers, 1)
+            os.execv(fleet.reader, [str(fleet.reader)])
+        status = 0
+    except OSError as error:
+        os.write(2, f"container: {error}\n".encode())
+    finally:
+        # No clean-up of the parent's: it goes on in the parent.
+        os._exit(status)
+
+
+def _bind(fleet: Fleet, files: Sequence[str], seats: Sequence[str], bind: Bind) -> None:
+    for seat in seats:
+        for file in files:
+            target = fleet.path(seat, bind, file)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+            _mount(f"{fleet.mountpoints[seat]}/{file}", target, flags=MS_BIND)
+
+
+def _mount(source: str, target: str, *, kind: str = "none", flags: int = 0) -> None:
+    arguments = (os.fsencode(source), os.fsencode(target), kind.encode(), flags, None)
+    _check(_libc.mount(*arguments), f"mount {source} on {target}")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,154 @@
+"""What was measured: samples of a reader, figures of a server, targets and whether they are met.
+
+Pure: numbers in, numbers out. Latencies are nanoseconds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What one job of a reader saw. `samples` may hold fewer than `count` latencies."""
+
+    count: int
+    failures: int
+    sum_ns: int
+    elapsed_ns: int
+    samples: array[int]
+
+    @property
+    def mean_ns(self) -> float:
+        return self.sum_ns / self.count if self.count else 0.0
+
+
+def merge(parts: Iterable[Reads]) -> Reads:
+    """Put together what several readers saw at the same time."""
+    everyone = list(parts)
+    return replace(
+        in_turn(everyone), elapsed_ns=max((part.elapsed_ns for part in everyone), default=0)
+    )
+
+
+def in_turn(parts: Iterable[Reads]) -> Reads:
+    """Put together what was seen one after the other."""
+    samples = array("I")
+    count = failures = sum_ns = elapsed_ns = 0
+    for part in parts:
+        count += part.count
+        failures += part.failures
+        sum_ns += part.sum_ns
+        elapsed_ns += part.elapsed_ns
+        samples.extend(part.samples)
+    return Reads(count, failures, sum_ns, elapsed_ns, samples)
+
+
+def percentile(ordered: Sequence[int], percent: float) -> float:
+    """The smallest value that at least `percent` of the values do not exceed (nearest rank)."""
+    if not ordered:
+        return 0.0
+    rank = -(-len(ordered) * percent // 100)
+    return float(ordered[max(0, int(rank) - 1)])
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One server in one case: latencies of a read, reads a second, CPU time of a read."""
+
+    reads: int
+    failures: int
+    mean_ns: float
+    p50_ns: float
+    p99_ns: float
+    min_ns: float
+    #: Reads a second of all readers together.
+    rate: float
+    #: CPU time of the server's processes a read; None for the kernel's own files.
+    cpu_ns: float | None
+
+
+@dataclass
+class Rounds:
+    """The rounds of one server in one case. Rounds of all servers alternate."""
+
+    reads: list[Reads] = field(default_factory=list)
+    cpu_ns: list[int | None] = field(default_factory=list)
+
+    def add(self, reads: Reads, cpu_ns: int | None) -> None:
+        self.reads.append(reads)
+        self.cpu_ns.append(cpu_ns)
+
+    def figures(self) -> Figures:
+        """Take the median of the rounds, so that one bad round does not count.
+
+        CPU time is summed over all rounds instead: a server that computes once a second has
+        cheap rounds and dear ones, and both belong to what it costs.
+        """
+        ordered = [sorted(reads.samples) for reads in self.reads]
+        count = sum(reads.count for reads in self.reads)
+        known = [spent for spent in self.cpu_ns if spent is not None]
+        return Figures(
+            reads=count,
+            failures=sum(reads.failures for reads in self.reads),
+            mean_ns=statistics.median(reads.mean_ns for reads in self.reads),
+            p50_ns=statistics.median(percentile(samples, 50) for samples in ordered),
+            p99_ns=statistics.median(percentile(samples, 99) for samples in ordered),
+            min_ns=min((float(samples[0]) for samples in ordered if samples), default=0.0),
+            rate=statistics.median(
+                reads.count * 1e9 / reads.elapsed_ns if reads.elapsed_ns else 0.0
+                for reads in self.reads
+            ),
+            cpu_ns=sum(known) / count if len(known) == len(self.reads) and count else None,
+        )
+
+    def pooled(self) -> Figures:
+        """Take all rounds as one, where a round has few reads."""
+        known = [spent for spent in self.cpu_ns if spent is not None]
+        whole = Rounds([in_turn(self.reads)], [sum(known) if known else None])
+        return whole.figures()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A measured number against its target. `value` None: not measured in this run."""
+
+    what: str
+    value: float | None
+    limit: float
+    unit: str = "x"
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+def ratio(ours: float | None, theirs: float | None) -> float | None:
+    """How many times theirs ours is; None if that says nothing."""
+    if ours is None or not theirs:
+        return None
+    return ours / theirs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report: a case, a file (or what else distinguishes it), and figures."""
+
+    case: str
+    subject: str
+    figures: dict[str, Figures]
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a server's processes, bytes. PSS counts a shared page once among its users."""
+
+    rss: int
+    pss: int

@@ -1,0 +1,19 @@
+"""The line that puts the files into a Docker container, as it is printed when they are served.
+
+runc allows a fixed list of files to be mounted over in /proc, these; all of /sys is allowed.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+PROC_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
+CPU_DIRECTORY = "sys/devices/system/cpu"
+
+
+def docker_line(mountpoint: str) -> str:
+    """Return a command that can be pasted into a shell."""
+    paths = [f"proc/{name}" for name in PROC_FILES] + [CPU_DIRECTORY]
+    binds = " ".join(f"-v {shlex.quote(f'{mountpoint}/{path}')}:/{path}:ro" for path in paths)
+    return f"docker run --rm -it -m 512m --cpus 1 {binds} debian free -m"

@@ -1,0 +1,116 @@
+"""Signals and children of a process without threads: signalfd(2), and fork with a death wish.
+
+Signals stay blocked for the whole life of the keeper and are read from a descriptor, so none
+can arrive between a check and a wait, or while the interpreter shuts down. Standard library
+only; decides nothing about when to start or stop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from pylxcfs.fusemount import libc
+
+#: Ends the mount for good, whatever the options say about keeping it. Sent by `unmount`.
+END_FOR_GOOD = signal.SIGRTMIN
+
+HANDLED = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        END_FOR_GOOD,
+    }
+)
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_SIGINFO_SIZE = 128  # struct signalfd_siginfo; ssi_signo is its first u32
+_SIGSET_WORDS = 16  # glibc's and musl's sigset_t: 1024 bits
+
+
+class Child(NamedTuple):
+    pid: int
+    pidfd: int
+
+
+def block_signals() -> None:
+    """Block what the keeper handles. The mask survives exec, so nothing is lost around one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
+def signal_fd() -> int:
+    """Return a non-blocking descriptor that yields the blocked signals."""
+    bits = sum(1 << (number - 1) for number in HANDLED)
+    words = [bits, *[0] * (_SIGSET_WORDS - 1)]
+    mask = struct.pack(f"@{_SIGSET_WORDS}L", *words)
+    number: int = libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
+    if number < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), "signalfd")
+    return number
+
+
+def read_signals(number: int) -> list[int]:
+    """Return the numbers of the signals that have arrived."""
+    try:
+        data = os.read(number, _SIGINFO_SIZE * 16)
+    except BlockingIOError:
+        return []
+    return [
+        struct.unpack_from("=I", data, start)[0] for start in range(0, len(data), _SIGINFO_SIZE)
+    ]
+
+
+def set_name(name: str) -> None:
+    """Set the name that ps and top show (at most 15 bytes)."""
+    libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def fork(work: Callable[[], int], *, dies_with_parent: bool = True) -> Child:
+    """Run `work` in a child and end it with the code it returns.
+
+    The child leads a session of its own, so that a terminal's Ctrl-C reaches the keeper
+    alone, and is killed by the kernel when the keeper ends, however that happens.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setsid()
+            if dies_with_parent:
+                libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                if os.getppid() != parent:  # it ended before prctl
+                    os._exit(1)
+            code = work()
+        except OSError as error:
+            sys.stderr.write(f"pylxcfs: {error}\n")
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    return Child(pid, os.pidfd_open(pid))
+
+
+def execute(argv: Sequence[str], env: Mapping[str, str], inherit: Iterable[int]) -> NoReturn:
+    """Replace this (forked) process by a program that gets the descriptors in `inherit`."""
+    for number in inherit:
+        os.set_inheritable(number, True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606 (no shell, on purpose)
+
+
+def reap(child: Child) -> int:
+    """Wait for a child that has ended; return its exit code, negative for a signal."""
+    _, status = os.waitpid(child.pid, 0)
+    os.close(child.pidfd)
+    return os.waitstatus_to_exitcode(status)

@@ -1,0 +1,173 @@
+"""Keep a mount without systemd: a small process that holds the descriptors for the next start.
+
+`hold` forks it, `take` gets the descriptors from it (and it ends), `end` makes it unmount.
+They talk over RUNTIME/hold.sock, one packet a message:
+
+    take MOUNTPOINT  ->  ok, with the connection and the INIT memfd;  then  got  ->  (it ends)
+    end MOUNTPOINT   ->  (it unmounts)  ok  ->  (it ends)
+
+Anything else is answered with "no". Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+
+from pylxcfs import child, fusemount
+
+_SOCKET = "hold.sock"
+_PACKET = 8192  # a path has at most 4096 bytes
+_PATIENCE_S = 5.0
+_UCRED = struct.Struct("=iII")  # pid, uid, gid
+
+
+class _Place:
+    """The socket's address. Through /proc/self/fd, as a socket's path may have 107 bytes only."""
+
+    def __init__(self, runtime_dir: str) -> None:
+        self.directory = os.open(runtime_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.address = f"/proc/self/fd/{self.directory}/{_SOCKET}"
+
+    def unlink(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_SOCKET, dir_fd=self.directory)
+
+
+def hold(connection: int, init: int, mountpoint: str, runtime_dir: str) -> None:
+    """Fork the holder. When this returns the next start can take the mount over."""
+    place = _Place(runtime_dir)
+    place.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(place.address)
+    listener.listen(4)
+    child.fork(
+        lambda: _serve(listener, place, connection, init, mountpoint), dies_with_parent=False
+    )
+
+
+def take(runtime_dir: str, mountpoint: str) -> tuple[int, int] | None:
+    """Get (connection, init) of a held mount; None if no process holds this mountpoint."""
+    channel = _connect(runtime_dir)
+    if channel is None:
+        return None
+    with channel:
+        try:
+            channel.send(b"take " + os.fsencode(mountpoint))
+            answer, numbers, _, _ = socket.recv_fds(channel, _PACKET, 2)
+            if answer != b"ok" or len(numbers) != 2:
+                return None
+            channel.send(b"got")
+        except OSError:
+            return None
+    for number in numbers:
+        os.set_inheritable(number, False)
+    return numbers[0], numbers[1]
+
+
+def end(runtime_dir: str, mountpoint: str) -> bool:
+    """Have a held mount unmounted; False if no process holds this mountpoint."""
+    channel = _connect(runtime_dir)
+    if channel is None:
+        return False
+    with channel:
+        try:
+            channel.send(b"end " + os.fsencode(mountpoint))
+            return channel.recv(_PACKET) == b"ok"
+        except OSError:
+            return False
+
+
+def is_held(runtime_dir: str) -> bool:
+    """Tell whether a holder listens in this runtime directory."""
+    channel = _connect(runtime_dir)
+    if channel is not None:
+        channel.close()
+    return channel is not None
+
+
+def _connect(runtime_dir: str) -> socket.socket | None:
+    try:
+        place = _Place(runtime_dir)
+    except OSError:
+        return None
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.settimeout(_PATIENCE_S)
+    try:
+        channel.connect(place.address)
+    except OSError:
+        channel.close()
+        return None
+    finally:
+        os.close(place.directory)
+    return channel
+
+
+def _serve(
+    listener: socket.socket, place: _Place, connection: int, init: int, mountpoint: str
+) -> int:
+    child.set_name("pylxcfs-holder")
+    _drop_terminal()
+    signals = child.signal_fd()
+    poller = select.poll()
+    poller.register(connection, 0)  # POLLERR comes unasked, when somebody has unmounted
+    poller.register(signals, select.POLLIN)
+    poller.register(listener, select.POLLIN)
+    while True:
+        ready = {number for number, _ in poller.poll()}
+        if connection in ready:
+            break
+        if signals in ready:
+            arrived = set(child.read_signals(signals))
+            if arrived & {signal.SIGTERM, signal.SIGINT, child.END_FOR_GOOD}:
+                _unmount(init, mountpoint)
+                break
+        if listener.fileno() in ready:
+            channel, _ = listener.accept()
+            with channel:
+                channel.settimeout(_PATIENCE_S)
+                if _converse(channel, connection, init, mountpoint):
+                    break
+    place.unlink()
+    return 0
+
+
+def _converse(channel: socket.socket, connection: int, init: int, mountpoint: str) -> bool:
+    """Answer one client; True if the holder's work is done."""
+    try:
+        ucred = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        if _UCRED.unpack(ucred)[1] != os.geteuid():
+            return False
+        verb, _, path = channel.recv(_PACKET).partition(b" ")
+        if path != os.fsencode(mountpoint):
+            channel.send(b"no")
+        elif verb == b"take":
+            socket.send_fds(channel, [b"ok"], [connection, init])
+            return channel.recv(_PACKET) == b"got"
+        elif verb == b"end":
+            _unmount(init, mountpoint)
+            channel.send(b"ok")
+            return True
+        else:
+            channel.send(b"no")
+    except OSError:
+        return False  # it went away or said nothing; the next one may come
+    return False
+
+
+def _unmount(init: int, mountpoint: str) -> None:
+    if fusemount.is_mount_of(init, mountpoint):
+        fusemount.detach(mountpoint)
+
+
+def _drop_terminal() -> None:
+    """Let go of stdin, stdout and stderr, so that a pipe's reader sees the stop as the end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    if null > 2:
+        os.close(null)

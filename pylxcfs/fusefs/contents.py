@@ -1,0 +1,126 @@
+"""From a file index and a container to bytes: the views, and the host's file behind each.
+
+Every failure of a view ends here with the host's file. Knows no handles, no snapshots.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pylxcfs.errors import SourceError
+from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.nodes import FILES, SYSFS
+from pylxcfs.fusefs.snapshots import PAGE
+from pylxcfs.fusefs.systree import CPU, NODE, SysTree
+from pylxcfs.views import View, syscpu, sysnode
+from pylxcfs.views.model import Container, Host, Options
+
+_UNREADABLE: Final = stat.S_IFREG | 0o400
+
+
+class Contents:
+    """What files say. `virtual` False switches every view off: files show the host."""
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        sysfs: SysTree,
+        host: Host,
+        options: Options,
+        guard: Guard,
+    ) -> None:
+        self.options = options
+        self.virtual = True
+        self._views = views
+        self._sysfs = sysfs
+        self._host = host
+        self._guard = guard
+        self._bounds: dict[int, int] = {}
+        self._modes: dict[int, int] = {}
+
+    def render(self, index: int, container: Container | None) -> bytes:
+        """Return a file's text for a container, or the host's. Raise SourceError."""
+        if container is None or not self.virtual:
+            return self.host(index)
+        if index >= SYSFS:
+            return self._render_sysfs(index, container)
+        view = self._views[index - FILES]
+        text = self._guard.call(
+            view.path,
+            lambda: view.render(self._host, container, self.options),
+            lambda: self._host.read(view.host),
+        )
+        # An empty file would be worse than the host's.
+        return text or self._host.read(view.host)
+
+    def host(self, index: int) -> bytes:
+        """Return the host's file. Raise SourceError."""
+        return self._host.read(self._host_path(index))
+
+    def pad(self, index: int) -> Callable[[bytes, int], bytes] | None:
+        """Return the function that lengthens this file's text, if there is one."""
+        return self._views[index - FILES].pad if index < SYSFS else None
+
+    def hidden(self, path: str, container: Container | None) -> bool:
+        """Whether a path of sysfs does not exist for this container."""
+        if container is None or not self.virtual:
+            return False
+        module = syscpu if path.startswith(CPU) else sysnode
+        return self._guard.call(
+            path,
+            lambda: module.hidden(path, self._host, container, self.options),
+            lambda: False,
+        )
+
+    def size_bound(self, index: int) -> int:
+        """Return a size that a file's text does not exceed, in whole pages."""
+        bound = self._bounds.get(index)
+        if bound is None:
+            try:
+                length = len(self.host(index))
+            except SourceError:
+                return PAGE
+            # Room for a text that grows by half, for padding and for wider numbers.
+            bound = self._bounds[index] = (length + length // 2) // PAGE * PAGE + PAGE
+        return bound
+
+    def mode(self, index: int) -> int:
+        """Return st_mode of a file; of a sysfs file the host's, never writable."""
+        if index < SYSFS:
+            return stat.S_IFREG | 0o444
+        mode = self._modes.get(index)
+        if mode is None:
+            path = self._sysfs.path(index)
+            try:
+                mode = _UNREADABLE if path is None else self._sysfs.lstat(path).st_mode & ~0o222
+            except OSError:
+                return _UNREADABLE
+            self._modes[index] = mode
+        return mode
+
+    def forget_bounds(self) -> None:
+        """Measure host files anew: CPUs may have come or gone."""
+        self._bounds.clear()
+        self._modes.clear()
+
+    def _render_sysfs(self, index: int, container: Container) -> bytes:
+        path = self._host_path(index)
+        if not path.startswith((CPU, NODE)):
+            return self._host.read(path)
+        module = syscpu if path.startswith(CPU) else sysnode
+        text = self._guard.call(
+            path,
+            lambda: module.render(path, self._host, container, self.options),
+            lambda: None,
+        )
+        return self._host.read(path) if text is None else text
+
+    def _host_path(self, index: int) -> str:
+        if index < SYSFS:
+            return self._views[index - FILES].host
+        path = self._sysfs.path(index)
+        if path is None:
+            raise SourceError(f"no file of sysfs has the number {index - SYSFS}")
+        return path

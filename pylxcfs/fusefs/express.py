@@ -1,0 +1,221 @@
+"""The express lane: a thread that reads requests from /dev/fuse and answers the hot ones itself.
+
+What every reader of a file needs (names, attributes, OPEN, READ, RELEASE) costs one read(2), a
+table look-up and one write(2) here, a third of what the way through libfuse, pyfuse3 and trio
+costs. Everything else goes on to pyfuse3 through a socket pair; `session.py` brings its answers
+back. One request is served at a time; one that does not come back (a file of the kernel's that
+blocks) is answered by the watchdog and its thread replaced, so it holds up nobody for longer.
+
+Knows messages (wire.py) and the filesystem; does not know processes, containers or views.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from pylxcfs.fusefs import nodes, wire
+from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem, Refused
+from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.nodes import inode_number
+from pylxcfs.fusefs.wire import IN_HEADER, error_reply
+
+_log = logging.getLogger(__name__)
+
+#: Bounds a request; the INIT reply (session.py) tells the kernel a max_write that fits.
+BUFFER: Final = 65536
+
+_HEADER: Final = IN_HEADER.size
+
+#: Errors of read(2) on /dev/fuse that end the connection: unmounted, aborted.
+_ENDED: Final = (errno.ENODEV, errno.ECONNABORTED)
+
+#: A served request: unique, opcode, node id, and the message.
+Request = tuple[int, int, int, bytes]
+
+
+class Lane(threading.Thread):
+    """One thread on the connection."""
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        guard: Guard,
+        device: int,
+        others: socket.socket,
+        stop: int | None,
+        ended: Callable[[], None],
+    ) -> None:
+        super().__init__(name="express", daemon=True)
+        self._fs = filesystem
+        self._guard = guard
+        self._device = device
+        self._others = others
+        self._stop = stop
+        self._ended = ended
+        self._buffer = bytearray(BUFFER)
+        #: `unique` of the request being served, 0 between requests.
+        self.serving = 0
+        #: Set by the watchdog when it has answered the request that this thread is stuck in.
+        self.disowned = False
+        self._table: dict[int, Callable[[int, int, int, int, int], bytes | None]] = {
+            wire.LOOKUP: self._lookup,
+            wire.GETATTR: self._getattr,
+            wire.READLINK: self._readlink,
+            wire.OPEN: self._open,
+            wire.READ: self._read,
+            wire.RELEASE: self._release,
+            wire.FORGET: self._nothing,
+            wire.BATCH_FORGET: self._nothing,
+            wire.INTERRUPT: self._nothing,
+            wire.FLUSH: self._not_needed,
+            wire.ACCESS: self._not_needed,
+        }
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until the connection ends, `stop` is readable, or the watchdog took over."""
+        buffer = self._buffer
+        buffers = [buffer]
+        device = self._device
+        unpack = IN_HEADER.unpack_from
+        call = self._guard.call
+        wait = self._waiter()
+        while True:
+            try:
+                if wait is not None and not wait():
+                    return
+                length = os.readv(device, buffers)
+            except OSError as error:
+                if error.errno in _ENDED:
+                    self._ended()
+                    return
+                if error.errno in (errno.ENOENT, errno.EAGAIN):
+                    continue  # the request was interrupted, or another server was faster
+                raise
+            _, opcode, unique, node, uid, _, pid, _ = unpack(buffer)
+            if opcode not in self._table:
+                self._pass_on(length, unique)
+                continue
+            self.serving = unique
+            reply = call(
+                "express", self._answer, self._fallback, opcode, unique, node, uid, pid, length
+            )
+            if self.disowned:
+                return
+            if reply is not None:
+                try:
+                    os.write(device, reply)
+                except OSError as error:
+                    # ENOENT: the reader was killed meanwhile, or it was answered already.
+                    if error.errno not in (errno.ENOENT, *_ENDED):
+                        _log.warning("answer to opcode %d refused: %s", opcode, error)
+            self.serving = 0
+
+    def _waiter(self) -> Callable[[], bool] | None:
+        """Return what waits for a request and is false once `stop` is readable."""
+        if self._stop is None:
+            return None
+        stop = self._stop
+        poll = select.poll()
+        poll.register(self._device, select.POLLIN)
+        poll.register(stop, select.POLLIN)
+        return lambda: all(fd != stop for fd, _ in poll.poll())
+
+    def _pass_on(self, length: int, unique: int) -> None:
+        try:
+            self._others.send(memoryview(self._buffer)[:length], socket.MSG_DONTWAIT)
+        except OSError as error:
+            # pyfuse3 does not keep up, or is ending: never wait for it here.
+            _log.warning("request not passed on: %s", error)
+            os.write(self._device, error_reply(unique, errno.EAGAIN))
+
+    def _answer(
+        self, opcode: int, unique: int, node: int, uid: int, pid: int, length: int
+    ) -> bytes | None:
+        try:
+            return self._table[opcode](unique, node, uid, pid, length)
+        except Refused as refused:
+            return error_reply(unique, refused.errno)
+
+    def _fallback(
+        self, opcode: int, unique: int, node: int, uid: int, pid: int, length: int
+    ) -> bytes | None:
+        return fallback(self._fs, opcode, unique, node, bytes(self._buffer[:length]))
+
+    def current(self) -> Request | None:
+        """Return the request being served, for the watchdog."""
+        unique = self.serving
+        if not unique:
+            return None
+        message = bytes(self._buffer[: wire.IN_HEADER.size + wire.READ_IN.size])
+        header = IN_HEADER.unpack_from(message)
+        return (unique, header[1], header[3], message) if header[2] == unique else None
+
+    # -- the hot requests ----------------------------------------------------------------------
+
+    def _lookup(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        name = bytes(self._buffer[_HEADER : length - 1])
+        child = self._fs.lookup(node, name, pid)
+        mode, nlink, size, mtime_ns, valid_ns = self._fs.attributes(child, 0, pid)
+        return wire.entry_reply(
+            unique, child, inode_number(child), mode, nlink, size, mtime_ns, valid_ns, NAME_VALID_NS
+        )
+
+    def _getattr(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        flags, handle = wire.GETATTR_IN.unpack_from(self._buffer, _HEADER)
+        if not flags & wire.GETATTR_FH:
+            handle = 0
+        mode, nlink, size, mtime_ns, valid_ns = self._fs.attributes(node, handle, pid)
+        return wire.attr_reply(unique, inode_number(node), mode, nlink, size, mtime_ns, valid_ns)
+
+    def _readlink(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        return wire.data_reply(unique, self._fs.readlink(node, pid))
+
+    def _open(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        (flags,) = wire.OPEN_IN.unpack_from(self._buffer, _HEADER)
+        handle, open_flags = self._fs.open(node, flags, uid, pid)
+        return wire.open_reply(unique, handle, open_flags)
+
+    def _read(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        handle, offset, size = wire.READ_IN.unpack_from(self._buffer, _HEADER)
+        return wire.data_reply(unique, self._fs.read(node, handle, offset, size, pid))
+
+    def _release(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        (handle,) = wire.RELEASE_IN.unpack_from(self._buffer, _HEADER)
+        self._fs.release(node, handle)
+        return error_reply(unique, 0)
+
+    def _not_needed(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        """Answer ENOSYS: the kernel does not ask again, and takes it as success."""
+        return error_reply(unique, errno.ENOSYS)
+
+    def _nothing(self, unique: int, node: int, uid: int, pid: int, length: int) -> None:
+        """These requests have no answer, and nothing here depends on them."""
+
+
+def fallback(
+    filesystem: Filesystem, opcode: int, unique: int, node: int, message: bytes
+) -> bytes | None:
+    """Answer a request that failed or did not come back; a READ gets the host's file."""
+    try:
+        if opcode == wire.READ:
+            _, offset, size = wire.READ_IN.unpack_from(message, _HEADER)
+            text = filesystem.host_text(node)
+            return wire.data_reply(unique, text[offset : offset + size])
+        if opcode == wire.OPEN:
+            # A handle of nobody: its reads get the host's file.
+            return wire.open_reply(unique, nodes.handle(0, 0, unique), wire.FOPEN_DIRECT_IO)
+    except Refused as refused:
+        return error_reply(unique, refused.errno)
+    return error_reply(unique, errno.EIO)
+
+
+__all__ = ["BUFFER", "Lane", "Request", "fallback"]

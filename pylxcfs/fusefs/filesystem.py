@@ -1,0 +1,339 @@
+"""What each request means: whose view a caller gets, from which snapshot, cached or not.
+
+The table of DESIGN (see ARCHITECTURE.md, "Who gets what"):
+
+    opener of a node                     gets
+    the container that owns it           its own view; from the page cache once the thread is
+                                         known to read whole files
+    the host                             the owner's view, past the cache
+    anyone else (so on the host's node)  the opener's own view, past the cache
+
+Synchronous; knows no message format and no pyfuse3. Called by the express lane and by
+operations.py, possibly from two threads: every table entry is replaced whole, and the worst a
+race can do is to render a file twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import time
+from typing import Final, NamedTuple
+
+from pylxcfs.errors import PylxcfsError, SourceError
+from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.contents import Contents
+from pylxcfs.fusefs.nodes import CACHED, FILES, STRANGER, SYSFS
+from pylxcfs.fusefs.ports import Containers
+from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
+from pylxcfs.fusefs.systree import Entry
+from pylxcfs.fusefs.threads import WholeReaders
+from pylxcfs.fusefs.tree import Tree
+from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
+from pylxcfs.views.model import Container
+
+#: Names never change their node, so the kernel may keep them; this bounds how long a directory
+#: below by-pidns/ is believed after its container has ended.
+NAME_VALID_NS: Final = 1_000_000_000
+
+
+class Refused(PylxcfsError):
+    """The caller gets an errno."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.errno = number
+
+
+class Attributes(NamedTuple):
+    """What stat(2) shows, and for how long the kernel may believe it."""
+
+    mode: int
+    nlink: int
+    size: int
+    mtime_ns: int
+    valid_ns: int
+
+
+class Filesystem:
+    """One mount, for as long as this server lives."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        contents: Contents,
+        containers: Containers,
+        snapshots: Snapshots,
+        readers: WholeReaders,
+    ) -> None:
+        self.tree = tree
+        self.contents = contents
+        self.snapshots = snapshots
+        self.readers = readers
+        self._containers = containers
+        self._host_pair = nodes.pair((containers.host_pidns, 0))
+        self._pairs: dict[tuple[int, int], int] = {}
+        self._handles: dict[int, bytes] = {}
+        #: Open handles of strangers by node: while there are any, its pages are not trusted.
+        self._strangers: dict[int, int] = {}
+        # Handles of a server before this one may still be open; start somewhere else.
+        self._serial = itertools.count(time.monotonic_ns() >> 10)
+        self._started_ns = time.time_ns()
+
+    # -- who asks ------------------------------------------------------------------------------
+
+    def caller(self, pid: int) -> int:
+        """Return the caller's packed owner, 0 if it cannot be known."""
+        who = self._containers.identify(pid) if pid else None
+        if who is None:
+            return 0
+        packed = self._pairs.get(who)
+        if packed is None:
+            try:
+                packed = nodes.pair(who)
+            except ValueError:
+                return 0
+            if len(self._pairs) > 65536:
+                self._pairs.clear()
+            self._pairs[who] = packed
+        return packed
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def lookup(self, parent: int, name: bytes, pid: int) -> int:
+        """Return the node id of a name. Raise Refused."""
+        index = nodes.index_of(parent)
+        if index >= SYSFS:
+            return self._lookup_sysfs(parent, index, name, pid)
+        if index == nodes.BY_PIDNS and name != b"self":
+            return self._lookup_owner(name, pid)
+        child = self.tree.child(index, name)
+        if child is None:
+            raise Refused(errno.ENOENT)
+        return nodes.node(nodes.pair_of(parent), child)
+
+    def _lookup_owner(self, name: bytes, pid: int) -> int:
+        owner = nodes.parse_name(name)
+        if owner is None:
+            raise Refused(errno.ENOENT)
+        packed = nodes.pair(owner)
+        theirs = packed not in (self._host_pair, self.caller(pid))
+        if theirs and self._containers.get(owner, 0) is None:
+            raise Refused(errno.ENOENT)
+        return nodes.node(packed, nodes.OWN_ROOT)
+
+    def _lookup_sysfs(self, parent: int, index: int, name: bytes, pid: int) -> int:
+        directory = self.tree.sysfs.path(index)
+        if directory is None:
+            raise Refused(errno.ESTALE)
+        path = f"{directory}/{os.fsdecode(name)}"
+        child = self.tree.sysfs.index(path)
+        if child is None or self._hidden(path, nodes.pair_of(parent), pid):
+            raise Refused(errno.ENOENT)
+        return nodes.node(nodes.pair_of(parent), child)
+
+    def _hidden(self, path: str, owner: int, pid: int) -> bool:
+        return self.contents.hidden(path, self._container(owner, pid))
+
+    def readlink(self, node: int, pid: int) -> bytes:
+        """Return a symlink's target, for this caller where it is ours. Raise Refused."""
+        index = nodes.index_of(node)
+        if index >= SYSFS:
+            path = self.tree.sysfs.path(index)
+            if path is None:
+                raise Refused(errno.ESTALE)
+            try:
+                return self.tree.sysfs.readlink(path)
+            except OSError as error:
+                raise Refused(error.errno or errno.EIO) from error
+        owner = nodes.unpack(self.caller(pid) or self._host_pair)
+        try:
+            return self.tree.link_target(index, nodes.name(owner))
+        except KeyError:
+            raise Refused(errno.EINVAL) from None
+
+    def entries(self, node: int, pid: int) -> list[Entry]:
+        """List a directory: names with the node ids that `lookup` gives them. Raise Refused."""
+        index = nodes.index_of(node)
+        owner = nodes.pair_of(node)
+        if index >= SYSFS:
+            path = self.tree.sysfs.path(index)
+            if path is None:
+                raise Refused(errno.ESTALE)
+            try:
+                found = self.tree.sysfs.entries(path)
+            except OSError as error:
+                raise Refused(error.errno or errno.EIO) from error
+            container = self._container(owner, pid)
+            found = [
+                entry
+                for entry in found
+                if not self.contents.hidden(f"{path}/{os.fsdecode(entry.name)}", container)
+            ]
+        elif self.tree.is_directory(index):
+            found = self.tree.children(index)
+        else:
+            raise Refused(errno.ENOTDIR)
+        entries = [Entry(e.name, nodes.node(owner, e.number), e.mode) for e in found]
+        if index == nodes.BY_PIDNS:
+            owners = {(self._containers.host_pidns, 0), *self._containers.known()}
+            for who in sorted(owners):
+                number = nodes.node(nodes.pair(who), nodes.OWN_ROOT)
+                entries.append(Entry(nodes.name(nodes.Owner(*who)), number, stat.S_IFDIR | 0o555))
+        return entries
+
+    # -- attributes ----------------------------------------------------------------------------
+
+    def attributes(self, node: int, handle: int, pid: int) -> Attributes:
+        """Return the attributes of a node; `handle` 0: the caller has none. Raise Refused."""
+        index = nodes.index_of(node)
+        if index < FILES:
+            return self._fixed(index)
+        if handle & CACHED or self.snapshots.shown(node) is not None:
+            return self._cached_attributes(node, index, pid)
+        try:
+            mode = self.tree.mode(index)
+        except OSError as error:
+            raise Refused(error.errno or errno.ESTALE) from error
+        if not stat.S_ISREG(mode):
+            return Attributes(mode, 2 if stat.S_ISDIR(mode) else 1, 0, self._started_ns, 0)
+        # Not rendered for this question: a bound is enough, since every reader reads to the end,
+        # and a size below the content would cut off who reads through the page cache anyway
+        # (sendfile, mmap).
+        size = self.contents.size_bound(index)
+        return Attributes(mode, 1, size, time.time_ns(), self.snapshots.ttl_ns)
+
+    def _fixed(self, index: int) -> Attributes:
+        try:
+            mode = self.tree.mode(index)
+        except OSError as error:
+            raise Refused(errno.ESTALE) from error
+        nlink = 2 if stat.S_ISDIR(mode) else 1
+        return Attributes(mode, nlink, 0, self._started_ns, NAME_VALID_NS)
+
+    def _cached_attributes(self, node: int, index: int, pid: int) -> Attributes:
+        snapshot = self.snapshots.alive(node) or self._render(node, pid)
+        self.snapshots.show(node, snapshot)
+        mode = self.contents.mode(index)
+        if node in self._strangers:
+            # A stranger may have filled a page of this node: let none of them live.
+            return Attributes(mode, 1, len(snapshot.data), time.time_ns(), 0)
+        left = max(0, snapshot.expires_ns - self.snapshots.clock())
+        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, left)
+
+    # -- contents ------------------------------------------------------------------------------
+
+    def open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
+        """Return (handle, FOPEN flags). Raise Refused."""
+        index = nodes.index_of(node)
+        if index < FILES:
+            raise Refused(errno.EISDIR if self.tree.is_directory(index) else errno.ELOOP)
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise Refused(errno.EACCES)
+        if index >= SYSFS and uid != 0 and not self.contents.mode(index) & 0o004:
+            raise Refused(errno.EACCES)
+        owner = nodes.pair_of(node)
+        caller = self.caller(pid)
+        serial = next(self._serial)
+        if caller != owner:
+            if caller == self._host_pair:
+                return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
+            self._strangers[node] = self._strangers.get(node, 0) + 1
+            self._check_origin(nodes.node(caller, index), caller, pid)
+            return nodes.handle(caller, STRANGER, serial), FOPEN_DIRECT_IO
+        if caller == self._host_pair:
+            return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
+        self._check_origin(node, caller, pid)
+        snapshots = self.snapshots
+        if (
+            pid not in self.readers
+            or not snapshots.ttl_ns
+            or not snapshots.fits_a_page(node)
+            or node in self._strangers
+        ):
+            return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
+        # The pages that the kernel may have are those of what it was shown; if that was nothing,
+        # or another container's, they have to go.
+        keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
+        return nodes.handle(owner, CACHED, serial), keep
+
+    def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
+        """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
+
+        A handle takes its snapshot at offset 0 and keeps it until it comes back there.
+        """
+        if handle & CACHED:
+            snapshot = self.snapshots.shown(node)
+            if snapshot is None:
+                snapshot = self.snapshots.alive(node) or self._render(node, pid)
+                self.snapshots.show(node, snapshot)
+            return snapshot.data[offset : offset + size]
+        data = self._handles.get(handle)
+        if offset == 0 or data is None:
+            own = nodes.node(nodes.pair_of(handle), nodes.index_of(node))
+            if handle & STRANGER and node not in self._strangers:
+                self._strangers[node] = 1  # opened while another server served
+            data = (self.snapshots.alive(own) or self._render(own, pid)).data
+            self._handles[handle] = data
+        length = len(data)
+        if offset == 0:
+            if size < length:
+                self.readers.saw_piece(pid)
+                return data[:size]
+            if length <= PAGE:
+                self.readers.saw_whole(pid)
+            return data
+        return data[offset : offset + size]
+
+    def release(self, node: int, handle: int) -> None:
+        """Forget a handle."""
+        self._handles.pop(handle, None)
+        if handle & STRANGER:
+            left = self._strangers.get(node, 0) - 1
+            if left > 0:
+                self._strangers[node] = left
+            elif self._strangers.pop(node, None) is not None:
+                # Its pages may be a stranger's; the owner's next open starts afresh.
+                self.snapshots.drop(node)
+
+    def host_text(self, node: int) -> bytes:
+        """Return the host's file behind a node. Raise Refused(EIO) if it cannot be read."""
+        try:
+            return self.contents.host(nodes.index_of(node))
+        except SourceError as error:
+            raise Refused(errno.EIO) from error
+
+    def sweep(self) -> None:
+        """Drop what belongs to containers that have ended; call it now and then."""
+        alive = {nodes.pair(owner) for owner in self._containers.known()}
+        self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
+
+    def _check_origin(self, node: int, caller: int, pid: int) -> None:
+        """Drop what is kept under a container's number if that was a container before it."""
+        if caller:
+            container = self._containers.get(nodes.unpack(caller), pid)
+            if not self.snapshots.belongs(node, container):
+                self.snapshots.drop(node)
+
+    def _container(self, owner: int, pid: int) -> Container | None:
+        if owner == 0:
+            return None
+        if owner == self._host_pair:
+            return self._containers.host_caller(pid)
+        who = nodes.unpack(owner)
+        return self._containers.get(who, pid if self.caller(pid) == owner else 0)
+
+    def _render(self, node: int, pid: int) -> Snapshot:
+        """Render the view of a container's own node."""
+        owner = nodes.pair_of(node)
+        index = nodes.index_of(node)
+        container = self._container(owner, pid)
+        try:
+            data = self.contents.render(index, container)
+        except SourceError as error:
+            raise Refused(errno.EIO) from error
+        if container is None or owner == self._host_pair:
+            return Snapshot(data, 0, time.time_ns(), container)
+        return self.snapshots.keep(node, data, container, self.contents.pad(index))

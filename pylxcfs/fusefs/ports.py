@@ -1,0 +1,34 @@
+"""What the filesystem asks of the rest of the program: who is asking, and their containers.
+
+daemon.py plugs the real sources in; nothing here reads the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from pylxcfs.views.model import Container
+
+
+class Containers(Protocol):
+    """From callers to containers. No method raises: what cannot be known is None."""
+
+    #: Inode number of the daemon's own pid namespace: the host.
+    host_pidns: int
+
+    def identify(self, pid: int) -> tuple[int, int] | None:
+        """Return (pid namespace, cgroup namespace or 0) of a process or thread."""
+        ...
+
+    def get(self, owner: tuple[int, int], pid: int) -> Container | None:
+        """Return the container of `owner`, of which `pid` is a process (0: any will do)."""
+        ...
+
+    def host_caller(self, pid: int) -> Container | None:
+        """Return the view of a process in the host's pid namespace: its own cgroup."""
+        ...
+
+    def known(self) -> Iterable[tuple[int, int]]:
+        """Return the owners that have asked and live."""
+        ...

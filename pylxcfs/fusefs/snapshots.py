@@ -1,0 +1,106 @@
+"""What was rendered last, for how long it may be shown, and what the kernel was told of it.
+
+Two tables. `recent` lets many readers of one container share a rendering for the time-to-live.
+`shown` is, for nodes whose pages the kernel caches, the one snapshot whose size and mtime it
+knows: pages are filled from that and from nothing else, so a page and its size always belong
+together. Both are keyed by the node id of the container's own node. Renders nothing itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+#: Views longer than a page are never cached: two pages could come from two snapshots.
+PAGE: Final = 4096
+
+#: A cached node that nobody has asked about for so long goes back to plain attributes.
+_FORGET_NS: Final = 10 * 1_000_000_000
+
+
+class Snapshot:
+    """One rendering: its bytes, until when it may be shown (monotonic), its mtime, its origin."""
+
+    __slots__ = ("container", "data", "expires_ns", "mtime_ns")
+
+    def __init__(self, data: bytes, expires_ns: int, mtime_ns: int, container: object) -> None:
+        self.data = data
+        self.expires_ns = expires_ns
+        self.mtime_ns = mtime_ns
+        self.container = container
+
+
+class Snapshots:
+    """Snapshots that live `ttl_ns` each; 0 keeps none."""
+
+    def __init__(self, ttl_ns: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self.ttl_ns = ttl_ns
+        self.clock = clock
+        self._recent: dict[int, Snapshot] = {}
+        self._shown: dict[int, Snapshot] = {}
+
+    def alive(self, node: int) -> Snapshot | None:
+        """Return the snapshot that may still be shown."""
+        snapshot = self._recent.get(node)
+        if snapshot is not None and self.clock() < snapshot.expires_ns:
+            return snapshot
+        return None
+
+    def keep(
+        self,
+        node: int,
+        data: bytes,
+        container: object,
+        pad: Callable[[bytes, int], bytes] | None,
+    ) -> Snapshot:
+        """Make `data` the node's snapshot.
+
+        Where the kernel caches the node, the text is lengthened to what its last one measured:
+        a reader that has the old size and the new page would otherwise miss the end.
+        """
+        before = self._shown.get(node)
+        if before is not None and pad is not None and len(data) < len(before.data):
+            data = pad(data, len(before.data))
+        snapshot = Snapshot(data, self.clock() + self.ttl_ns, time.time_ns(), container)
+        if self.ttl_ns:
+            self._recent[node] = snapshot
+        return snapshot
+
+    def fits_a_page(self, node: int) -> bool:
+        """Whether the node's last rendering is known and fits one page."""
+        snapshot = self._recent.get(node)
+        return snapshot is not None and len(snapshot.data) <= PAGE
+
+    def shown(self, node: int) -> Snapshot | None:
+        """Return what the kernel was told last."""
+        return self._shown.get(node)
+
+    def show(self, node: int, snapshot: Snapshot) -> None:
+        """Note that the kernel is told of this snapshot now."""
+        self._shown[node] = snapshot
+
+    def drop(self, node: int) -> None:
+        """Forget a node: the next container with its number must not see this one's."""
+        self._recent.pop(node, None)
+        self._shown.pop(node, None)
+
+    def belongs(self, node: int, container: object) -> bool:
+        """Whether what is kept of the node, if anything, came from this very container."""
+        snapshot = self._recent.get(node) or self._shown.get(node)
+        return snapshot is None or snapshot.container is container
+
+    def clear(self) -> None:
+        """Forget all renderings, so that the next read shows a changed policy."""
+        self._recent.clear()
+
+    def sweep(self, is_alive: Callable[[int], bool]) -> None:
+        """Drop what nobody has asked for lately and what belongs to containers that ended."""
+        old = self.clock() - _FORGET_NS
+        for table in (self._recent, self._shown):
+            for node, snapshot in list(table.items()):
+                if snapshot.expires_ns < old or not is_alive(node):
+                    table.pop(node, None)
+
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._shown)

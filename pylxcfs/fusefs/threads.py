@@ -1,0 +1,92 @@
+"""Which threads read files whole in one call, and so may be served from the page cache.
+
+Cached pages are replaced when a snapshot's life ends; a reader that takes a file in pieces could
+get the first half of one snapshot and the second half of the next. The first reads of a thread
+therefore go past the cache, where every read(2) is seen; one that took two files whole is
+remembered for as long as a pidfd says that it lives. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import Final
+
+#: pidfd_open(2) for a thread that leads no thread group: Linux 6.9+ (commit 64bef697d33b).
+_PIDFD_THREAD: Final = os.O_EXCL
+
+#: Bounds descriptors, not readers: the oldest is forgotten and has to show itself again.
+_MOST_WATCHED: Final = 1024
+_MOST_SEEN_ONCE: Final = 4096
+
+
+class WholeReaders:
+    """Threads seen to read whole files, each watched by a pidfd."""
+
+    def __init__(self, most: int = _MOST_WATCHED) -> None:
+        self._most = most
+        self._watched: dict[int, int] = {}
+        self._by_fd: dict[int, int] = {}
+        self._seen_once: dict[int, None] = {}
+        self._epoll = select.epoll()
+
+    def __contains__(self, tid: int) -> bool:
+        return tid in self._watched
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def fileno(self) -> int:
+        """Readable when a watched thread has ended: call `reap` then."""
+        return self._epoll.fileno()
+
+    def saw_whole(self, tid: int) -> None:
+        """Note a file read whole in one call; the second one makes the thread known."""
+        if tid in self._watched:
+            return
+        if tid not in self._seen_once:
+            if len(self._seen_once) >= _MOST_SEEN_ONCE:
+                self._seen_once.clear()
+            self._seen_once[tid] = None
+            return
+        del self._seen_once[tid]
+        self._watch(tid)
+
+    def saw_piece(self, tid: int) -> None:
+        """Note a file read in pieces: the thread has to show itself anew."""
+        self._seen_once.pop(tid, None)
+        self._forget(tid)
+
+    def reap(self) -> None:
+        """Forget threads that have ended, before their numbers come back."""
+        for fd, _ in self._epoll.poll(0):
+            tid = self._by_fd.get(fd)
+            if tid is not None:
+                self._forget(tid)
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for tid in list(self._watched):
+            self._forget(tid)
+        self._epoll.close()
+
+    def _watch(self, tid: int) -> None:
+        try:
+            fd = os.pidfd_open(tid, _PIDFD_THREAD)
+        except OSError:
+            # Before 6.9 only thread-group leaders can be watched; others stay uncached.
+            try:
+                fd = os.pidfd_open(tid)
+            except OSError:
+                return
+        while len(self._watched) >= self._most:
+            self._forget(next(iter(self._watched)))
+        self._watched[tid] = fd
+        self._by_fd[fd] = tid
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _forget(self, tid: int) -> None:
+        fd = self._watched.pop(tid, None)
+        if fd is not None:
+            del self._by_fd[fd]
+            os.close(fd)

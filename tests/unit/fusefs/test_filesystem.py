@@ -1,0 +1,238 @@
+"""Who gets what: owner, host and stranger on each node, cached or not, and what a handle keeps."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pylxcfs.errors import SourceError
+from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.contents import Contents
+from pylxcfs.fusefs.filesystem import Filesystem, Refused
+from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.snapshots import Snapshots
+from pylxcfs.fusefs.systree import SysTree
+from pylxcfs.fusefs.threads import WholeReaders
+from pylxcfs.fusefs.tree import Tree
+from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
+from pylxcfs.views.model import Container, Host, Options
+from pylxcfs.views.padding import blanks
+from pylxcfs.views.table import View
+from tests.unit.views.fakes import FakeContainer, FakeHost
+
+HOST, A, B = 4026531836, 4026532180, 4026532190
+ME = os.getpid()
+
+
+@dataclass
+class People:
+    """pids to owners, owners to containers."""
+
+    host_pidns: int = HOST
+    who: dict[int, tuple[int, int]] = field(default_factory=dict)
+    containers: dict[tuple[int, int], Container] = field(default_factory=dict)
+
+    def identify(self, pid: int) -> tuple[int, int] | None:
+        return self.who.get(pid)
+
+    def get(self, owner: tuple[int, int], pid: int) -> Container | None:
+        return self.containers.get(owner)
+
+    def host_caller(self, pid: int) -> Container | None:
+        return None
+
+    def known(self) -> Iterable[tuple[int, int]]:
+        return list(self.containers)
+
+
+@dataclass
+class World:
+    people: People
+    fs: Filesystem
+    clock: list[int]
+    texts: dict[int, bytes]
+
+    def node(self, pidns: int) -> int:
+        return nodes.node(nodes.pair((pidns, 0)), nodes.FILES)
+
+    def read_whole(self, node: int, pid: int) -> tuple[bytes, int]:
+        handle, flags = self.fs.open(node, os.O_RDONLY, 0, pid)
+        data = self.fs.read(node, handle, 0, 65536, pid)
+        self.fs.release(node, handle)
+        return data, flags
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    texts = {A: b"text of A\n", B: b"text of B\n"}
+
+    def render(host: Host, container: Container, options: Options) -> bytes:
+        text = texts[container.started_ns()]
+        if text == b"fail":
+            raise ZeroDivisionError
+        return text
+
+    view = View(path="proc/x", render=render, host="proc/x", pad=blanks, summary="")
+    people = People(who={1: (HOST, 0), ME: (A, 0), 20: (B, 0)})
+    for number in (A, B):
+        people.containers[number, 0] = FakeContainer(started_ns_=number)
+    clock = [0]
+    sysfs = SysTree(str(tmp_path))
+    contents = Contents([view], sysfs, FakeHost({"proc/x": b"the host's\n"}), Options(), Guard())
+    fs = Filesystem(
+        Tree([view], [True], sysfs),
+        contents,
+        people,
+        Snapshots(100, lambda: clock[0]),
+        WholeReaders(),
+    )
+    return World(people, fs, clock, texts)
+
+
+def test_the_owner_reads_its_own(world: World) -> None:
+    assert world.read_whole(world.node(A), ME) == (b"text of A\n", FOPEN_DIRECT_IO)
+
+
+def test_the_host_reads_the_owners_past_the_cache(world: World) -> None:
+    assert world.read_whole(world.node(A), 1) == (b"text of A\n", FOPEN_DIRECT_IO)
+
+
+def test_a_stranger_reads_its_own_on_anothers_node(world: World) -> None:
+    assert world.read_whole(world.node(A), 20) == (b"text of B\n", FOPEN_DIRECT_IO)
+
+
+def test_a_container_on_the_hosts_node_reads_its_own(world: World) -> None:
+    assert world.read_whole(world.node(HOST), 20) == (b"text of B\n", FOPEN_DIRECT_IO)
+
+
+@pytest.mark.parametrize("pid", [0, 999])
+def test_who_cannot_be_known_reads_the_hosts(world: World, pid: int) -> None:
+    assert world.read_whole(world.node(A), pid)[0] == b"the host's\n"
+
+
+def test_a_thread_that_reads_whole_files_gets_the_cache(world: World) -> None:
+    node = world.node(A)
+    world.read_whole(node, ME)
+    world.read_whole(node, ME)
+    handle, flags = world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert flags == 0  # no pages of the kernel's are trusted yet
+    attributes = world.fs.attributes(node, handle, ME)
+    assert (attributes.size, attributes.valid_ns) == (len(b"text of A\n"), 100)
+    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_KEEP_CACHE
+
+
+def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:
+    node = world.node(A)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    first = world.fs.attributes(node, handle, ME)
+    world.texts[A] = b"newer\n"
+    world.clock[0] = 150
+    assert world.fs.read(node, handle, 0, 4096, ME) == b"text of A\n"  # as it was told
+    second = world.fs.attributes(node, handle, ME)
+    assert second.mtime_ns != first.mtime_ns
+    assert second.size == first.size
+    assert world.fs.read(node, handle, 0, 4096, ME) == b"newer    \n"
+
+
+def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> None:
+    node = world.node(A)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    cached, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    world.fs.attributes(node, cached, ME)
+    stranger, _ = world.fs.open(node, os.O_RDONLY, 0, 20)
+    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_DIRECT_IO
+    assert world.fs.attributes(node, cached, ME).valid_ns == 0
+    world.fs.release(node, stranger)
+    world.read_whole(node, ME)
+    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == 0  # and the pages go first
+
+
+def test_a_namespace_number_that_comes_back_does_not_keep_the_old_pages(world: World) -> None:
+    node = world.node(A)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    world.fs.attributes(node, handle, ME)
+    world.people.containers[A, 0] = FakeContainer(started_ns_=B)
+    assert world.read_whole(node, ME)[0] == b"text of B\n"
+
+
+def test_a_handle_keeps_its_snapshot_until_it_comes_back_to_the_start(world: World) -> None:
+    node = world.node(A)
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert world.fs.read(node, handle, 0, 4, ME) == b"text"
+    world.texts[A] = b"newer\n"
+    world.clock[0] = 150
+    assert world.fs.read(node, handle, 4, 100, ME) == b" of A\n"
+    assert world.fs.read(node, handle, 0, 100, ME) == b"newer\n"
+    assert world.fs.read(node, handle, 6, 100, ME) == b""
+
+
+def test_a_handle_of_a_dead_server_reads_on(world: World) -> None:
+    node = world.node(A)
+    old = nodes.handle(nodes.pair((A, 0)), 0, 5)
+    assert world.fs.read(node, old, 5, 100, ME) == b"of A\n"
+
+
+def test_a_bug_in_a_view_gives_the_hosts_file(world: World) -> None:
+    world.texts[A] = b"fail"
+    assert world.read_whole(world.node(A), ME)[0] == b"the host's\n"
+
+
+def test_an_empty_view_gives_the_hosts_file(world: World) -> None:
+    world.texts[A] = b""
+    assert world.read_whole(world.node(A), ME)[0] == b"the host's\n"
+
+
+def test_a_host_file_that_cannot_be_read_is_eio(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: FakeHost, path: str) -> bytes:
+        raise SourceError(path)
+
+    monkeypatch.setattr(FakeHost, "read", broken)
+    world.texts[A] = b"fail"
+    with pytest.raises(Refused) as caught:
+        world.read_whole(world.node(A), ME)
+    assert caught.value.errno == errno.EIO
+
+
+def test_writing_is_refused(world: World) -> None:
+    with pytest.raises(Refused) as caught:
+        world.fs.open(world.node(A), os.O_WRONLY, 0, ME)
+    assert caught.value.errno == errno.EACCES
+
+
+def test_links_lead_each_caller_to_its_own(world: World) -> None:
+    link = world.fs.lookup(world.fs.lookup(nodes.ROOT, b"proc", ME), b"x", ME)
+    assert world.fs.readlink(link, ME) == b"../by-pidns/4026532180/proc/x"
+    assert world.fs.readlink(link, 20) == b"../by-pidns/4026532190/proc/x"
+    assert world.fs.readlink(link, 0) == b"../by-pidns/4026531836/proc/x"
+
+
+def test_a_directory_lists_what_lookup_finds(world: World) -> None:
+    fs = world.fs
+    seen = []
+    todo = [nodes.ROOT]
+    while todo:
+        directory = todo.pop()
+        for entry in fs.entries(directory, ME):
+            assert fs.lookup(directory, entry.name, ME) == entry.number
+            seen.append(entry.name)
+            if entry.mode & 0o040000:
+                todo.append(entry.number)
+    assert {b"proc", b"x", b"self", b"4026532180", b"4026531836"} <= set(seen)
+
+
+def test_a_container_that_never_was_has_no_directory(world: World) -> None:
+    with pytest.raises(Refused) as caught:
+        world.fs.lookup(nodes.BY_PIDNS, b"4026539999", 1)
+    assert caught.value.errno == errno.ENOENT

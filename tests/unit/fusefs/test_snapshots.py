@@ -1,0 +1,75 @@
+"""Snapshots: shared for their life, told to the kernel as they are, gone with their container."""
+
+from dataclasses import dataclass
+
+from pylxcfs.fusefs.snapshots import PAGE, Snapshots
+from pylxcfs.views.padding import blanks
+
+TTL = 100
+
+
+@dataclass
+class Clock:
+    now: int = 1_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def test_a_snapshot_is_shared_until_its_life_ends() -> None:
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    kept = snapshots.keep(7, b"text\n", "container", None)
+    clock.now += TTL - 1
+    assert snapshots.alive(7) is kept
+    clock.now += 1
+    assert snapshots.alive(7) is None
+
+
+def test_a_life_of_zero_keeps_nothing() -> None:
+    snapshots = Snapshots(0, Clock())
+    assert snapshots.keep(7, b"text\n", "container", None).data == b"text\n"
+    assert snapshots.alive(7) is None
+    assert len(snapshots) == 0
+
+
+def test_a_shorter_text_is_lengthened_only_where_the_kernel_has_pages() -> None:
+    snapshots = Snapshots(TTL, Clock())
+    first = snapshots.keep(7, b"10.00 20.00\n", "container", blanks)
+    assert snapshots.keep(7, b"1.00 2.00\n", "container", blanks).data == b"1.00 2.00\n"
+    snapshots.show(7, first)
+    assert snapshots.keep(7, b"1.00 2.00\n", "container", blanks).data == b"1.00 2.00  \n"
+    assert snapshots.keep(7, b"0-1\n", "container", None).data == b"0-1\n"
+
+
+def test_what_another_container_left_is_not_this_ones() -> None:
+    snapshots = Snapshots(TTL, Clock())
+    first = object()
+    snapshots.show(7, snapshots.keep(7, b"text\n", first, None))
+    assert snapshots.belongs(7, first)
+    assert not snapshots.belongs(7, object())
+    snapshots.drop(7)
+    assert snapshots.belongs(7, object())
+    assert snapshots.shown(7) is None
+
+
+def test_only_texts_of_a_page_may_be_cached() -> None:
+    snapshots = Snapshots(TTL, Clock())
+    assert not snapshots.fits_a_page(7)
+    snapshots.keep(7, b"x" * PAGE, "container", None)
+    snapshots.keep(8, b"x" * (PAGE + 1), "container", None)
+    assert snapshots.fits_a_page(7)
+    assert not snapshots.fits_a_page(8)
+
+
+def test_a_sweep_drops_the_old_and_the_ended() -> None:
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    for node in (7, 8):
+        snapshots.show(node, snapshots.keep(node, b"text\n", "container", None))
+    snapshots.sweep(lambda node: node == 7)
+    assert snapshots.shown(7) is not None
+    assert snapshots.shown(8) is None
+    clock.now += 60 * 1_000_000_000
+    snapshots.sweep(lambda node: True)
+    assert len(snapshots) == 0

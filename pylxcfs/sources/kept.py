@@ -155,3 +155,23 @@ class KeptRecords(KeptFile):
             self._lock.release()
         self._size = max(self._size, len(data) + _FIRST_SIZE)
         return data
+
+
+class PinnedFile:
+    """A process's file, opened at once and never again, as its pid may be another's by then."""
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._descriptor = _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise translate(error, path) from None
+
+    def read(self) -> bytes:
+        """Return the whole text; Gone when the process has ended."""
+        try:
+            return _read_to_end(self._descriptor.number, _FIRST_SIZE)
+        except OSError as error:
+            raise translate(error, self.path) from None

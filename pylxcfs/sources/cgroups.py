@@ -85,7 +85,12 @@ class Hierarchies:
 
     def paths_of(self, pid: int) -> Paths:
         """Return the cgroups of a process. Gone if it has ended."""
-        return parse_paths(read_whole(self.cgroup_file(pid)))
+        return self.paths_in(read_whole(self.cgroup_file(pid)))
+
+    @staticmethod
+    def paths_in(text: bytes) -> Paths:
+        """Return the cgroups that /proc/PID/cgroup names, as a container's init has them."""
+        return {name: _strip(path) for name, path in pidcgroup.parse(text).items()}
 
     def cgroup_file(self, pid: int) -> str:
         return os.path.join(self.root, f"proc/{pid}/cgroup")
@@ -119,12 +124,6 @@ class Hierarchies:
             kept = KeptFile(path)
             self._shared[path] = kept
         return kept
-
-
-def parse_paths(text: bytes) -> Paths:
-    """Return the cgroups that /proc/PID/cgroup names, as a container's init has them."""
-    paths = pidcgroup.parse(text)
-    return {name: _strip(path) for name, path in paths.items()}
 
 
 def _strip(path: str) -> str:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pylxcfs.errors import Gone
 from pylxcfs.formats import pidstat
-from pylxcfs.sources.cgroups import Hierarchies, Paths, parse_paths
+from pylxcfs.sources.cgroups import Hierarchies, Paths
 from pylxcfs.sources.kept import PinnedFile, read_whole
 from pylxcfs.sources.readers import Readers
 from pylxcfs.units import NS_PER_TICK
@@ -118,7 +118,7 @@ class ContainerSource:
         if self._follow is not None:
             text = self._follow.read()
             if text != self._text:
-                self._paths = parse_paths(text)
+                self._paths = self._hierarchies.paths_in(text)
                 self._text = text
                 readers = None
         if readers is None or readers.outdated():

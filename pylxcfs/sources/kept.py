@@ -66,7 +66,7 @@ def _read_to_end(descriptor: int, size: int) -> bytes:
     return b"".join(chunks)
 
 
-class _Descriptor:
+class Descriptor:
     """A file descriptor that is closed with the last reference to it."""
 
     __slots__ = ("number",)
@@ -76,6 +76,14 @@ class _Descriptor:
 
     def __del__(self) -> None:
         os.close(self.number)
+
+    @classmethod
+    def open(cls, path: str) -> Descriptor:
+        """Open for reading; raise Gone or SourceError."""
+        try:
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise translate(error, path) from None
 
 
 class KeptFile:
@@ -88,7 +96,7 @@ class KeptFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._descriptor: _Descriptor | None = None
+        self._descriptor: Descriptor | None = None
         self._size = _FIRST_SIZE
         self._absent_until = 0.0
 
@@ -112,7 +120,7 @@ class KeptFile:
         """Give the descriptor up. Reading opens it again."""
         self._descriptor = None
 
-    def _open(self) -> _Descriptor | None:
+    def _open(self) -> Descriptor | None:
         if self._absent_until > time.monotonic():
             return None
         try:
@@ -124,7 +132,7 @@ class KeptFile:
                 raise Gone(f"{self.path}: its directory has ended") from None
             self._absent_until = time.monotonic() + _ABSENT_SECONDS
             return None
-        descriptor = self._descriptor = _Descriptor(number)
+        descriptor = self._descriptor = Descriptor(number)
         return descriptor
 
     def _pread(self, number: int) -> bytes:
@@ -164,10 +172,7 @@ class PinnedFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            self._descriptor = _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            raise translate(error, path) from None
+        self._descriptor = Descriptor.open(path)
 
     def read(self) -> bytes:
         """Return the whole text; Gone when the process has ended."""

@@ -1,0 +1,280 @@
+"""Which container a caller belongs to: the table of pid namespaces, kept true by pidfds.
+
+An entry lives as long as its namespace's init: a pidfd of it in an epoll says when it ended, and
+only after that can the inode number come back as another namespace's. Nothing here raises: who
+cannot be known gets None, and the caller serves the host's file.
+
+The lock guards the tables and is never held while the kernel is asked anything that may take
+long; two threads may make the same entry, and one of the two wins.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pylxcfs.errors import PylxcfsError
+from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.identity import Identity, cgroupns_of, pidns_of
+from pylxcfs.sources.initpid import InitFinder
+from pylxcfs.sources.kept import read_whole
+from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.sources.siblings import Sibling
+
+#: Containers known at once, for each one that may hold descriptors of its files. An entry itself
+#: costs two (pidfd and /proc/INIT/cgroup). Who falls out is made anew when asked for again.
+_KNOWN_PER_OPEN = 4
+
+#: Cgroup namespaces told apart inside one pid namespace: more than a pod has containers, and a
+#: bound on what a program that makes namespaces for fun can cost.
+_MAX_SIBLINGS = 64
+
+#: Cgroups of host processes that are remembered.
+_MAX_CALLERS = 64
+
+OnNew = Callable[[Identity, ContainerSource], None]
+
+
+@dataclass(slots=True)
+class _Init:
+    """A pid namespace: its init, and the containers in it."""
+
+    pid: int
+    pidfd: int
+    container: ContainerSource
+    siblings: OrderedDict[int, Sibling] = field(default_factory=OrderedDict)
+
+
+class Registry:
+    """The containers that have asked for something and still live."""
+
+    def __init__(
+        self,
+        hierarchies: Hierarchies,
+        host: HostFiles,
+        init_finder: InitFinder,
+        max_containers: int = 512,
+        on_new: OnNew | None = None,
+    ) -> None:
+        self._hierarchies = hierarchies
+        self._host = host
+        self._finder = init_finder
+        self._max_open = max_containers
+        self._on_new = on_new
+        self._proc = f"{hierarchies.root.rstrip('/')}/proc"
+        self._own_pidns = pidns_of(os.getpid())
+        self._own_cgroupns = cgroupns_of(os.getpid())
+        self._lock = threading.Lock()
+        self._epoll = select.epoll()
+        self._inits: OrderedDict[int, _Init] = OrderedDict()
+        self._by_pidfd: dict[int, int] = {}
+        self._recent: OrderedDict[Identity, ContainerSource] = OrderedDict()
+        self._callers: OrderedDict[bytes, ContainerSource] = OrderedDict()
+
+    @property
+    def host_identity(self) -> Identity:
+        """The identity of processes in the daemon's own pid namespace."""
+        return Identity(self._own_pidns, 0)
+
+    def identify(self, pid: int) -> Identity | None:
+        """Return who a process (or thread) is; None if its namespaces cannot be seen."""
+        pidns = pidns_of(pid, self._proc) if pid > 0 else 0
+        if pidns == 0:
+            return None
+        if pidns == self._own_pidns:
+            return Identity(pidns, 0)
+        cgroupns = cgroupns_of(pid, self._proc)
+        if cgroupns in (0, self._own_cgroupns):
+            return Identity(pidns, 0)
+        self.reap()
+        init = self._inits.get(pidns) or self._add(pidns, pid)
+        if init is None or cgroupns_of(init.pid, self._proc) in (0, cgroupns):
+            return Identity(pidns, 0)
+        return Identity(pidns, cgroupns)
+
+    def get(self, identity: Identity, pid: int) -> ContainerSource | None:
+        """Return the container `identity`, of which `pid` is a process; None if not to be known.
+
+        A pid of 0 is enough for a container that is known already.
+        """
+        self.reap()
+        if identity.pidns == self._own_pidns:
+            return self.host_caller(pid)
+        init = self._inits.get(identity.pidns) or self._add(identity.pidns, pid)
+        if init is None:
+            return None
+        container = init.container
+        if identity.cgroupns:
+            sibling = init.siblings.get(identity.cgroupns)
+            if sibling is None or sibling.container.gone:
+                sibling = self._add_sibling(init, identity, pid)
+            if sibling is not None:
+                container = sibling.container
+        self._touch(identity, container)
+        return container
+
+    def host_caller(self, pid: int) -> ContainerSource | None:
+        """Return a host process's own cgroup as a container; None if nothing limits it."""
+        if pid <= 0:
+            return None
+        try:
+            text = read_whole(self._hierarchies.cgroup_file(pid))
+            container = self._callers.get(text)
+            if container is None or container.gone:
+                container = ContainerSource(
+                    self._hierarchies, paths=self._hierarchies.paths_in(text)
+                )
+                with self._lock:
+                    self._callers[text] = container
+                    if len(self._callers) > _MAX_CALLERS:
+                        self._callers.popitem(last=False)
+            return container if self._limited(container) else None
+        except PylxcfsError:
+            return None
+
+    def search(self, identity: Identity) -> int:
+        """Return the pid of some process of a container, looking at all of them; 0 if none.
+
+        For a daemon that was restarted and has a file handle, but no caller yet.
+        """
+        try:
+            names = os.listdir(self._proc)
+        except OSError:
+            return 0
+        for name in names:
+            if (
+                name.isdecimal()
+                and pidns_of(int(name), self._proc) == identity.pidns
+                and (
+                    not identity.cgroupns
+                    or cgroupns_of(int(name), self._proc) == identity.cgroupns
+                )
+            ):
+                return int(name)
+        return 0
+
+    def containers(self) -> list[tuple[Identity, ContainerSource]]:
+        """Return all that are known, without host processes."""
+        with self._lock:
+            known = [(Identity(ns, 0), init.container) for ns, init in self._inits.items()]
+            for ns, init in self._inits.items():
+                for cgroupns, sibling in init.siblings.items():
+                    known.append((Identity(ns, cgroupns), sibling.container))
+        return known
+
+    def fileno(self) -> int:
+        """Readable when `reap` has something to do."""
+        return self._epoll.fileno()
+
+    def reap(self) -> None:
+        """Forget the containers whose init has ended."""
+        for pidfd, _ in self._epoll.poll(0):
+            with self._lock:
+                pidns = self._by_pidfd.get(pidfd)
+                if pidns is not None:
+                    self._forget(pidns)
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            for pidns in list(self._inits):
+                self._forget(pidns)
+            self._callers.clear()
+            self._epoll.close()
+
+    def _add(self, pidns: int, pid: int) -> _Init | None:
+        if pid <= 0:
+            return None
+        try:
+            init_pid = self._finder.find(pid)
+            pidfd = os.pidfd_open(init_pid)
+        except (PylxcfsError, OSError):
+            return None
+        try:
+            container = ContainerSource(self._hierarchies, init=init_pid)
+        except PylxcfsError:
+            os.close(pidfd)
+            return None
+        # What was opened by pid is init's if pidfd's process still runs: only then was the pid
+        # not another's meanwhile. And it is this namespace's init, not a successor's.
+        if pidns_of(init_pid, self._proc) != pidns or _has_ended(pidfd):
+            os.close(pidfd)
+            return None
+        with self._lock:
+            known = self._inits.get(pidns)
+            if known is not None:
+                os.close(pidfd)
+                return known
+            init = self._inits[pidns] = _Init(init_pid, pidfd, container)
+            self._by_pidfd[pidfd] = pidns
+            self._epoll.register(pidfd, select.EPOLLIN)
+            if len(self._inits) > self._max_open * _KNOWN_PER_OPEN:
+                self._forget(next(iter(self._inits)))
+        if self._on_new is not None:
+            self._on_new(Identity(pidns, 0), container)
+        return init
+
+    def _add_sibling(self, init: _Init, identity: Identity, pid: int) -> Sibling | None:
+        if pid <= 0:
+            return None
+        try:
+            sibling = Sibling.make(
+                self._hierarchies, self._finder.translator, pid, identity.cgroupns
+            )
+        except PylxcfsError:
+            return None
+        with self._lock:
+            known = init.siblings.get(identity.cgroupns)
+            if known is not None and not known.container.gone:
+                return known
+            init.siblings[identity.cgroupns] = sibling
+            if len(init.siblings) > _MAX_SIBLINGS:
+                old, _ = init.siblings.popitem(last=False)
+                self._recent.pop(Identity(identity.pidns, old), None)
+        if self._on_new is not None:
+            self._on_new(identity, sibling.container)
+        return sibling
+
+    def _touch(self, identity: Identity, container: ContainerSource) -> None:
+        released = None
+        with self._lock:
+            if identity.pidns not in self._inits:
+                return
+            self._inits.move_to_end(identity.pidns)
+            self._recent[identity] = container
+            self._recent.move_to_end(identity)
+            if len(self._recent) > self._max_open:
+                _, released = self._recent.popitem(last=False)
+        if released is not None:
+            released.release()
+
+    def _forget(self, pidns: int) -> None:
+        """Drop an entry; with the lock held."""
+        init = self._inits.pop(pidns)
+        del self._by_pidfd[init.pidfd]
+        self._epoll.unregister(init.pidfd)
+        os.close(init.pidfd)
+        init.container.gone = True
+        self._recent.pop(Identity(pidns, 0), None)
+        for cgroupns in init.siblings:
+            self._recent.pop(Identity(pidns, cgroupns), None)
+
+    def _limited(self, container: ContainerSource) -> bool:
+        limit = container.cpu_limit()
+        if limit.quota is not None:
+            return True
+        if limit.cpuset is not None and not limit.cpuset.issuperset(self._host.online_cpus()):
+            return True
+        memory = container.memory()
+        return memory is not None and (memory.limit is not None or memory.swap_limit is not None)
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -47,9 +47,9 @@ def render(load: LoadAvg) -> bytes:
 
 def _average(word: bytes) -> float:
     whole, _, part = word.partition(b".")
-    if len(part) != 2 or not part.isdigit():
+    if len(whole) > _MAX_DIGITS or len(part) != 2 or not (whole.isdigit() and part.isdigit()):
         raise FormatError("/proc/loadavg", word)
-    return _count(whole) + int(part) / 100
+    return float(word)
 
 
 def _count(word: bytes) -> int:

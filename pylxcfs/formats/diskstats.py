@@ -1,0 +1,72 @@
+"""/proc/diskstats: counters of each block device.
+
+Printed by diskstats_show (block/genhd.c): major, minor, name, then reads, reads merged, sectors
+read, ms reading, the same four of writes, requests in flight, ms busy, ms waited in all; since
+4.18 the four of discards, since 5.5 flushes and ms flushing. Sectors are 512 bytes whatever the
+device's own are. Knows columns, not whose they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from pylxcfs.errors import FormatError
+
+_WHAT = "/proc/diskstats"
+
+#: Numbers behind the name since Linux 5.5. Text that is read may have 11, 15 or more than 17.
+COLUMNS = 17
+
+Device = tuple[int, int]
+
+
+class Disk(NamedTuple):
+    """One line."""
+
+    device: Device
+    name: bytes
+    columns: tuple[int, ...]
+
+
+def parse(text: bytes) -> list[Disk]:
+    """Parse every line, in order."""
+    try:
+        return [
+            Disk(device, name, tuple(map(int, rest.split()))) for device, name, rest in _lines(text)
+        ]
+    except ValueError:
+        raise FormatError(_WHAT, text) from None
+
+
+def names(text: bytes) -> dict[Device, bytes]:
+    """Name of each device, in order, without a look at its numbers."""
+    return {device: name for device, name, _ in _lines(text)}
+
+
+def render(disks: Iterable[Disk]) -> bytes:
+    """Render lines as the kernel does."""
+    return b"".join(
+        [
+            b"%4d %7d %b %b\n" % (*disk.device, disk.name, b" ".join(map(_number, disk.columns)))
+            for disk in disks
+        ]
+    )
+
+
+def _lines(text: bytes) -> Iterator[tuple[Device, bytes, bytes]]:
+    """Yield (device, name, numbers) of each line."""
+    for line in text.split(b"\n"):
+        words = line.split(None, 3)
+        if not words:
+            continue
+        if len(words) < 4 or not words[0].isdigit() or not words[1].isdigit():
+            raise FormatError(_WHAT, line)
+        try:
+            yield (int(words[0]), int(words[1])), words[2], words[3]
+        except ValueError:
+            raise FormatError(_WHAT, line) from None
+
+
+def _number(value: int) -> bytes:
+    return b"%d" % value

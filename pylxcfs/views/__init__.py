@@ -14,6 +14,8 @@ from pylxcfs.views.model import Container, Host, Options
 from pylxcfs.views.padding import blanks
 from pylxcfs.views.table import Pad, Render, View
 
+__all__ = ["VIEWS", "Pad", "Render", "View"]
+
 
 def _render(module: str, name: str = "render") -> Render:
     # Scaffold until every module is there: a view that is missing serves the host's file.

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.cases import CASES, FILES, OURS, TTL0, Bench, Case
 from benchmarks.containers import Fleet
 from benchmarks.measure import Row
+from benchmarks.micro import costs_of_views, costs_table
 from benchmarks.report import document, environment, figures_table, save, verdicts_table
 from benchmarks.servers import command, missing_peer, running
 
@@ -28,13 +29,14 @@ def main() -> int:
         return _die(f"no case {arguments.only}", "see --list")
     files = [file for file in FILES if not arguments.files or _named(file, arguments.files)]
     rows = _run(cases, files, quick=arguments.quick, stand_in=arguments.stand_in)
-    machine = environment()
-    titles = {case.name: case.title for case in CASES}
-    text = document(rows, titles, machine)
     whole = len(cases) == len(CASES) and len(files) == len(FILES) and not arguments.stand_in
     if not whole:
         print(figures_table(row for row in rows if row.figures), verdicts_table(rows), sep="\n\n")
         return _failed(rows)
+    machine = environment()
+    titles = {case.name: case.title for case in CASES}
+    micro = costs_table(costs_of_views(times=100 if arguments.quick else 1000))
+    text = document(rows, titles, machine, micro)
     print(text)
     for path in save(rows, text, machine, "quick" if arguments.quick else "latest"):
         print(f"wrote {path}", file=sys.stderr)

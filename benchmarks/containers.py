@@ -137,6 +137,12 @@ class Container:
         if self._line(PATIENCE_S) != b"ready":
             raise ContainerError("the reader did not start")
 
+    @property
+    def pid(self) -> int:
+        """The reader's pid, as the host sees it."""
+        (pid,) = self._cgroup.pids()
+        return pid
+
     def start(self, job: Job) -> None:
         """Start a job; `finish` waits for its answer."""
         numbers = (

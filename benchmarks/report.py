@@ -185,8 +185,10 @@ def summary_table(rows: Sequence[Row], titles: dict[str, str]) -> str:
     return table(("case", "what", "mean", "worst file", "target", ""), lines)
 
 
-def document(rows: Sequence[Row], titles: dict[str, str], machine: dict[str, str]) -> str:
-    """Put the whole report together as Markdown."""
+def document(
+    rows: Sequence[Row], titles: dict[str, str], machine: dict[str, str], micro: str = ""
+) -> str:
+    """Put the whole report together as Markdown. `micro`: the table of micro.py."""
     facts = "\n".join(f"- {name}: {value}" for name, value in machine.items())
     return (
         "# pylxcfs, C LXCFS and procfs side by side\n\n"
@@ -196,7 +198,7 @@ def document(rows: Sequence[Row], titles: dict[str, str], machine: dict[str, str
         f"## Targets\n\n{summary_table(rows, titles)}\n\n"
         f"## Every target, by file\n\n{verdicts_table(rows)}\n\n"
         f"## Every number\n\n{figures_table(row for row in rows if row.figures)}\n"
-    )
+    ) + (f"\n## One rendering without FUSE, view by view\n\n{micro}\n" if micro else "")
 
 
 def as_json(rows: Sequence[Row], machine: dict[str, str]) -> str:
@@ -234,13 +236,14 @@ def bars(rows: Sequence[Row], case: str) -> tuple[list[str], dict[str, list[Figu
 def draw(rows: Sequence[Row], case: str, path: Path) -> bool:
     """Draw the latency per file; False without matplotlib (the extra `bench`) or rows."""
     try:
+        from matplotlib import rc_context  # type: ignore[import-not-found]
         from matplotlib.figure import Figure  # type: ignore[import-not-found]
     except ImportError:
         return False
     files, seats = bars(rows, case)
     if not seats:
         return False
-    figure = Figure(figsize=(9, 4.5))
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.add_subplot()
     order = [seat for seat in ("procfs", "pylxcfs", "lxcfs") if seat in seats]
     width = 0.8 / len(order)
@@ -253,10 +256,11 @@ def draw(rows: Sequence[Row], case: str, path: Path) -> bool:
     axes.set_xticks(range(len(files)), files)
     axes.set_ylabel("µs a read (open, read to EOF, close)")
     axes.set_title("Mean latency of a read in a container, 100 reads/s")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(order), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path)
+    # Text as text: a tenth of the size, and readable in a diff.
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path)
     return True
 
 

@@ -10,8 +10,10 @@ import contextlib
 import errno
 import itertools
 import os
+import shlex
 import signal
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
@@ -202,6 +204,20 @@ class Cgroup:
                 found.update(int(pid) for pid in path.read_text().split())
         return found
 
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """Wrap a command so that it runs in this cgroup."""
+        enter = "".join(f"echo 0 >{shlex.quote(str(path))} && " for path in self.procs)
+        return ["sh", "-c", enter + 'exec "$@"', "enter", *argv]
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60, check: bool = True) -> bytes:
+        """Run a command in this cgroup, in the host's namespaces, and return its output."""
+        done = subprocess.run(
+            self.command(argv), capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{argv} exits {done.returncode}: {done.stderr.decode()}")
+        return done.stdout
+
     def remove(self) -> None:
         """Kill what is left in it and remove it. Wait for processes that are just ending."""
         for pid in self.pids():
@@ -209,13 +225,18 @@ class Cgroup:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         for directory in reversed(self._directories):
-            wait_until(partial(_removed, directory), 60, what=f"an empty {directory}")
+            remove_directory(directory)
 
     def __enter__(self) -> Cgroup:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a cgroup, once the last process has left it."""
+    wait_until(partial(_removed, directory), 60, what=f"an empty {directory}")
 
 
 def _removed(directory: Path) -> bool:

@@ -40,6 +40,12 @@ def check(path: str, content: bytes) -> None:
         raise AssertionError(f"{path}: {error!r} in\n{content.decode(errors='replace')}") from error
 
 
+def cpu_numbers(path: str, content: bytes) -> list[int]:
+    """List the CPUs of proc/cpuinfo (x86's layout) or proc/stat, as they come."""
+    pattern = rb"^processor\s*: (\d+)$" if path.endswith("cpuinfo") else rb"^cpu(\d+) "
+    return [int(number) for number in re.findall(pattern, content, re.MULTILINE)]
+
+
 def _by_directory(path: str) -> Callable[[list[bytes]], None]:
     if path.startswith("proc/pressure/"):
         return _pressure

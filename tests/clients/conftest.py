@@ -1,0 +1,42 @@
+"""One daemon for all clients, and the container that most of them run in: 1 CPU, 2 GiB."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import require
+from tests.kit.container import Container
+from tests.kit.daemon import Daemon
+
+MEMORY = 2 << 30
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[Daemon]:
+    """`pylxcfs mount` with load averages, for the whole lane."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+    with Daemon("--enable-loadavg") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def small(daemon: Daemon) -> Iterator[Container]:
+    """1 CPU and 2 GiB. Nothing runs in it but what a test starts."""
+    with Container(daemon.mountpoint, memory=MEMORY, cpus=1) as container:
+        yield container
+
+
+@pytest.fixture
+def program() -> object:
+    """Return a function that finds a program or ends the test."""
+
+    def find(name: str, feature: str = "clients") -> str:
+        path = shutil.which(name)
+        return path or require(feature, f"there is no {name} on PATH")
+
+    return find

@@ -1,0 +1,86 @@
+"""LXC, with the files of container/lxc as they are but for the directory."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.engines import MEMORY, REPORT, busybox_root, check_report, remove_cgroups
+from tests.conftest import require, run_name
+from tests.kit.cgroups import PERIOD_US, is_v2
+from tests.kit.daemon import ROOT, Daemon
+
+CONFIG = """
+lxc.uts.name = ct
+lxc.rootfs.path = dir:{root}
+lxc.net.0.type = empty
+lxc.apparmor.profile = unconfined
+lxc.init.cmd = /bin/sleep 1000
+lxc.cgroup.dir = {cgroup}
+{limits}
+{files}
+"""
+V1_LIMITS = f"""
+lxc.cgroup.memory.limit_in_bytes = {MEMORY}
+lxc.cgroup.cpu.cfs_period_us = {PERIOD_US}
+lxc.cgroup.cpu.cfs_quota_us = {PERIOD_US}
+"""
+V2_LIMITS = f"""
+lxc.cgroup2.memory.max = {MEMORY}
+lxc.cgroup2.cpu.max = {PERIOD_US} {PERIOD_US}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for name in ("lxc-start", "lxc-attach", "lxc-stop"):
+        if shutil.which(name) is None:
+            require("lxc", f"there is no {name} on PATH")
+    return busybox_root(tmp_path_factory.mktemp("lxc") / "root")
+
+
+@contextlib.contextmanager
+def lxc(directory: Path, root: Path, files: str) -> Iterator[list[str]]:
+    """Start a container; yield the command that runs others in it."""
+    cgroup = run_name("lxc")
+    config = directory / "config"
+    limits = V2_LIMITS if is_v2() else V1_LIMITS
+    config.write_text(CONFIG.format(root=root, cgroup=cgroup, limits=limits, files=files))
+    common = ["-P", str(directory), "-n", "ct", "-o", str(directory / "log"), "-l", "info"]
+    start = ["lxc-start", *common, "-f", str(config)]
+    done = subprocess.run(start, capture_output=True, timeout=120)
+    try:
+        assert done.returncode == 0, done.stderr.decode() + (directory / "log").read_text()
+        yield ["lxc-attach", *common, "--"]
+    finally:
+        subprocess.run(["lxc-stop", *common, "-k"], capture_output=True, timeout=120)
+        remove_cgroups(cgroup)
+
+
+def report(attach: list[str]) -> bytes:
+    done = subprocess.run([*attach, "/bin/sh", "-c", REPORT], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def test_mount_entries_give_a_container_its_own_files(
+    daemon: Daemon, root: Path, tmp_path: Path
+) -> None:
+    text = (ROOT / "container/lxc/pylxcfs.conf").read_text()
+    files = text.replace("/var/lib/pylxcfs", str(daemon.mountpoint))
+    with lxc(tmp_path, root, files) as attach:
+        check_report(report(attach))
+
+
+def test_the_mount_hook_gives_a_container_its_own_files(
+    daemon: Daemon, root: Path, tmp_path: Path
+) -> None:
+    hook = ROOT / "container/lxc/mount.hook"
+    files = f"lxc.mount.auto = proc:mixed sys:mixed\nlxc.hook.mount = {hook} {daemon.mountpoint}\n"
+    with lxc(tmp_path, root, files) as attach:
+        check_report(report(attach))

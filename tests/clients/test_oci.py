@@ -1,0 +1,89 @@
+"""OCI runtimes with a bundle: `runc spec` and container/oci's fragment, joined."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.clients.engines import MEMORY, REPORT, busybox_root, check_report, remove_cgroups
+from tests.clients.test_docker import printed_binds
+from tests.conftest import require, run_name
+from tests.kit.cgroups import PERIOD_US, is_v2
+from tests.kit.daemon import ROOT, Daemon
+
+
+def _require_runtime(name: str) -> None:
+    if shutil.which(name) is None:
+        require("clients", f"there is no {name} on PATH")
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    if name == "crun" and not is_v2() and not unified:
+        # crun: "cgroups in hybrid mode not supported"
+        require("crun", "crun takes no host with v1 controllers and cgroup v2 side by side")
+
+
+def _bundle(directory: Path, daemon: Daemon, cgroup: str) -> None:
+    busybox_root(directory / "rootfs")
+    subprocess.run(["runc", "spec"], cwd=directory, check=True, timeout=60)
+    config = json.loads((directory / "config.json").read_text())
+    config["process"].update(terminal=False, args=["/bin/sh", "-c", REPORT])
+    # A hard limit above the caller's own may need more rights than we have.
+    config["process"].pop("rlimits", None)
+    config["linux"]["cgroupsPath"] = f"/{cgroup}"
+    config["linux"]["resources"] = {
+        "memory": {"limit": MEMORY},
+        "cpu": {"quota": PERIOD_US, "period": PERIOD_US},
+    }
+    fragment = (ROOT / "container/oci/config.fragment.json").read_text()
+    fragment = fragment.replace("/var/lib/pylxcfs", str(daemon.mountpoint))
+    config["mounts"] += json.loads(fragment)["mounts"]
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_bundle_with_the_fragment_has_its_own_files(
+    daemon: Daemon, runtime: str, tmp_path: Path
+) -> None:
+    for name in ("runc", runtime):
+        _require_runtime(name)
+    cgroup = run_name(runtime)
+    _bundle(tmp_path, daemon, cgroup)
+    try:
+        command = [runtime, "--root", str(tmp_path / "state"), "run", "-b", str(tmp_path), cgroup]
+        done = subprocess.run(command, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+    finally:
+        remove_cgroups(cgroup)
+    assert done.returncode == 0, done.stderr.decode()
+    check_report(done.stdout)
+
+
+def test_podman_takes_dockers_line(daemon: Daemon, tmp_path: Path) -> None:
+    for name in ("podman", "runc"):
+        _require_runtime(name)
+    root = busybox_root(tmp_path / "rootfs")
+    # Podman wants this one short.
+    runroot = tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp")
+    places = ["--root", str(tmp_path / "root"), "--runroot", runroot]
+    engine = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime=runc"]
+    cgroup = run_name("podman")
+    limits = ["--memory", str(MEMORY), "--cpus=1", f"--cgroup-parent=/{cgroup}"]
+    # Podman asks for more files and processes than may be allowed here.
+    rlimits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
+    alone = ["--rm", "--network=none", *rlimits]
+    command = [*alone, *limits, *printed_binds(daemon), "--rootfs", str(root)]
+    try:
+        done = subprocess.run(
+            ["podman", *places, *engine, "run", *command, "/bin/sh", "-c", REPORT],
+            capture_output=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
+    finally:
+        remove_cgroups(cgroup)
+        shutil.rmtree(runroot, ignore_errors=True)
+    assert done.returncode == 0, done.stderr.decode()
+    check_report(done.stdout)

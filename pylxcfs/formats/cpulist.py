@@ -63,3 +63,22 @@ def mask(numbers: Iterable[int], width: int) -> bytes:
         digits = (min(32, max(width, 1) - low) + 3) // 4
         groups.append(f"{bits >> low & 0xFFFFFFFF:0{digits}x}")
     return ",".join(groups).encode()
+
+
+def parse_mask(text: bytes) -> tuple[tuple[int, ...], int]:
+    """Numbers in a mask, ascending, and its width in bits as far as its digits tell.
+
+    mask() of that width has the same groups and digits.
+    """
+    first, *others = groups = text.strip().split(b",")
+    width = 4 * len(first) + 32 * len(others)
+    digits = b"".join(groups)
+    if (
+        not 0 < len(first) <= 8
+        or any(len(group) != 8 for group in others)
+        or digits.strip(b"0123456789abcdef")
+        or width > MAX_NUMBER + 1
+    ):
+        raise FormatError("mask of CPUs", text)
+    bits = int(digits, 16)
+    return tuple([number for number in range(width) if bits >> number & 1]), width

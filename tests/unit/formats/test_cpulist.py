@@ -74,3 +74,32 @@ def test_round_trip(numbers):
 def test_mask_holds_every_bit(numbers, width):
     bits = int(cpulist.mask(numbers, width).replace(b",", b""), 16)
     assert {bit for bit in range(width) if bits >> bit & 1} == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers", "width"),
+    [
+        (b"3\n", (0, 1), 4),
+        (b"00000000,0000000f\n", (0, 1, 2, 3), 64),
+        (b"ff,00000001\n", (0, *range(32, 40)), 40),
+        (b"0\n", (), 4),
+    ],
+)
+def test_parse_mask(text, numbers, width):
+    assert cpulist.parse_mask(text) == (numbers, width)
+    assert cpulist.mask(numbers, width) + b"\n" == text
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"1,1", b"000000001", b"1,,00000001", b"0x1", b"-1"])
+def test_a_nonsensical_mask_is_a_format_error(text):
+    with pytest.raises(FormatError):
+        cpulist.parse_mask(text)
+
+
+@given(st.binary(max_size=40) | st.text("0123456789abcdef,", max_size=40).map(str.encode))
+def test_any_bytes_are_a_mask_or_raise_format_error(text):
+    try:
+        numbers, width = cpulist.parse_mask(text)
+    except FormatError:
+        return
+    assert cpulist.mask(numbers, width) == text.strip()

@@ -22,9 +22,7 @@ def parse_usage_all(data: bytes) -> dict[int, tuple[int, int]]:
         raise FormatError("cpuacct.usage_all", data)
     try:
         values = list(map(int, data[len(_HEADER) :].split()))
-        return dict(
-            zip(values[::3], zip(values[1::3], values[2::3], strict=True), strict=True)
-        )
+        return dict(zip(values[::3], zip(values[1::3], values[2::3], strict=True), strict=True))
     except ValueError:
         raise FormatError("cpuacct.usage_all", data) from None
 

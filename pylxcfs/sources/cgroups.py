@@ -29,6 +29,9 @@ _INIT_SCOPE = "/init.scope"
 #: v1's names of controllers that v2 calls otherwise. cpuacct is in v2's core (cpu.stat).
 _V2_NAMES = {"blkio": "io", "cpuacct": UNIFIED}
 
+#: Controllers of which v2 must have one for runtimes to make a v2 cgroup for each container.
+_V2_MAIN = frozenset({"cpu", "memory", "pids"})
+
 #: Superblock options of a v1 mount that are not controllers.
 _NOT_CONTROLLERS = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "none"})
 
@@ -64,6 +67,9 @@ class Hierarchies:
         self.root = root
         listed = read_optional(f"{v2.mountpoint}/cgroup.controllers") if v2 else None
         self._v2_controllers = frozenset(os.fsdecode(listed or b"").split())
+        # On most hybrid hosts v2 is there for systemd alone, and a container's v2 cgroup is that
+        # of the daemon which started it.
+        self._v2_tells = not v1 or not _V2_MAIN.isdisjoint(self._v2_controllers)
         # Many containers have the same ancestors: one descriptor is enough for all.
         self._shared: WeakValueDictionary[str, KeptFile] = WeakValueDictionary()
 
@@ -102,15 +108,17 @@ class Hierarchies:
         """
         name = _V2_NAMES.get(controller, controller)
         if self.v2 is not None and name in self._v2_controllers:
-            return self.unified(paths)
+            return _place(2, self.v2, paths.get(UNIFIED))
         mount = self.v1.get(controller)
         if mount is not None:
             return _place(1, mount, paths.get(controller))
         return self.unified(paths) if name == UNIFIED else None
 
     def unified(self, paths: Paths) -> Place | None:
-        """Return the place in the v2 hierarchy, whether or not it has a controller."""
-        return _place(2, self.v2, paths.get(UNIFIED)) if self.v2 is not None else None
+        """Return the place in the v2 hierarchy; None where that does not tell containers apart."""
+        if self.v2 is None or not self._v2_tells:
+            return None
+        return _place(2, self.v2, paths.get(UNIFIED))
 
     def named(self, hierarchy: str, paths: Paths) -> Place | None:
         """Return the place in one v1 hierarchy ("pids", "name=systemd")."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from pylxcfs.errors import Gone
 from pylxcfs.formats import pidstat
+from pylxcfs.sources.averages import LoadState
 from pylxcfs.sources.cgroups import Hierarchies, Paths
 from pylxcfs.sources.kept import PinnedFile, read_whole
 from pylxcfs.sources.readers import Readers
@@ -46,6 +47,8 @@ class ContainerSource:
         #: A view has asked for load averages; sources/loadavg.py samples those and sets `sampled`.
         self.load_wanted = False
         self.sampled: Load | None = None
+        #: The sampler's memory of it; a restarted daemon puts back what it saved.
+        self.load_state: LoadState | None = None
         self._hierarchies = hierarchies
         self._follow: PinnedFile | None = None
         self._text = b""

@@ -151,8 +151,7 @@ class Registry:
                 name.isdecimal()
                 and pidns_of(int(name), self._proc) == identity.pidns
                 and (
-                    not identity.cgroupns
-                    or cgroupns_of(int(name), self._proc) == identity.cgroupns
+                    not identity.cgroupns or cgroupns_of(int(name), self._proc) == identity.cgroupns
                 )
             ):
                 return int(name)

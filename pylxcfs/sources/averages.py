@@ -1,0 +1,63 @@
+"""The kernel's arithmetic of load averages (kernel/sched/loadavg.c), as a pure machine.
+
+Fixed-point numbers that decay once every 5 seconds. Knows no clock and no process: loadavg.py
+feeds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pylxcfs.units import NS_PER_S
+
+FSHIFT = 11
+FIXED_1 = 1 << FSHIFT
+#: exp(-5 s / 1, 5, 15 min), in FSHIFT bits (linux/sched/loadavg.h).
+EXP = (1884, 2014, 2037)
+
+STEP_NS = 5 * NS_PER_S
+
+
+@dataclass(slots=True)
+class Averages:
+    """Averages over 1, 5 and 15 minutes as fixed-point numbers."""
+
+    fixed: tuple[int, int, int] = (0, 0, 0)
+
+    def advance(self, active: int, steps: int = 1) -> None:
+        """Let `steps` times 5 seconds pass in which `active` threads wanted to run."""
+        one, five, fifteen = (
+            _calc(load, _power(exp, steps), active * FIXED_1)
+            for load, exp in zip(self.fixed, EXP, strict=True)
+        )
+        self.fixed = (one, five, fifteen)
+
+    def values(self) -> tuple[float, float, float]:
+        one, five, fifteen = self.fixed
+        return one / FIXED_1, five / FIXED_1, fifteen / FIXED_1
+
+
+def _calc(load: int, exp: int, active: int) -> int:
+    new = load * exp + active * (FIXED_1 - exp)
+    if active >= load:
+        new += FIXED_1 - 1  # round up when rising, or it would never get there
+    return new // FIXED_1
+
+
+def _power(base: int, exponent: int) -> int:
+    """Return base ** exponent in fixed point, rounded after each multiplication."""
+    result = FIXED_1
+    while exponent:
+        if exponent & 1:
+            result = (result * base + FIXED_1 // 2) >> FSHIFT
+        exponent >>= 1
+        base = (base * base + FIXED_1 // 2) >> FSHIFT
+    return result
+
+
+@dataclass(slots=True)
+class LoadState:
+    """What is remembered of one container: its averages, and when (CLOCK_BOOTTIME) they were."""
+
+    averages: Averages
+    at_ns: int

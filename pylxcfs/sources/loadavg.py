@@ -1,0 +1,153 @@
+"""What load averages are made from: the threads of a container that want to run.
+
+For each container whose load was ever asked for, `Sampler` counts the threads in its cgroup and
+everything below that are running (R) or in uninterruptible sleep (D), and steps averages.py's
+machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pylxcfs.errors import Gone, PylxcfsError
+from pylxcfs.sources.averages import STEP_NS, Averages, LoadState
+from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
+from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.kept import read_optional, read_whole
+from pylxcfs.views.model import Load
+
+#: How early a sample may come and count as the next step's.
+_SLACK_NS = STEP_NS // 4
+
+#: v1 hierarchies in the order in which they are likely to tell a container from its host.
+_V1_HIERARCHIES = ("pids", "memory", "cpu", "cpuacct", "freezer", "name=systemd", "devices")
+
+_RUNNING, _UNINTERRUPTIBLE = b"RD"
+
+#: Enough for the state in a /proc/PID/stat: a pid, and a name of at most 64 bytes before it.
+_STAT_SIZE = 256
+
+
+class Count(NamedTuple):
+    """The threads of a cgroup's subtree."""
+
+    running: int
+    uninterruptible: int
+    total: int
+    #: Highest thread id, as the host numbers them; 0 if there is none.
+    last: int
+
+
+class Sampler:
+    """Samples the containers of which the load was asked for."""
+
+    def __init__(self, hierarchies: Hierarchies) -> None:
+        self._hierarchies = hierarchies
+        self._proc = f"{hierarchies.root.rstrip('/')}/proc"
+
+    def sample(self, containers: Iterable[ContainerSource], now_ns: int) -> None:
+        """Count and step those that are due; call it every 5 seconds, `now_ns` CLOCK_BOOTTIME."""
+        for container in containers:
+            if container.load_wanted and not container.gone:
+                try:
+                    self._sample(container, now_ns)
+                except PylxcfsError:
+                    container.sampled = None  # its cgroup ends just now
+
+    def _sample(self, container: ContainerSource, now_ns: int) -> None:
+        state = container.load_state
+        if state is None:
+            state = LoadState(Averages(), now_ns - STEP_NS)
+        steps = (now_ns - state.at_ns + _SLACK_NS) // STEP_NS
+        if steps < 1:
+            return
+        count = self.count(container.paths())
+        if count is None:
+            return
+        state.averages.advance(count.running + count.uninterruptible, steps)
+        state.at_ns += steps * STEP_NS
+        container.load_state = state
+        container.sampled = Load(
+            averages=state.averages.values(),
+            running=count.running,
+            total=count.total,
+            last_pid=self._pid_inside(count.last),
+        )
+
+    def count(self, paths: Paths) -> Count | None:
+        """Count the threads of a container; None if no hierarchy tells it from its host."""
+        place = self._place(paths)
+        if place is None:
+            return None
+        name = "tasks" if place.version == 1 else "cgroup.threads"
+        running = uninterruptible = total = last = 0
+        for thread in _threads(place.own, name):
+            state = self._state(thread)
+            if state == _RUNNING:
+                running += 1
+            elif state == _UNINTERRUPTIBLE:
+                uninterruptible += 1
+            elif state is None:
+                continue
+            total += 1
+            last = max(last, int(thread))
+        return Count(running, uninterruptible, total, last)
+
+    def _place(self, paths: Paths) -> Place | None:
+        for place in (
+            self._hierarchies.unified(paths),
+            *(self._hierarchies.named(name, paths) for name in _V1_HIERARCHIES),
+        ):
+            if place is not None and not place.is_root:
+                return place
+        return None
+
+    def _state(self, thread: str) -> int | None:
+        """Return the letter of a thread's state. The hot one: 10,000 of these every 5 seconds."""
+        try:
+            # The file below task/ is the thread's alone; the one above sums its whole process.
+            descriptor = os.open(f"{self._proc}/{thread}/task/{thread}/stat", os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            data = os.read(descriptor, _STAT_SIZE)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        # The state follows the name, which may itself hold parentheses.
+        end = data.rfind(b") ") + 2
+        return data[end] if 2 <= end < len(data) else None
+
+    def _pid_inside(self, thread: int) -> int:
+        """Return a thread's id in its own pid namespace."""
+        status = read_optional(f"{self._proc}/{thread}/status") or b""
+        _, _, rest = status.partition(b"\nNSpid:")
+        ids = rest.partition(b"\n")[0].split()
+        return int(ids[-1]) if ids else 0
+
+
+def _threads(top: str, name: str) -> list[str]:
+    """Return the thread ids of a cgroup and of everything below it."""
+    threads: list[str] = []
+    directories = [top]
+    while directories:
+        directory = directories.pop()
+        try:
+            threads += read_whole(f"{directory}/{name}").decode("ascii").split()
+            directories += _children(directory)
+        except (PylxcfsError, OSError):
+            if directory == top:
+                raise Gone(f"{top}: it was removed") from None
+            # A cgroup below was removed meanwhile, and so had no threads.
+    return threads
+
+
+def _children(directory: str) -> list[str]:
+    # A cgroup's directory has a link for each child's "..": without one nothing is to be listed.
+    if os.stat(directory).st_nlink == 2:
+        return []
+    with os.scandir(directory) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -96,6 +96,9 @@ class Fleet:
                 container = Container(self, cgroup, files, seats, binds)
                 stack.callback(container.close)
                 made.append(container)
+            # They start side by side: entering a cgroup waits long for little work.
+            for container in made:
+                container.wait_ready()
             yield made
 
     def close(self) -> None:
@@ -127,13 +130,16 @@ class Container:
         self._cgroup = cgroup
         jobs, self._jobs = os.pipe()
         self._answers, answers = os.pipe()
-        child = os.fork()
-        if child == 0:
+        self._patience_s = PATIENCE_S
+        self._child = os.fork()
+        if self._child == 0:
             _become_reader(fleet, cgroup, files, seats, binds, jobs, answers)
         os.close(jobs)
         os.close(answers)
-        os.waitpid(child, 0)
-        self._patience_s = PATIENCE_S
+
+    def wait_ready(self) -> None:
+        """Wait until its files are bound and its reader takes jobs."""
+        os.waitpid(self._child, 0)
         if self._line(PATIENCE_S) != b"ready":
             raise ContainerError("the reader did not start")
 

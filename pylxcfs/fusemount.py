@@ -38,20 +38,24 @@ class Mounted(NamedTuple):
 
 def parse_mountinfo(text: str) -> list[Mounted]:
     """Read mountinfo's lines in the order of mounting; skip what is not one."""
-    mounts = []
+    found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         left, right = before.split(" "), after.split(" ")
         if len(left) >= 6:
-            mounts.append(Mounted(left[2], _unescape(left[4]), right[0]))
-    return mounts
+            found.append(Mounted(left[2], _unescape(left[4]), right[0]))
+    return found
 
 
-def mounted_at(mountpoint: str, pid: str = "self") -> Mounted | None:
-    """Return the uppermost mount at exactly this path, or None. Asks the mount nothing."""
+def mounts(pid: str = "self") -> list[Mounted]:
+    """Return what is mounted in the process's mount namespace."""
     with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        mounts = parse_mountinfo(file.read())
-    for mount in reversed(mounts):
+        return parse_mountinfo(file.read())
+
+
+def mounted_at(mountpoint: str) -> Mounted | None:
+    """Return the uppermost mount at exactly this path, or None. Asks the mount nothing."""
+    for mount in reversed(mounts()):
         if mount.mountpoint == mountpoint:
             return mount
     return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import MutableMapping
 from typing import NoReturn
 
@@ -71,12 +72,12 @@ def _protect_from_oom() -> None:
         pass  # needs CAP_SYS_RESOURCE; the unit sets it as well
 
 
-def main(argv: list[str]) -> NoReturn:
+def main() -> NoReturn:
     """Run the keeper; leave without the interpreter's own end, where signals would be lost."""
     child.block_signals()
     child.set_name("pylxcfs-keeper")
     _protect_from_oom()
-    settings = parse(argv)
+    settings = parse(sys.argv[1:])
     notifier = sdnotify.Notifier(os.environ)
     try:
         pair = _adopt(settings, notifier, os.environ)

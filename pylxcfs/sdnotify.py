@@ -70,3 +70,12 @@ def _watchdog(env: Mapping[str, str]) -> float:
         return 0.0
     microseconds = env.get("WATCHDOG_USEC", "")
     return int(microseconds) / 1e6 if microseconds.isdecimal() else 0.0
+
+
+def stderr_is_journal(env: Mapping[str, str]) -> bool:
+    """Tell whether stderr goes to the journal, and not only something up the process tree."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return env.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -1,0 +1,7 @@
+"""`python -m pylxcfs` is the command `pylxcfs`."""
+
+from __future__ import annotations
+
+from pylxcfs.cli import main
+
+main()

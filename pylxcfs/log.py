@@ -1,0 +1,50 @@
+"""Logging: one handler on stderr, with the journal's priorities where stderr is the journal.
+
+Modules log to their own `logging.getLogger(__name__)`. The keeper does not use this: it writes
+its few lines itself, to stay small.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from pylxcfs.sdnotify import stderr_is_journal
+
+_PRIORITIES = (
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+    (logging.DEBUG, 7),
+)
+
+
+class Formatter(logging.Formatter):
+    """`pylxcfs: WARNING: text`; every line of a traceback gets the priority too."""
+
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        word = "" if record.levelno == logging.INFO else f"{record.levelname}: "
+        text = f"pylxcfs: {word}{super().format(record)}"
+        if not self._journal:
+            return text
+        priority = next((p for level, p in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+
+
+def setup(level: str) -> None:
+    """Send the package's log to stderr, and nothing anywhere else."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter(journal=stderr_is_journal(os.environ)))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change the least level that is logged: error, warning, info or debug."""
+    logging.getLogger().setLevel(level.upper())

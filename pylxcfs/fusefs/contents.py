@@ -100,6 +100,12 @@ class Contents:
             self._modes[index] = mode
         return mode
 
+    def trigger_path(self, index: int) -> str | None:
+        """Return the path of a file that takes pressure triggers, None for other files."""
+        if index >= SYSFS or not self._views[index - FILES].writable:
+            return None
+        return self._views[index - FILES].path
+
     def forget_bounds(self) -> None:
         """Measure host files anew: CPUs may have come or gone."""
         self._bounds.clear()

@@ -71,6 +71,9 @@ class Lane(threading.Thread):
             wire.OPEN: self._open,
             wire.READ: self._read,
             wire.RELEASE: self._release,
+            wire.SETATTR: self._setattr,
+            wire.WRITE: self._write,
+            wire.POLL: self._poll,
             wire.FORGET: self._nothing,
             wire.BATCH_FORGET: self._nothing,
             wire.INTERRUPT: self._nothing,
@@ -192,6 +195,21 @@ class Lane(threading.Thread):
         (handle,) = wire.RELEASE_IN.unpack_from(self._buffer, _HEADER)
         self._fs.release(node, handle)
         return error_reply(unique, 0)
+
+    def _setattr(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        mode, nlink, size, mtime_ns, valid_ns = self._fs.truncate(node, pid)
+        return wire.attr_reply(unique, inode_number(node), mode, nlink, size, mtime_ns, valid_ns)
+
+    def _write(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        handle, _, size = wire.WRITE_IN.unpack_from(self._buffer, _HEADER)
+        start = _HEADER + wire.WRITE_IN.size
+        self._fs.write(node, handle, bytes(self._buffer[start : start + size]), pid)
+        return wire.WRITE_REPLY.pack(wire.WRITE_REPLY.size, 0, unique, size)
+
+    def _poll(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
+        handle, poller, flags = wire.POLL_IN.unpack_from(self._buffer, _HEADER)
+        events = self._fs.poll(handle, poller, bool(flags & wire.POLL_SCHEDULE_NOTIFY))
+        return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, events)
 
     def _not_needed(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         """Answer ENOSYS: the kernel does not ask again, and takes it as success."""

@@ -31,6 +31,7 @@ from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
 from pylxcfs.fusefs.systree import Entry
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
+from pylxcfs.fusefs.triggers import Triggers
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
 from pylxcfs.views.model import Container
 
@@ -67,11 +68,13 @@ class Filesystem:
         containers: Containers,
         snapshots: Snapshots,
         readers: WholeReaders,
+        triggers: Triggers | None = None,
     ) -> None:
         self.tree = tree
         self.contents = contents
         self.snapshots = snapshots
         self.readers = readers
+        self.triggers = triggers
         self._containers = containers
         self._host_pair = nodes.pair((containers.host_pidns, 0))
         self._pairs: dict[tuple[int, int], int] = {}
@@ -86,6 +89,9 @@ class Filesystem:
 
     def caller(self, pid: int) -> int:
         """Return the caller's packed owner, 0 if it cannot be known."""
+        return self.readers.owner(pid) or self._identify(pid)
+
+    def _identify(self, pid: int) -> int:
         who = self._containers.identify(pid) if pid else None
         if who is None:
             return 0
@@ -231,7 +237,7 @@ class Filesystem:
         if index < FILES:
             raise Refused(errno.EISDIR if self.tree.is_directory(index) else errno.ELOOP)
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            raise Refused(errno.EACCES)
+            return self._open_for_trigger(node, index, pid)
         if index >= SYSFS and uid != 0 and not self.contents.mode(index) & 0o004:
             raise Refused(errno.EACCES)
         owner = nodes.pair_of(node)
@@ -283,12 +289,49 @@ class Filesystem:
                 self.readers.saw_piece(pid)
                 return data[:size]
             if length <= PAGE:
-                self.readers.saw_whole(pid)
+                self.readers.saw_whole(pid, self._identify)
             return data
         return data[offset : offset + size]
 
+    def _open_for_trigger(self, node: int, index: int, pid: int) -> tuple[int, int]:
+        if self.triggers is None or self.contents.trigger_path(index) is None:
+            raise Refused(errno.EACCES)
+        handle, flags = self.open(node, os.O_RDONLY, 0, pid)
+        self.triggers.opened(handle)
+        return handle & ~CACHED, flags | FOPEN_DIRECT_IO
+
+    def write(self, node: int, handle: int, data: bytes, pid: int) -> None:
+        """Arm the trigger that is written to a pressure file. Raise Refused."""
+        path = self.contents.trigger_path(nodes.index_of(node))
+        if self.triggers is None or path is None:
+            raise Refused(errno.EINVAL)
+        owner = nodes.pair_of(handle)
+        try:
+            descriptor = self._containers.open_trigger(
+                nodes.unpack(owner or self._host_pair),
+                pid if self.caller(pid) == owner else 0,
+                path,
+            )
+            self.triggers.arm(handle, descriptor, data)
+        except OSError as error:
+            raise Refused(error.errno or errno.EIO) from error
+
+    def poll(self, handle: int, poller: int, schedule: bool) -> int:
+        """Return a handle's events. Raise Refused(ENOSYS) where triggers are off."""
+        if self.triggers is None:
+            raise Refused(errno.ENOSYS)
+        return self.triggers.poll(handle, poller, schedule)
+
+    def truncate(self, node: int, pid: int) -> Attributes:
+        """Let O_TRUNC pass on files that take triggers. Raise Refused for any other."""
+        if self.triggers is None or self.contents.trigger_path(nodes.index_of(node)) is None:
+            raise Refused(errno.EPERM)
+        return self.attributes(node, 0, pid)
+
     def release(self, node: int, handle: int) -> None:
         """Forget a handle."""
+        if self.triggers is not None:
+            self.triggers.release(handle)
         self._handles.pop(handle, None)
         if handle & STRANGER:
             left = self._strangers.get(node, 0) - 1

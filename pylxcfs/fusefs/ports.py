@@ -29,6 +29,10 @@ class Containers(Protocol):
         """Return the view of a process in the host's pid namespace: its own cgroup."""
         ...
 
+    def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
+        """Open, for triggers, the container's own file behind "proc/pressure/X". Raise OSError."""
+        ...
+
     def known(self) -> Iterable[tuple[int, int]]:
         """Return the owners that have asked and live."""
         ...

@@ -45,13 +45,15 @@ _MOST_STUCK: Final = 8
 
 
 class Handshake:
-    """The memfd that holds the kernel's INIT request and, once there was one, its answer."""
+    """The memfd that holds the kernel's INIT request and, once there was one, its answer.
+
+    One behind the other; a FUSE message begins with its own length.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.request = self._read(0)
-        self._reply_at = _LENGTH.size + len(self.request)
-        self.reply = self._read(self._reply_at)
+        self.reply = self._read(len(self.request))
         if len(self.request) < wire.IN_HEADER.size + wire.INIT_IN.size:
             raise SourceError("the kernel's INIT request is missing or cut off")
 
@@ -63,7 +65,7 @@ class Handshake:
 
     def keep_reply(self, reply: bytes) -> None:
         """Write the answer that the kernel got, for later servers."""
-        os.pwrite(self._fd, _LENGTH.pack(len(reply)) + reply, self._reply_at)
+        os.pwrite(self._fd, reply, len(self.request))
         self.reply = reply
 
     def adjust(self, reply: bytes) -> bytes:
@@ -79,7 +81,7 @@ class Handshake:
         head = os.pread(self._fd, _LENGTH.size, at)
         if len(head) < _LENGTH.size:
             return b""
-        return os.pread(self._fd, _LENGTH.unpack(head)[0], at + _LENGTH.size)
+        return os.pread(self._fd, _LENGTH.unpack(head)[0], at)
 
 
 class Session:

@@ -3,13 +3,15 @@
 Cached pages are replaced when a snapshot's life ends; a reader that takes a file in pieces could
 get the first half of one snapshot and the second half of the next. The first reads of a thread
 therefore go past the cache, where every read(2) is seen; one that took two files whole is
-remembered for as long as a pidfd says that it lives. Knows nothing of files.
+remembered, with whose process it is, for as long as a pidfd says that it lives. Knows nothing of
+files.
 """
 
 from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 from typing import Final
 
 #: pidfd_open(2) for a thread that leads no thread group: Linux 6.9+ (commit 64bef697d33b).
@@ -26,6 +28,7 @@ class WholeReaders:
     def __init__(self, most: int = _MOST_WATCHED) -> None:
         self._most = most
         self._watched: dict[int, int] = {}
+        self._owners: dict[int, int] = {}
         self._by_fd: dict[int, int] = {}
         self._seen_once: dict[int, None] = {}
         self._epoll = select.epoll()
@@ -40,8 +43,22 @@ class WholeReaders:
         """Readable when a watched thread has ended: call `reap` then."""
         return self._epoll.fileno()
 
-    def saw_whole(self, tid: int) -> None:
-        """Note a file read whole in one call; the second one makes the thread known."""
+    def owner(self, tid: int) -> int:
+        """Return what `identify` said of a known thread, 0 for others.
+
+        A number that came back as another thread's is never taken for the old one: its pidfd is
+        readable before the kernel gives the number away.
+        """
+        if tid not in self._owners:
+            return 0
+        self.reap()
+        return self._owners.get(tid, 0)
+
+    def saw_whole(self, tid: int, identify: Callable[[int], int]) -> None:
+        """Note a file read whole in one call; the second one makes the thread known.
+
+        `identify` is asked once the thread is watched; 0 leaves it unknown.
+        """
         if tid in self._watched:
             return
         if tid not in self._seen_once:
@@ -50,7 +67,7 @@ class WholeReaders:
             self._seen_once[tid] = None
             return
         del self._seen_once[tid]
-        self._watch(tid)
+        self._watch(tid, identify)
 
     def saw_piece(self, tid: int) -> None:
         """Note a file read in pieces: the thread has to show itself anew."""
@@ -70,7 +87,7 @@ class WholeReaders:
             self._forget(tid)
         self._epoll.close()
 
-    def _watch(self, tid: int) -> None:
+    def _watch(self, tid: int, identify: Callable[[int], int]) -> None:
         try:
             fd = os.pidfd_open(tid, _PIDFD_THREAD)
         except OSError:
@@ -79,13 +96,19 @@ class WholeReaders:
                 fd = os.pidfd_open(tid)
             except OSError:
                 return
+        owner = identify(tid)
+        if not owner:
+            os.close(fd)
+            return
         while len(self._watched) >= self._most:
             self._forget(next(iter(self._watched)))
-        self._watched[tid] = fd
         self._by_fd[fd] = tid
+        self._watched[tid] = fd
+        self._owners[tid] = owner
         self._epoll.register(fd, select.EPOLLIN)
 
     def _forget(self, tid: int) -> None:
+        self._owners.pop(tid, None)
         fd = self._watched.pop(tid, None)
         if fd is not None:
             del self._by_fd[fd]

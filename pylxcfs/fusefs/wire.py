@@ -13,15 +13,18 @@ from typing import Final
 LOOKUP: Final = 1
 FORGET: Final = 2
 GETATTR: Final = 3
+SETATTR: Final = 4
 READLINK: Final = 5
 OPEN: Final = 14
 READ: Final = 15
+WRITE: Final = 16
 RELEASE: Final = 18
 FLUSH: Final = 25
 INIT: Final = 26
 ACCESS: Final = 34
 INTERRUPT: Final = 36
 DESTROY: Final = 38
+POLL: Final = 40
 BATCH_FORGET: Final = 42
 
 #: struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, extensions and padding.
@@ -36,6 +39,11 @@ GETATTR_FH: Final = 1
 OPEN_IN: Final = struct.Struct("=I4x")
 #: struct fuse_read_in: fh, offset, size.
 READ_IN: Final = struct.Struct("=QQI")
+#: struct fuse_write_in: fh, offset, size; the data follows the whole of it.
+WRITE_IN: Final = struct.Struct("=QQI20x")
+#: struct fuse_poll_in: fh, poller (kh), flags.
+POLL_IN: Final = struct.Struct("=QQI4x")
+POLL_SCHEDULE_NOTIFY: Final = 1
 #: struct fuse_release_in: fh.
 RELEASE_IN: Final = struct.Struct("=Q")
 
@@ -68,6 +76,12 @@ CACHE_SYMLINKS: Final = 1 << 23
 #: Set in `unique` of a request that comes again.
 UNIQUE_RESEND: Final = 1 << 63
 
+#: out header and struct fuse_write_out; out header and struct fuse_poll_out.
+WRITE_REPLY: Final = struct.Struct("=IiQI4x")
+POLL_REPLY: Final = WRITE_REPLY
+
+#: A notification's header has its code as error and no `unique`; this one names a poller.
+NOTIFY_POLL: Final = struct.Struct("=IiQQ")
 NOTIFY_RESEND: Final = OUT_HEADER.pack(16, 7, 0)
 
 #: Least size of a buffer to read requests into (FUSE_MIN_READ_BUFFER).

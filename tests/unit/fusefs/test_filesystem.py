@@ -46,6 +46,9 @@ class People:
     def host_caller(self, pid: int) -> Container | None:
         return None
 
+    def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
+        raise FileNotFoundError(path)
+
     def known(self) -> Iterable[tuple[int, int]]:
         return list(self.containers)
 

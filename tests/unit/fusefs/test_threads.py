@@ -7,13 +7,18 @@ from pylxcfs.fusefs.threads import WholeReaders
 from tests.conftest import wait_until
 
 
+def owner_seven(tid: int) -> int:
+    return 7
+
+
 def test_two_whole_files_make_a_thread_known_and_a_piece_unknown() -> None:
     readers = WholeReaders()
     me = os.getpid()
-    readers.saw_whole(me)
+    readers.saw_whole(me, owner_seven)
     assert me not in readers
-    readers.saw_whole(me)
+    readers.saw_whole(me, owner_seven)
     assert me in readers
+    assert readers.owner(me) == 7
     readers.saw_piece(me)
     assert me not in readers
     readers.close()
@@ -22,9 +27,9 @@ def test_two_whole_files_make_a_thread_known_and_a_piece_unknown() -> None:
 def test_a_piece_in_between_starts_anew() -> None:
     readers = WholeReaders()
     me = os.getpid()
-    readers.saw_whole(me)
+    readers.saw_whole(me, owner_seven)
     readers.saw_piece(me)
-    readers.saw_whole(me)
+    readers.saw_whole(me, owner_seven)
     assert me not in readers
     readers.close()
 
@@ -34,8 +39,8 @@ def test_a_process_that_ended_is_forgotten() -> None:
     child = os.fork()
     if child == 0:
         threading.Event().wait()
-    readers.saw_whole(child)
-    readers.saw_whole(child)
+    readers.saw_whole(child, owner_seven)
+    readers.saw_whole(child, owner_seven)
     assert child in readers
     os.kill(child, 9)
     os.waitpid(child, 0)
@@ -51,8 +56,8 @@ def test_a_process_that_ended_is_forgotten() -> None:
 def test_descriptors_are_bounded() -> None:
     readers = WholeReaders(most=1)
     for tid in (os.getpid(), os.getppid()):
-        readers.saw_whole(tid)
-        readers.saw_whole(tid)
+        readers.saw_whole(tid, owner_seven)
+        readers.saw_whole(tid, owner_seven)
     assert len(readers) == 1
     readers.close()
 
@@ -60,7 +65,16 @@ def test_descriptors_are_bounded() -> None:
 def test_a_thread_that_never_was_stays_unknown() -> None:
     readers = WholeReaders()
     nobody = 2**22 + 5
-    readers.saw_whole(nobody)
-    readers.saw_whole(nobody)
+    readers.saw_whole(nobody, owner_seven)
+    readers.saw_whole(nobody, owner_seven)
     assert nobody not in readers
+    readers.close()
+
+
+def test_a_thread_whose_owner_cannot_be_known_stays_unknown() -> None:
+    readers = WholeReaders()
+    for _ in range(3):
+        readers.saw_whole(os.getpid(), lambda tid: 0)
+    assert os.getpid() not in readers
+    assert readers.owner(os.getpid()) == 0
     readers.close()

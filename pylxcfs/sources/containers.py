@@ -47,6 +47,8 @@ class ContainerSource:
         #: A view has asked for load averages; sources/loadavg.py samples those and sets `sampled`.
         self.load_wanted = False
         self.sampled: Load | None = None
+        #: Called while there is no sample yet, so that the first reader need not wait for one.
+        self.on_load_wanted: Callable[[ContainerSource], None] | None = None
         #: The sampler's memory of it; a restarted daemon puts back what it saved.
         self.load_state: LoadState | None = None
         self._hierarchies = hierarchies
@@ -88,6 +90,8 @@ class ContainerSource:
 
     def load(self) -> Load | None:
         self.load_wanted = True
+        if self.sampled is None and self.on_load_wanted is not None:
+            self.on_load_wanted(self)
         return self.sampled
 
     # What the rest of sources asks

@@ -60,8 +60,8 @@ class Sampler:
         state = container.load_state
         if state is None:
             state = LoadState(Averages(), now_ns - STEP_NS)
-        steps = (now_ns - state.at_ns + _SLACK_NS) // STEP_NS
-        if steps < 1:
+        steps = max(0, (now_ns - state.at_ns + _SLACK_NS) // STEP_NS)
+        if steps < 1 and container.sampled is not None:
             return
         count = self.count(container.paths())
         if count is None:

@@ -7,12 +7,13 @@ only; decides nothing about when to start or stop.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from pylxcfs.fusemount import libc
@@ -39,8 +40,65 @@ _SIGSET_WORDS = 16  # glibc's and musl's sigset_t: 1024 bits
 
 
 class Child(NamedTuple):
+    """A child that nobody else reaps, so that its pidfd stays good."""
+
     pid: int
     pidfd: int
+
+    def send(self, number: int) -> None:
+        """Send a signal; it may have ended already."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def reap(self) -> int:
+        """Wait for its end; return its exit code, negative for a signal."""
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        return os.waitstatus_to_exitcode(status)
+
+
+class Server:
+    """A server and the reading end of its heartbeat pipe (see keeper.py)."""
+
+    def __init__(self, command: Sequence[str], connection: int, init: int) -> None:
+        self.heartbeat, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        numbers = {
+            "--connection-fd": connection,
+            "--init-fd": init,
+            "--heartbeat-fd": writing,
+        }
+        words = [str(word) for pair in numbers.items() for word in pair]
+        try:
+            self.child = fork(lambda: execute([*command, *words], numbers.values()))
+        except OSError:
+            os.close(self.heartbeat)
+            raise
+        finally:
+            os.close(writing)
+        #: It has said that it is ready.
+        self.serves = False
+        #: It gets SIGKILL from the keeper, sooner or later.
+        self.killed = False
+
+    def beats(self) -> bytes:
+        """Return what it wrote to the heartbeat pipe; stop watching the pipe at its end."""
+        try:
+            beats = os.read(self.heartbeat, 4096)
+        except BlockingIOError:
+            return b""
+        if not beats:
+            self._close_heartbeat()
+        return beats
+
+    def end(self) -> int:
+        """Reap it; return its exit code, negative for a signal."""
+        self._close_heartbeat()
+        return self.child.reap()
+
+    def _close_heartbeat(self) -> None:
+        if self.heartbeat >= 0:
+            os.close(self.heartbeat)
+            self.heartbeat = -1
 
 
 def block_signals() -> None:
@@ -101,16 +159,9 @@ def fork(work: Callable[[], int], *, dies_with_parent: bool = True) -> Child:
     return Child(pid, os.pidfd_open(pid))
 
 
-def execute(argv: Sequence[str], env: Mapping[str, str], inherit: Iterable[int]) -> NoReturn:
+def execute(argv: Sequence[str], inherit: Iterable[int]) -> NoReturn:
     """Replace this (forked) process by a program that gets the descriptors in `inherit`."""
     for number in inherit:
         os.set_inheritable(number, True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-    os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606 (no shell, on purpose)
-
-
-def reap(child: Child) -> int:
-    """Wait for a child that has ended; return its exit code, negative for a signal."""
-    _, status = os.waitpid(child.pid, 0)
-    os.close(child.pidfd)
-    return os.waitstatus_to_exitcode(status)
+    os.execvp(argv[0], list(argv))  # noqa: S606 (no shell, on purpose)

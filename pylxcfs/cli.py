@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
-from pylxcfs import __version__, config, launch, log
+from pylxcfs import __version__, config, log
 from pylxcfs.config import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
 from pylxcfs.config_kinds import FuseOptions, Kind, Switch
 from pylxcfs.errors import UserError
@@ -122,6 +122,8 @@ def mount(context: click.Context, /, **_: object) -> None:
     SIGHUP reloads the configuration, SIGUSR1 replaces the server (after an upgrade), SIGUSR2
     switches between the containers' values and the host's, SIGQUIT logs stacks.
     """
+    from pylxcfs import launch  # a server starts faster without it
+
     launch.become_keeper(_load(context))
 
 
@@ -162,6 +164,8 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
 @click.pass_context
 def unmount(context: click.Context, /, unless_restart: str | None, **_: object) -> None:
     """End what serves MOUNTPOINT and unmount it for good."""
+    from pylxcfs import launch
+
     launch.unmount(_load(context), unless_restart)
 
 

@@ -24,9 +24,9 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pylxcfs import banner, child, fusemount, holder, sdnotify
+from pylxcfs.keepersettings import Settings
 
 #: A server gets this long to its first heartbeat (or the watchdog's time, if that is longer).
 START_S = 30.0
@@ -48,20 +48,6 @@ CONNECTION = "pylxcfs-connection"
 INIT = "pylxcfs-init"
 
 ERR, WARNING, NOTICE, INFO = 3, 4, 5, 6
-
-
-@dataclass
-class Settings:
-    """The options that concern the keeper, and the server's command."""
-
-    mountpoint: str = ""
-    runtime_dir: str = ""
-    pidfile: str = ""
-    pid_fd: int = -1
-    watchdog: float = 10.0
-    max_failures: int = 5
-    keep_mounted: bool = False
-    server: tuple[str, ...] = ()
 
 
 def say(level: int, text: str, prefix: str = "pylxcfs: ") -> None:
@@ -91,16 +77,13 @@ class Keeper:
         self._adopted = adopted
         self._stored = False
         self._signals = child.signal_fd()
-        self._server: child.Child | None = None
-        self._heartbeat = -1
+        self._server: child.Server | None = None
         self._probe: child.Child | None = None
         #: What is to be done when: at most one time for each piece of work.
         self._at: dict[Callable[[], None], float] = {}
         self._failures: list[float] = []
-        self._serves = False  # the running server has said that it is ready
         self._announced = False  # reading through the mount has worked once
         self._replacing = False
-        self._killed = False  # by us
         self._gave_up = False
         self._stopping = False
         self._keep = False
@@ -125,9 +108,9 @@ class Keeper:
         poller = select.poll()
         poller.register(self._signals, select.POLLIN)
         if self._server is not None:
-            poller.register(self._server.pidfd, select.POLLIN)
-            if self._heartbeat >= 0:
-                poller.register(self._heartbeat, select.POLLIN)
+            poller.register(self._server.child.pidfd, select.POLLIN)
+            if self._server.heartbeat >= 0:
+                poller.register(self._server.heartbeat, select.POLLIN)
         else:
             # Its end shows as POLLERR. Not watched while there is a server, which notices by
             # itself: every request would wake the keeper.
@@ -149,9 +132,9 @@ class Keeper:
         if self._probe is not None and self._probe.pidfd in ready:
             self._on_probe_end(self._probe)
         if self._server is not None:
-            if self._heartbeat in ready:
-                self._on_heartbeat()
-            if self._server.pidfd in ready:
+            if self._server.heartbeat in ready:
+                self._on_heartbeat(self._server)
+            if self._server.child.pidfd in ready:
                 self._on_server_end(self._server)
         elif self._connection in ready and self._exit_code is None:
             self._on_unmounted()
@@ -167,43 +150,22 @@ class Keeper:
 
     def _start(self) -> None:
         self._at.pop(self._start, None)
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(reading, False)
-        os.set_blocking(writing, False)
-        numbers = {
-            "--connection-fd": self._connection,
-            "--init-fd": self._init,
-            "--heartbeat-fd": writing,
-        }
-        argv = [*self._settings.server]
-        for name, number in numbers.items():
-            argv += [name, str(number)]
+        self._replacing = self._gave_up = False
         try:
-            self._server = child.fork(lambda: child.execute(argv, os.environ, numbers.values()))
+            self._server = child.Server(self._settings.server, self._connection, self._init)
         except OSError as error:
-            os.close(reading)
             say(ERR, f"no server can be started now ({error.strerror}); trying again")
             self._after(BACKOFF_S[1], self._start)
             return
-        finally:
-            os.close(writing)
-        self._heartbeat = reading
-        self._serves = self._replacing = self._killed = self._gave_up = False
         if self._settings.watchdog:
             self._after(max(START_S, self._settings.watchdog), self._hung)
 
-    def _on_heartbeat(self) -> None:
-        try:
-            beats = os.read(self._heartbeat, 4096)
-        except BlockingIOError:
-            return
-        if not beats:  # closed: it is about to end, or the watchdog will see
-            self._close_heartbeat()
-            return
-        if self._settings.watchdog and not self._killed:
+    def _on_heartbeat(self, server: child.Server) -> None:
+        beats = server.beats()
+        if beats and self._settings.watchdog and not server.killed:
             self._after(self._settings.watchdog, self._hung)
-        if b"R" in beats and not self._serves:
-            self._serves = True
+        if b"R" in beats and not server.serves:
+            server.serves = True
             self._after(HEALTHY_S, self._forget_failures)
             if self._announced:
                 say(NOTICE, "a server serves again")
@@ -211,18 +173,14 @@ class Keeper:
             else:
                 self._start_probe()
 
-    def _close_heartbeat(self) -> None:
-        if self._heartbeat >= 0:
-            os.close(self._heartbeat)
-            self._heartbeat = -1
-
     def _forget_failures(self) -> None:
         self._failures.clear()
 
     def _start_probe(self) -> None:
         """Read through the mount in a child: it, and not the keeper, may hang."""
         self._at.pop(self._start_probe, None)
-        if self._probe is None and self._serves and not self._stopping:
+        serves = self._server is not None and self._server.serves
+        if serves and self._probe is None and not self._stopping:
             path = f"{self._settings.mountpoint}/proc/uptime"
             try:
                 self._probe = child.fork(lambda: _probe(path, self._connection))
@@ -231,7 +189,7 @@ class Keeper:
 
     def _on_probe_end(self, probe: child.Child) -> None:
         self._probe = None
-        if child.reap(probe) != 0:
+        if probe.reap() != 0:
             self._after(PROBE_S, self._start_probe)
             return
         if self._announced or self._stopping:
@@ -243,9 +201,8 @@ class Keeper:
 
     # The end of a server, wanted or not
 
-    def _on_server_end(self, server: child.Child) -> None:
-        code = child.reap(server)
-        self._close_heartbeat()
+    def _on_server_end(self, server: child.Server) -> None:
+        code = server.end()
         self._server = None
         for work in (self._hung, self._kill, self._forget_failures, self._start_probe):
             self._at.pop(work, None)
@@ -255,10 +212,10 @@ class Keeper:
             self._on_unmounted()
         elif self._replacing:
             self._start()
-        elif (code == 0 and self._serves) or (code == -signal.SIGKILL and not self._killed):
+        elif (code == 0 and server.serves) or (code == -signal.SIGKILL and not server.killed):
             # Somebody's doing (an operator, the OOM killer), and no sign of a bad server.
             say(WARNING, f"the server was ended ({_describe(code)}); starting another")
-            self._after(0.0 if self._serves else BACKOFF_S[0], self._start)
+            self._after(0.0 if server.serves else BACKOFF_S[0], self._start)
         else:
             self._on_failure(code)
 
@@ -297,22 +254,21 @@ class Keeper:
         self._stop(for_good=True)
 
     def _hung(self) -> None:
-        if self._server is None:
-            return
-        say(ERR, "the server shows no sign of life; its stacks follow, then it is replaced")
-        self._to_server(signal.SIGCONT)
-        self._to_server(signal.SIGQUIT)
-        self._killed = True
-        self._after(STACKS_S, self._kill)
+        if self._server is not None:
+            say(ERR, "the server shows no sign of life; its stacks follow, then it is replaced")
+            self._server.child.send(signal.SIGCONT)
+            self._server.child.send(signal.SIGQUIT)
+            self._server.killed = True
+            self._after(STACKS_S, self._kill)
 
     def _kill(self) -> None:
-        self._killed = True
-        self._to_server(signal.SIGKILL)
+        if self._server is not None:
+            self._server.killed = True
+            self._server.child.send(signal.SIGKILL)
 
     def _to_server(self, number: int) -> None:
         if self._server is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._server.pidfd, number)
+            self._server.child.send(number)
 
     # What others ask for
 
@@ -360,7 +316,7 @@ class Keeper:
 
     def _finish(self) -> None:
         if self._probe is not None:
-            signal.pidfd_send_signal(self._probe.pidfd, signal.SIGKILL)
+            self._probe.send(signal.SIGKILL)
         if not self._keep:
             for name in (CONNECTION, INIT):
                 self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={name}")

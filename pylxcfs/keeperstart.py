@@ -1,10 +1,7 @@
 """How a keeper begins: its arguments, and a mount, adopted from an earlier keeper or new.
 
-    --mountpoint M --runtime-dir R --pidfile P [--pid-fd N] [--watchdog S] [--max-failures N]
-    [--keep-mounted] -- SERVER ARGV...
-
-The pid file is locked by who starts the keeper; --pid-fd only keeps that lock. Standard
-library only. What happens after the beginning is in keeper.py.
+Standard library only. What happens after the beginning is in keeper.py, the arguments are in
+keepersettings.py.
 """
 
 from __future__ import annotations
@@ -17,21 +14,8 @@ from typing import NoReturn
 
 from pylxcfs import child, fusemount, holder, sdnotify
 from pylxcfs.errors import HostError
-from pylxcfs.keeper import CONNECTION, ERR, INIT, WARNING, Keeper, Settings, say
-
-
-def parse(argv: list[str]) -> Settings:
-    """Read the keeper's own arguments, written by cli.py and therefore not checked for sense."""
-    split = argv.index("--")
-    settings = Settings(server=tuple(argv[split + 1 :]))
-    words = iter(argv[:split])
-    for word in words:
-        name = word.removeprefix("--").replace("-", "_")
-        if name == "keep_mounted":
-            settings.keep_mounted = True
-        else:
-            setattr(settings, name, type(getattr(settings, name))(next(words)))
-    return settings
+from pylxcfs.keeper import CONNECTION, ERR, INIT, WARNING, Keeper, say
+from pylxcfs.keepersettings import Settings, parse
 
 
 def _adopt(

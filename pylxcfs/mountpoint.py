@@ -92,9 +92,9 @@ def _is_alive(path: str) -> bool:
     poller = select.poll()
     poller.register(asker.pidfd, select.POLLIN)
     if not poller.poll(_PROBE_MS):
-        signal.pidfd_send_signal(asker.pidfd, signal.SIGKILL)
+        asker.send(signal.SIGKILL)
         return True  # not reaped: it cannot end before it is answered
-    return child.reap(asker) == 0
+    return asker.reap() == 0
 
 
 def _ask(path: str) -> int:

@@ -18,7 +18,7 @@ advance() is the whole machine: numbers in, numbers out, its memory is the ledge
 
 from __future__ import annotations
 
-from pylxcfs.units import NS_PER_S
+from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views.model import Container, CpuUsage, Ledger
 
 #: (user, nice, system, idle) in nanoseconds; user does not include nice.
@@ -31,8 +31,10 @@ _OWN = -2
 
 _NOTHING: Times = (0, 0, 0, 0)
 
-#: A CPU whose times are ahead of the container's age by less than this (the kernel adds a
-#: running task's time in steps of a tick) stands still until they meet.
+#: The kernel adds a running task's time in steps of its own tick, 10 ms at most, so a CPU may
+#: seem to have done this much more than it can have since the last reading.
+_STEP_NS = NS_PER_TICK
+#: A CPU whose times are ahead of the container's age by less than this is not idle until they meet.
 _SLACK_NS = NS_PER_S
 #: Further ahead (it took over the time of a CPU that left), it slows down by this part instead,
 #: since a container that looks frozen for an hour would be worse.
@@ -69,6 +71,8 @@ def advance(
 
     now: dict[int, Times] = {_TOTAL: counted}
     count = len(cpus)
+    newcomer = (0, 0, 0, lived)
+    before = [last.get(cpu, newcomer) for cpu in cpus]
     if usage.per_cpu is None:
         users = [(user + i) // count for i in range(count)]
         systems = [(system + i) // count for i in range(count)]
@@ -76,12 +80,10 @@ def advance(
         own_user, own_system = _own(last, now, cpus, usage)
         users = _spread(user, own_user)
         systems = _spread(system, own_system)
-        _level(users, systems, elapsed)
+        _level(users, systems, [elapsed + max(0, _STEP_NS + lived - sum(was)) for was in before])
 
     times: list[Times] = []
-    newcomer = (0, 0, 0, lived)
-    for i, cpu in enumerate(cpus):
-        was_user, was_nice, was_system, idle = last.get(cpu, newcomer)
+    for i, (was_user, was_nice, was_system, idle) in enumerate(before):
         more_nice = (nice + i) // count
         free = elapsed - users[i] - systems[i] - more_nice
         if free > 0:
@@ -91,7 +93,7 @@ def advance(
             elif ahead < free:
                 idle += free - ahead
         shown = (was_user + users[i], was_nice + more_nice, was_system + systems[i], idle)
-        now[cpu] = shown
+        now[cpus[i]] = shown
         times.append(shown)
 
     ledger.cpu_ns = now
@@ -149,14 +151,14 @@ def _spread(amount: int, wanted: list[int]) -> list[int]:
     return [wish + (rest + i) // len(wanted) for i, wish in enumerate(wanted)]
 
 
-def _level(users: list[int], systems: list[int], room: int) -> None:
-    """Move what is above `room` on one CPU to CPUs that are below, as far as there are any."""
+def _level(users: list[int], systems: list[int], room: list[int]) -> None:
+    """Move what is above a CPU's `room` to CPUs that are below theirs, as far as there are any."""
     for i in range(len(users)):
-        excess = users[i] + systems[i] - room
+        excess = users[i] + systems[i] - room[i]
         if excess <= 0:
             continue
         for j in range(len(users)):
-            move = min(excess, room - users[j] - systems[j])
+            move = min(excess, room[j] - users[j] - systems[j])
             if move <= 0:
                 continue
             user = min(move, users[i])

@@ -66,7 +66,28 @@ def test_v1_moves_what_one_cpu_cannot_have_done():
     ledger = Ledger()
     at(ledger, 10, (0, 1), v1((0, 0), (0, 0), (0, 0)))
     # CPU 0 was busy, and so was CPU 2, which is not seen.
-    assert at(ledger, 11, (0, 1), v1((1, 0), (0, 0), (1, 0))) == [(1, 0, 0, 10), (1, 0, 0, 10)]
+    assert at(ledger, 11, (0, 1), v1((1, 0), (0, 0), (1, 0))) == [
+        (1.01, 0, 0, 10),
+        (0.99, 0, 0, 10.01),
+    ]
+
+
+def test_v1_time_that_comes_in_steps_stays_on_its_cpu():
+    ledger = Ledger()
+    at(ledger, 0.001, (0, 1), v1((0, 0), (0, 0)))
+    # CPU 0 is busy all the time, but the kernel adds 4 ms every 4 ms.
+    for ms in range(2, 200):
+        times = at(ledger, ms / 1000, (0, 1), v1((ms // 4 * 0.004, 0), (0, 0)))
+    assert times[0] == (0.196, 0, 0, 0.003)
+    assert times[1] == (0, 0, 0, 0.199)
+
+
+def test_v1_steps_do_not_add_up():
+    ledger = Ledger()
+    for age in range(1, 100):
+        times = at(ledger, age, (0, 1), v1((age, 0), (0, 0), (age / 2, 0)))
+    assert times[0][0] == 99.01
+    assert times[1][0] == 49.49
 
 
 def test_v1_follows_the_exact_total_where_ticks_say_otherwise():

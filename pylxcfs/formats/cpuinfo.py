@@ -134,7 +134,7 @@ def _blocks(pieces: list[bytes], name: bytes) -> tuple[dict[int, bytes], bytes]:
 
 def _span(block: bytes, name: bytes) -> tuple[int, int] | None:
     """Where the value of the line `name` is: from behind the colon to the end of the line."""
-    start = 0 if block.startswith(name) else block.find(b"\n" + name) + 1
+    start = block.find(b"\n" + name) + 1
     if start == 0 and not block.startswith(name):
         return None
     colon = block.find(b":", start)

@@ -73,26 +73,25 @@ def _build(memo: _Memo, shown: Mapping[int, int]) -> bytes:
 
 def _fitted(blocks: Mapping[int, bytes]) -> dict[int, bytes]:
     """Make `siblings` and `cpu cores` count no more than the packages have blocks here."""
+    first = next(iter(blocks.values()), b"")
+    if cpuinfo.field(first, b"siblings") is None:
+        return dict(blocks)
+    names = [name for name in _PACKAGE if cpuinfo.field(first, name) is not None]
     packages: dict[tuple[bytes | None, ...], list[int]] = defaultdict(list)
     for number, block in blocks.items():
-        packages[tuple([cpuinfo.field(block, name) for name in _PACKAGE])].append(number)
-    fitted = {}
+        packages[tuple([cpuinfo.field(block, name) for name in names])].append(number)
+    fitted = dict(blocks)
     for members in packages.values():
+        threads = _count(blocks[members[0]], b"siblings")
+        if threads is None or threads <= len(members):
+            continue  # the package is whole, and core ids need not be unique in it
         cores = len({cpuinfo.field(blocks[number], b"core id") or number for number in members})
         for number in members:
-            fitted[number] = _fit(blocks[number], len(members), cores)
-    return {number: fitted[number] for number in blocks}
-
-
-def _fit(block: bytes, siblings: int, cores: int) -> bytes:
-    threads = _count(block, b"siblings")
-    if threads is None or threads <= siblings:
-        return block  # the package is whole, and core ids need not be unique in it
-    block = cpuinfo.with_field(block, b"siblings", siblings)
-    all_cores = _count(block, b"cpu cores")
-    if all_cores is not None and all_cores > cores:
-        block = cpuinfo.with_field(block, b"cpu cores", cores)
-    return block
+            block = cpuinfo.with_field(blocks[number], b"siblings", len(members))
+            if (_count(block, b"cpu cores") or 0) > cores:
+                block = cpuinfo.with_field(block, b"cpu cores", cores)
+            fitted[number] = block
+    return fitted
 
 
 def _count(block: bytes, name: bytes) -> int | None:

@@ -1,8 +1,8 @@
 """/proc/loadavg (loadavg_proc_show, fs/proc/loadavg.c): load of the container's own threads.
 
 The averages are sampled by the daemon (on v1 and v2 from the threads of the whole cgroup
-subtree) for containers whose load is read. Until a container was sampled, and with load
-averages switched off, this is the host's file.
+subtree) for containers whose load is read. Where there is no sample, and with load averages
+switched off, this is the host's file.
 
 Unlike LXCFS, which stops counting three cgroups deep, and shows the highest thread id of the
 host as the last pid.

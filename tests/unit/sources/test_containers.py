@@ -1,0 +1,75 @@
+"""One container."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from pylxcfs.errors import Gone
+from pylxcfs.sources import containers
+from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.units import NS_PER_TICK
+
+
+@pytest.fixture
+def host(tree, monkeypatch):
+    monkeypatch.setattr(containers, "_RECHECK_SECONDS", 0)
+    tree.v2("cpu")
+    tree.process(7, "0::/a/b\n", start=5)
+    for name, quota in (("a/b", "100000"), ("c", "200000")):
+        files = {"cpu.max": f"{quota} 100000\n", "cgroup.controllers": "cpu\n"}
+        tree.cgroup(name, files | {"cpu.stat": "user_usec 3\nsystem_usec 2\n"})
+    return tree
+
+
+def test_it_is_the_cgroup_of_its_init(host):
+    container = ContainerSource(host.hierarchies(), init=7)
+    assert container.cpu_limit().quota == 1
+    assert container.cpu_usage().user_ns == 3000
+    assert container.memory() is None
+    assert container.block_io() is None
+    assert container.slabinfo() is None
+    assert container.mems() is None
+    assert container.pressure("cpu") is None
+    assert container.load() is None
+    assert container.started_ns() == 5 * NS_PER_TICK
+
+
+def test_it_follows_its_init_to_another_cgroup(host):
+    container = ContainerSource(host.hierarchies(), init=7)
+    container.cpu_limit()
+    host.process(7, "0::/c\n")
+    assert container.cpu_limit().quota == 2
+    assert container.paths() == {"": "/c"}
+
+
+def test_a_move_is_noticed_at_once_when_the_old_cgroup_has_ended(host, monkeypatch):
+    monkeypatch.setattr(containers, "_RECHECK_SECONDS", 3600)
+    container = ContainerSource(host.hierarchies(), init=7)
+    container.paths()
+    host.process(7, "0::/c\n")
+    shutil.rmtree(host.root / "sys/fs/cgroup/a/b")
+    assert container.cpu_usage().user_ns == 3000
+    assert container.paths() == {"": "/c"}
+
+
+def test_a_removed_cgroup_is_gone(host):
+    container = ContainerSource(host.hierarchies(), paths={"": "/a/b"}, started_ns=1)
+    shutil.rmtree(host.root / "sys/fs/cgroup/a")
+    with pytest.raises(Gone):
+        container.cpu_usage()
+    assert container.gone
+    assert container.started_ns() == 1
+
+
+def test_an_init_that_has_ended_is_gone(host):
+    with pytest.raises(Gone):
+        ContainerSource(host.hierarchies(), init=8)
+
+
+def test_after_a_release_it_reads_on(host):
+    container = ContainerSource(host.hierarchies(), init=7)
+    container.cpu_limit()
+    container.release()
+    assert container.cpu_limit().quota == 1

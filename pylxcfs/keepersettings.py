@@ -9,32 +9,31 @@ by launch.py, and therefore not checked for sense. Standard library only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 
-@dataclass
-class Settings:
+class Settings(NamedTuple):
     """The options that concern the keeper, and the server's command."""
 
-    mountpoint: str = ""
-    runtime_dir: str = ""
-    pidfile: str = ""
+    mountpoint: str
+    runtime_dir: str
+    pidfile: str
+    server: tuple[str, ...]
     pid_fd: int = -1
     watchdog: float = 10.0
     max_failures: int = 5
     keep_mounted: bool = False
-    server: tuple[str, ...] = ()
+
+
+_READERS = {"pid_fd": int, "watchdog": float, "max_failures": int}
 
 
 def parse(argv: list[str]) -> Settings:
     """Return the settings that the arguments say."""
     split = argv.index("--")
-    settings = Settings(server=tuple(argv[split + 1 :]))
+    values: dict[str, Any] = {}
     words = iter(argv[:split])
     for word in words:
         name = word.removeprefix("--").replace("-", "_")
-        if name == "keep_mounted":
-            settings.keep_mounted = True
-        else:
-            setattr(settings, name, type(getattr(settings, name))(next(words)))
-    return settings
+        values[name] = True if name == "keep_mounted" else _READERS.get(name, str)(next(words))
+    return Settings(server=tuple(argv[split + 1 :]), **values)

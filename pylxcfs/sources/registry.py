@@ -47,6 +47,8 @@ class _Init:
     pid: int
     pidfd: int
     container: ContainerSource
+    #: Its cgroup namespace when last looked at.
+    cgroupns: int = 0
     siblings: OrderedDict[int, Sibling] = field(default_factory=OrderedDict)
 
 
@@ -93,9 +95,11 @@ class Registry:
             return Identity(pidns, 0)
         self.reap()
         init = self._inits.get(pidns) or self._add(pidns, pid)
-        if init is None or cgroupns_of(init.pid, self._proc) in (0, cgroupns):
+        if init is None or init.cgroupns == cgroupns:
             return Identity(pidns, 0)
-        return Identity(pidns, cgroupns)
+        # Runtimes give the init its cgroup namespace late, so it may have another one by now.
+        init.cgroupns = cgroupns_of(init.pid, self._proc)
+        return Identity(pidns, 0 if init.cgroupns in (0, cgroupns) else cgroupns)
 
     def get(self, identity: Identity, pid: int) -> ContainerSource | None:
         """Return the container `identity`, of which `pid` is a process; None if not to be known.

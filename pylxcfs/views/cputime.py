@@ -10,13 +10,16 @@ reading is spread, so no counter ever runs backwards:
 - A CPU's idle time is what is left of the time that the container has lived, so that in two
   readings a second apart (`top`) each CPU has one second more.
 - A CPU that leaves the view hands its time to the others; one that comes has been idle so far.
-- A total that fell is another counter (init moved to another cgroup): what was shown stays and
-  grows on with it.
+- A total that fell by a second or more is another counter (init moved to another cgroup): what
+  was shown stays and grows on with it. One that fell by less was read by a thread that is late,
+  and the total stands still until it is back.
 
 advance() is the whole machine: numbers in, numbers out, its memory is the ledger.
 """
 
 from __future__ import annotations
+
+import threading
 
 from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views.model import Container, CpuUsage, Ledger
@@ -40,13 +43,18 @@ _SLACK_NS = NS_PER_S
 #: since a container that looks frozen for an hour would be worse.
 _SLOWER = 8
 
+#: Two threads may read for one container, if one was given up as blocked and comes back.
+_ONE_AT_A_TIME = threading.Lock()
+
 
 def read(container: Container, cpus: tuple[int, ...], now_ns: int) -> list[Times] | None:
     """Times of `cpus`, in order; None if the container's CPU time is not accounted."""
     usage = container.cpu_usage()
     if usage is None:
         return None
-    return advance(container.ledger, cpus, usage, container.started_ns(), now_ns)
+    started_ns = container.started_ns()
+    with _ONE_AT_A_TIME:
+        return advance(container.ledger, cpus, usage, started_ns, now_ns)
 
 
 def advance(
@@ -108,6 +116,8 @@ def _grown(counted: Times, usage: CpuUsage) -> tuple[Times, tuple[int, int, int]
     the total decides, and the parts follow as far as they can without running backwards.
     """
     spent = usage.user_ns + usage.system_ns - (counted[0] + counted[1] + counted[2])
+    if -NS_PER_S < spent < 0:
+        return counted, (0, 0, 0)
     if spent < 0:
         nice = min(usage.nice_ns, usage.user_ns)
         return (usage.user_ns - nice, nice, usage.system_ns, 0), (0, 0, 0)

@@ -127,7 +127,10 @@ def main() -> None:
                 continue
             raise
         _, opcode, unique, node, _, _, _, _ = IN.unpack_from(request)
-        if opcode in (FORGET, BATCH_FORGET, INTERRUPT) or (opcode == READ and is_set("hold")):
+        if opcode in (FORGET, BATCH_FORGET, INTERRUPT):
+            continue
+        if opcode == READ and is_set("hold"):
+            log("held")
             continue
         result = answer(opcode, node, request[IN.size :])
         body = b"" if isinstance(result, int) else result

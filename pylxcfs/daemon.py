@@ -185,13 +185,12 @@ class Server:
             await nursery.start(self._signals, nursery.cancel_scope)
             nursery.start_soon(_whenever, self.registry.fileno(), self.registry.reap)
             nursery.start_soon(_whenever, self.readers.fileno(), self.readers.reap)
-            if self.triggers is not None:
-                nursery.start_soon(_whenever, self.triggers.fileno(), self.triggers.collect)
             nursery.start_soon(self._sample)
             nursery.start_soon(self._sweep)
 
             def started() -> None:
                 if self.triggers is not None:
+                    self.triggers.start()
                     self.triggers.wake_pollers_of_the_dead()
                 _beat(heartbeat, b"R")
                 gc.collect()

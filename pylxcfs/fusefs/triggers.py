@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import select
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -48,10 +49,6 @@ class Triggers:
         self._opened: set[int] = set()
         self._epoll = select.epoll()
 
-    def fileno(self) -> int:
-        """Readable when a trigger has fired: call `collect` then."""
-        return self._epoll.fileno()
-
     def opened(self, handle: int) -> None:
         """Note a handle that may arm a trigger with this server."""
         self._opened.add(handle)
@@ -82,9 +79,20 @@ class Triggers:
             return _READY | select.POLLPRI
         return _READY
 
-    def collect(self) -> None:
-        """Take what has fired and wake who waits for it."""
-        for descriptor, events in self._epoll.poll(0):
+    def start(self) -> None:
+        """Start the thread that takes what has fired and wakes who waits for it.
+
+        A thread, since asking a trigger takes its event: an event loop that waits for this epoll
+        would ask, and leave nothing to find here.
+        """
+        threading.Thread(target=self._collect, name="triggers", daemon=True).start()
+
+    def _collect(self) -> None:
+        while True:
+            self._take(self._epoll.poll())
+
+    def _take(self, fired: list[tuple[int, int]]) -> None:
+        for descriptor, events in fired:
             trigger = self._by_descriptor.get(descriptor)
             if trigger is None:
                 continue

@@ -1,0 +1,54 @@
+"""What tests of a real mount share: a daemon for a module, and views that misbehave on purpose."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require
+from tests.kit.daemon import ROOT, Daemon
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _fuse() -> None:
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """`pylxcfs mount` with its defaults, for all tests of a module."""
+    with Daemon() as running:
+        yield running
+
+
+@pytest.fixture
+def sabotage(tmp_path: Path) -> object:
+    """Return a function: the environment in which the view of `path` runs `body` instead.
+
+    The server imports it through sitecustomize, so everything else is the real program.
+    """
+
+    def environment(path: str, body: str) -> dict[str, str]:
+        code = f"""
+            import sys
+            if "serve" in sys.orig_argv:
+                import dataclasses, threading, os
+                import pylxcfs.views as views
+
+                def render(host, container, options):
+                    {body}
+
+                views.VIEWS = tuple(
+                    dataclasses.replace(view, render=render) if view.path == {path!r} else view
+                    for view in views.VIEWS
+                )
+        """
+        (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(code))
+        return {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+
+    return environment

@@ -105,6 +105,15 @@ class MemInfo:
                 lines[place] = entry
         return b"\n".join(lines)
 
+    def replaced(self, kib: Mapping[bytes, int]) -> MemInfo:
+        """Return the file with the values `kib`, in kB, in those lines that it has."""
+        lines = self._lines.copy()
+        for name, value in kib.items():
+            place = self._layout.index.get(name)
+            if place is not None:
+                lines[place] = b"%-16b%8d kB" % (name + b":", value)
+        return MemInfo(lines, self._layout)
+
     def render(self) -> bytes:
         return b"\n".join(self._lines)
 

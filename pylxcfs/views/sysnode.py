@@ -1,15 +1,171 @@
-"""sys/devices/system/node: the NUMA nodes that a container may use. So far: the host's tree."""
+"""sys/devices/system/node: the NUMA nodes that a container may use, and its CPUs in them.
+
+A node with memory is visible if the cpuset's mems (v1 cpuset.effective_mems, v2
+cpuset.mems.effective) have it; one without memory always is, as mems never name it. Others are
+hidden, and gone from online, has_* and distance; `possible` stays, as programs size arrays by it.
+cpulist and cpumap name visible CPUs (views/cpus.py) only.
+
+A cgroup's use by node is in no file that both versions have, so the lines of nodeN/meminfo are
+the container's (views/meminfo.py) spread over its nodes by their sizes. MemTotal and MemFree of
+all nodes add up to meminfo's, if the nodes have as much; but for MemFree and MemUsed no line says
+more than the host's.
+
+LXCFS has no such tree.
+"""
 
 from __future__ import annotations
 
-from pylxcfs.views.model import Container, Host, Options
+from pylxcfs.errors import FormatError, SourceError
+from pylxcfs.formats import cpulist, nodememinfo
+from pylxcfs.formats import meminfo as meminfo_format
+from pylxcfs.units import KIB
+from pylxcfs.views import cpus, meminfo
+from pylxcfs.views.model import Container, Host, Memory, Options, SysCpu
+
+TREE = "sys/devices/system/node/"
+
+#: Lists of nodes at the top that narrow to the visible ones; has_cpu asks for CPUs besides.
+_LISTS = ("online", "has_memory", "has_normal_memory", "has_high_memory", "has_generic_initiator")
+
+#: Lines of a node's meminfo: those of /proc/meminfo, and two that only nodes have.
+_NAMES = (*meminfo.NAMES, b"MemUsed", b"FilePages")
 
 
 def render(path: str, host: Host, container: Container, options: Options) -> bytes | None:
     """Return the container's text of the file at `path`; None: the host's file is right."""
+    match path.removeprefix(TREE).split("/"):
+        case [name] if name in _LISTS:
+            seen = frozenset(visible(host, container))
+            return _line([node for node in _list(host, name) if node in seen])
+        case ["has_cpu"]:
+            return _line(_with_cpus(host, container, options))
+        case [name, "cpulist"] if (node := _number(name, "node")) is not None:
+            return _line(_cpus(node, host, container, options))
+        case [name, "cpumap"] if (node := _number(name, "node")) is not None:
+            _, width = cpulist.parse_mask(host.read(path))
+            return cpulist.mask(_cpus(node, host, container, options), width) + b"\n"
+        case [name, "distance"] if _number(name, "node") is not None:
+            return _distance(host.read(path), host, container)
+        case [name, "meminfo"] if (node := _number(name, "node")) is not None:
+            return _meminfo(node, host, container, options)
     return None
 
 
 def hidden(path: str, host: Host, container: Container, options: Options) -> bool:
     """Say whether the container does not see that `path` exists."""
-    return False
+    parts = path.removeprefix(TREE).split("/")
+    node = _number(parts[0], "node")
+    if node is None:
+        return False
+    if node not in visible(host, container):
+        return True
+    if options.sys_cpu is not SysCpu.HIDE or len(parts) < 2:
+        return False
+    cpu = _number(parts[1], "cpu")
+    return cpu is not None and cpu not in cpus.shown(
+        cpus.visible(host, container, options), options
+    )
+
+
+def visible(host: Host, container: Container) -> tuple[int, ...]:
+    """Return the nodes that the container sees, ascending; all, if it would be none."""
+    online = _list(host, "online")
+    mems = container.mems()
+    if mems is None:
+        return online
+    with_memory = _with_memory(host, online)
+    return tuple([n for n in online if n in mems or n not in with_memory]) or online
+
+
+def spread(amount: int, sizes: list[int]) -> list[int]:
+    """Divide `amount` in proportion to `sizes`, so that the parts add up to it.
+
+    No part is more than its size, if `amount` is not more than their sum.
+    """
+    whole = sum(sizes)
+    parts = []
+    before = reached = 0
+    for size in sizes:
+        reached += size
+        upto = amount * reached // whole if whole else 0
+        parts.append(upto - before)
+        before = upto
+    return parts
+
+
+def _meminfo(node: int, host: Host, container: Container, options: Options) -> bytes | None:
+    memory = container.memory()
+    nodes = visible(host, container)
+    if memory is None or node not in nodes:
+        return None
+    files = {n: nodememinfo.parse(host.read(f"{TREE}node{n}/meminfo"))[1] for n in nodes}
+    totals = [(file.number(b"MemTotal") or 0) // KIB for file in files.values()]
+    whole = meminfo.build(host.read(meminfo.PATH), memory, options)
+    amounts = _amounts(meminfo_format.read(whole), memory)
+    place = nodes.index(node)
+    total = min(amounts[b"MemTotal"], sum(totals))
+    shares = spread(total, totals)
+    own = {
+        # Nodes may hold less than the limit, and then no line more than they do.
+        name: spread(min(amount, total), shares)[place]
+        for name, amount in amounts.items()
+    }
+    own[b"MemUsed"] = own[b"MemTotal"] - own[b"MemFree"]
+    # Not bounded by the host's: see views/memory.py for free memory and others' page cache.
+    file = files[node].replaced({name: own[name] for name in (b"MemFree", b"MemUsed")})
+    return nodememinfo.render(node, file.capped(_NAMES, own))
+
+
+def _amounts(info: meminfo_format.MemInfo, memory: Memory) -> dict[bytes, int]:
+    """Return kB of all that a node's file may show."""
+    amounts = {name: (info.number(name) or 0) // KIB for name in meminfo.NAMES}
+    amounts[b"FilePages"] = memory.stat.get(b"file", 0) // KIB
+    return amounts
+
+
+def _distance(text: bytes, host: Host, container: Container) -> bytes:
+    # One column for each online node (drivers/base/node.c node_read_distance).
+    online = _list(host, "online")
+    columns = text.split()
+    if len(columns) != len(online):
+        raise FormatError("distance", text)
+    seen = frozenset(visible(host, container))
+    kept = [column for node, column in zip(online, columns, strict=True) if node in seen]
+    return b" ".join(kept) + b"\n"
+
+
+def _with_cpus(host: Host, container: Container, options: Options) -> list[int]:
+    nodes = visible(host, container)
+    return [
+        node
+        for node in _list(host, "has_cpu")
+        if node in nodes and _cpus(node, host, container, options)
+    ]
+
+
+def _cpus(node: int, host: Host, container: Container, options: Options) -> list[int]:
+    """Return the visible CPUs of a node, under the numbers they are shown with."""
+    names = cpus.names(cpus.visible(host, container, options), options)
+    return [names[cpu] for cpu in _list(host, f"node{node}/cpulist") if cpu in names]
+
+
+def _with_memory(host: Host, online: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        return _list(host, "has_memory")
+    except SourceError:
+        return online  # Linux before 3.8
+
+
+def _list(host: Host, name: str) -> tuple[int, ...]:
+    return cpulist.parse(host.read(TREE + name))
+
+
+def _line(numbers: list[int]) -> bytes:
+    return cpulist.render(numbers) + b"\n"
+
+
+def _number(name: str, word: str) -> int | None:
+    """Return the N of "nodeN" or "cpuN"; None for anything else."""
+    digits = name.removeprefix(word)
+    ascii_ = digits != name and digits.isascii() and digits.isdigit()
+    return int(digits) if ascii_ and len(digits) <= 5 else None

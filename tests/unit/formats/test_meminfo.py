@@ -90,6 +90,11 @@ def test_numbers_of_any_width_compare_as_numbers(host, own, expected):
     assert changed == b"MemTotal:       %8d kB\nMemFree:        %8d kB\n" % (expected, expected)
 
 
+def test_values_above_the_files_can_be_put_in_too():
+    changed = meminfo.parse(TEXT).replaced({b"MemFree": 4096, b"Absent": 1}).render()
+    assert changed == TEXT.replace(b"1024 kB", b"4096 kB")
+
+
 def test_names_that_the_file_has_not_are_left_out():
     names = (b"Zswap", *TWO)
     kib = dict.fromkeys(names, 1)

@@ -47,6 +47,8 @@ class Contents:
         if index >= SYSFS:
             return self._render_sysfs(index, container)
         view = self._views[index - FILES]
+        if not view.enabled(self.options):
+            return self._host.read(view.host)
         text = self._guard.call(
             view.path,
             lambda: view.render(self._host, container, self.options),

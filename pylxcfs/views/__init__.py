@@ -7,97 +7,85 @@ cputime.py (their times), memory.py (totals and swap).
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-
-from pylxcfs.views.model import Container, Host, Options
+from pylxcfs.views import (
+    cpuinfo,
+    diskstats,
+    loadavg,
+    meminfo,
+    pressure,
+    slabinfo,
+    stat,
+    swaps,
+    uptime,
+    vmstat,
+)
 from pylxcfs.views.padding import blanks
 from pylxcfs.views.table import Pad, Render, View
 
 __all__ = ["VIEWS", "Pad", "Render", "View"]
 
 
-def _render(module: str, name: str = "render") -> Render:
-    # Scaffold until every module is there: a view that is missing serves the host's file.
-    if find_spec(f"pylxcfs.views.{module}") is not None:
-        function: Render = getattr(import_module(f"pylxcfs.views.{module}"), name)
-        return function
-    path = f"proc/{module}" if name == "render" else f"proc/pressure/{name[7:]}"
-
-    def host_file(host: Host, container: Container, options: Options) -> bytes:
-        return host.read(path)
-
-    return host_file
-
-
-def _stat_pad() -> Pad:
-    if find_spec("pylxcfs.views.stat") is not None:
-        pad: Pad = getattr(import_module("pylxcfs.views.stat"), "pad", blanks)
-        return pad
-    return blanks
-
-
 #: A row's place is part of node ids that kernels hold: only ever append.
 VIEWS: tuple[View, ...] = (
     View(
         path="proc/meminfo",
-        render=_render("meminfo"),
+        render=meminfo.render,
         host="proc/meminfo",
         pad=blanks,
         summary="the container's memory and swap: limit, use, what is left",
     ),
     View(
         path="proc/cpuinfo",
-        render=_render("cpuinfo"),
+        render=cpuinfo.render,
         host="proc/cpuinfo",
         pad=blanks,
         summary="the CPUs the container may use",
     ),
     View(
         path="proc/stat",
-        render=_render("stat"),
+        render=stat.render,
         host="proc/stat",
-        pad=_stat_pad(),
+        pad=stat.pad,
         summary="the container's own CPU time, spread over the CPUs it sees",
     ),
     View(
         path="proc/uptime",
-        render=_render("uptime"),
+        render=uptime.render,
         host="proc/uptime",
         pad=blanks,
         summary="age of the container's init, and the idle time of its CPUs",
     ),
     View(
         path="proc/loadavg",
-        render=_render("loadavg"),
+        render=loadavg.render,
         host="proc/loadavg",
         pad=blanks,
         summary="load averages of the container's own threads",
     ),
     View(
         path="proc/swaps",
-        render=_render("swaps"),
+        render=swaps.render,
         host="proc/swaps",
         pad=blanks,
         summary="the swap the container may use, as one area",
     ),
     View(
         path="proc/diskstats",
-        render=_render("diskstats"),
+        render=diskstats.render,
         host="proc/diskstats",
         pad=blanks,
         summary="the container's own I/O on the devices it has touched",
     ),
     View(
         path="proc/slabinfo",
-        render=_render("slabinfo"),
+        render=slabinfo.render,
         host="proc/slabinfo",
         pad=blanks,
         summary="the container's slabs on cgroup v1, the host's on v2",
     ),
     View(
         path="proc/vmstat",
-        render=_render("vmstat"),
+        render=vmstat.render,
         host="proc/vmstat",
         pad=blanks,
         summary="paging of the container where its cgroup counts it (off by default)",
@@ -105,7 +93,7 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         path="proc/pressure/cpu",
-        render=_render("pressure", "render_cpu"),
+        render=pressure.render_cpu,
         host="proc/pressure/cpu",
         pad=blanks,
         summary="stalls of the container for CPU time",
@@ -113,7 +101,7 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         path="proc/pressure/memory",
-        render=_render("pressure", "render_memory"),
+        render=pressure.render_memory,
         host="proc/pressure/memory",
         pad=blanks,
         summary="stalls of the container for memory",
@@ -121,7 +109,7 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         path="proc/pressure/io",
-        render=_render("pressure", "render_io"),
+        render=pressure.render_io,
         host="proc/pressure/io",
         pad=blanks,
         summary="stalls of the container for I/O",
@@ -129,7 +117,7 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         path="proc/pressure/irq",
-        render=_render("pressure", "render_irq"),
+        render=pressure.render_irq,
         host="proc/pressure/irq",
         pad=blanks,
         summary="time of the container lost to interrupts",

@@ -93,7 +93,6 @@ class Config:
         2.0,
         "--request-timeout",
         "After this the reader gets the host's file; 0 waits for ever.",
-        live=True,
     )
     watchdog: float = _row(
         Seconds(),
@@ -187,7 +186,6 @@ class Config:
         5000,
         "--max-containers",
         "Containers remembered at a time; those read longest ago are found anew.",
-        live=True,
     )
     log_level: str = _row(
         Choice("error", "warning", "info", "debug"),

@@ -6,6 +6,7 @@ arguments, and nothing of what it does with them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shlex
@@ -40,6 +41,9 @@ def become_keeper(config: Config) -> NoReturn:
         raise HostError(
             "there is no /dev/fuse", "load it: modprobe fuse (in a container: --device /dev/fuse)"
         )
+    if config.mountpoint == BY_NAME["mountpoint"].default:
+        with contextlib.suppress(OSError):  # `check` will say what is wrong with it
+            os.mkdir(config.mountpoint)
     path = mountpoint.resolve(config.mountpoint)
     _make_runtime_dir(config.runtime_dir)
     pid_fd = instance.claim(config.pid_path)

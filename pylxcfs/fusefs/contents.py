@@ -69,10 +69,10 @@ class Contents:
         """Whether a path of sysfs does not exist for this container."""
         if container is None or not self.virtual:
             return False
-        module = syscpu if path.startswith(CPU) else sysnode
+        hidden = syscpu.hidden if path.startswith(CPU) else sysnode.hidden
         return self._guard.call(
             path,
-            lambda: module.hidden(path, self._host, container, self.options),
+            lambda: hidden(path, self._host, container, self.options),
             lambda: False,
         )
 
@@ -117,10 +117,10 @@ class Contents:
         path = self._host_path(index)
         if not path.startswith((CPU, NODE)):
             return self._host.read(path)
-        module = syscpu if path.startswith(CPU) else sysnode
+        render = syscpu.render if path.startswith(CPU) else sysnode.render
         text = self._guard.call(
             path,
-            lambda: module.render(path, self._host, container, self.options),
+            lambda: render(path, self._host, container, self.options),
             lambda: None,
         )
         return self._host.read(path) if text is None else text

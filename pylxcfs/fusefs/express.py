@@ -21,9 +21,10 @@ from collections.abc import Callable
 from typing import Final
 
 from pylxcfs.fusefs import nodes, wire
-from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem, Refused
+from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.nodes import inode_number
+from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.wire import IN_HEADER, error_reply
 
 _log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class Lane(threading.Thread):
 
     def _lookup(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         name = bytes(self._buffer[_HEADER : length - 1])
-        child = self._fs.lookup(node, name, pid)
+        child = self._fs.names.lookup(node, name, pid)
         mode, nlink, size, mtime_ns, valid_ns = self._fs.attributes(child, 0, pid)
         return wire.entry_reply(
             unique, child, inode_number(child), mode, nlink, size, mtime_ns, valid_ns, NAME_VALID_NS
@@ -180,7 +181,7 @@ class Lane(threading.Thread):
         return wire.attr_reply(unique, inode_number(node), mode, nlink, size, mtime_ns, valid_ns)
 
     def _readlink(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
-        return wire.data_reply(unique, self._fs.readlink(node, pid))
+        return wire.data_reply(unique, self._fs.names.readlink(node, pid))
 
     def _open(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         (flags,) = wire.OPEN_IN.unpack_from(self._buffer, _HEADER)

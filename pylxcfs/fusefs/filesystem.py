@@ -22,30 +22,23 @@ import stat
 import time
 from typing import Final, NamedTuple
 
-from pylxcfs.errors import PylxcfsError, SourceError
+from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
+from pylxcfs.fusefs.names import Names
 from pylxcfs.fusefs.nodes import CACHED, FILES, STRANGER, SYSFS
 from pylxcfs.fusefs.ports import Containers
+from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
-from pylxcfs.fusefs.systree import Entry
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
 from pylxcfs.fusefs.triggers import Triggers
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
-from pylxcfs.views.model import Container
 
 #: Names never change their node, so the kernel may keep them; this bounds how long a directory
 #: below by-pidns/ is believed after its container has ended.
 NAME_VALID_NS: Final = 1_000_000_000
-
-
-class Refused(PylxcfsError):
-    """The caller gets an errno."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(os.strerror(number))
-        self.errno = number
 
 
 class Attributes(NamedTuple):
@@ -75,120 +68,14 @@ class Filesystem:
         self.snapshots = snapshots
         self.readers = readers
         self.triggers = triggers
-        self._containers = containers
-        self._host_pair = nodes.pair((containers.host_pidns, 0))
-        self._pairs: dict[tuple[int, int], int] = {}
+        self.callers = Callers(containers, readers)
+        self.names = Names(tree, contents, self.callers)
         self._handles: dict[int, bytes] = {}
         #: Open handles of strangers by node: while there are any, its pages are not trusted.
         self._strangers: dict[int, int] = {}
         # Handles of a server before this one may still be open; start somewhere else.
         self._serial = itertools.count(time.monotonic_ns() >> 10)
         self._started_ns = time.time_ns()
-
-    # -- who asks ------------------------------------------------------------------------------
-
-    def caller(self, pid: int) -> int:
-        """Return the caller's packed owner, 0 if it cannot be known."""
-        return self.readers.owner(pid) or self._identify(pid)
-
-    def _identify(self, pid: int) -> int:
-        who = self._containers.identify(pid) if pid else None
-        if who is None:
-            return 0
-        packed = self._pairs.get(who)
-        if packed is None:
-            try:
-                packed = nodes.pair(who)
-            except ValueError:
-                return 0
-            if len(self._pairs) > 65536:
-                self._pairs.clear()
-            self._pairs[who] = packed
-        return packed
-
-    # -- names ---------------------------------------------------------------------------------
-
-    def lookup(self, parent: int, name: bytes, pid: int) -> int:
-        """Return the node id of a name. Raise Refused."""
-        index = nodes.index_of(parent)
-        if index >= SYSFS:
-            return self._lookup_sysfs(parent, index, name, pid)
-        if index == nodes.BY_PIDNS and name != b"self":
-            return self._lookup_owner(name, pid)
-        child = self.tree.child(index, name)
-        if child is None:
-            raise Refused(errno.ENOENT)
-        return nodes.node(nodes.pair_of(parent), child)
-
-    def _lookup_owner(self, name: bytes, pid: int) -> int:
-        owner = nodes.parse_name(name)
-        if owner is None:
-            raise Refused(errno.ENOENT)
-        packed = nodes.pair(owner)
-        theirs = packed not in (self._host_pair, self.caller(pid))
-        if theirs and self._containers.get(owner, 0) is None:
-            raise Refused(errno.ENOENT)
-        return nodes.node(packed, nodes.OWN_ROOT)
-
-    def _lookup_sysfs(self, parent: int, index: int, name: bytes, pid: int) -> int:
-        directory = self.tree.sysfs.path(index)
-        if directory is None:
-            raise Refused(errno.ESTALE)
-        path = f"{directory}/{os.fsdecode(name)}"
-        child = self.tree.sysfs.index(path)
-        if child is None or self._hidden(path, nodes.pair_of(parent), pid):
-            raise Refused(errno.ENOENT)
-        return nodes.node(nodes.pair_of(parent), child)
-
-    def _hidden(self, path: str, owner: int, pid: int) -> bool:
-        return self.contents.hidden(path, self._container(owner, pid))
-
-    def readlink(self, node: int, pid: int) -> bytes:
-        """Return a symlink's target, for this caller where it is ours. Raise Refused."""
-        index = nodes.index_of(node)
-        if index >= SYSFS:
-            path = self.tree.sysfs.path(index)
-            if path is None:
-                raise Refused(errno.ESTALE)
-            try:
-                return self.tree.sysfs.readlink(path)
-            except OSError as error:
-                raise Refused(error.errno or errno.EIO) from error
-        owner = nodes.unpack(self.caller(pid) or self._host_pair)
-        try:
-            return self.tree.link_target(index, nodes.name(owner))
-        except KeyError:
-            raise Refused(errno.EINVAL) from None
-
-    def entries(self, node: int, pid: int) -> list[Entry]:
-        """List a directory: names with the node ids that `lookup` gives them. Raise Refused."""
-        index = nodes.index_of(node)
-        owner = nodes.pair_of(node)
-        if index >= SYSFS:
-            path = self.tree.sysfs.path(index)
-            if path is None:
-                raise Refused(errno.ESTALE)
-            try:
-                found = self.tree.sysfs.entries(path)
-            except OSError as error:
-                raise Refused(error.errno or errno.EIO) from error
-            container = self._container(owner, pid)
-            found = [
-                entry
-                for entry in found
-                if not self.contents.hidden(f"{path}/{os.fsdecode(entry.name)}", container)
-            ]
-        elif self.tree.is_directory(index):
-            found = self.tree.children(index)
-        else:
-            raise Refused(errno.ENOTDIR)
-        entries = [Entry(e.name, nodes.node(owner, e.number), e.mode) for e in found]
-        if index == nodes.BY_PIDNS:
-            owners = {(self._containers.host_pidns, 0), *self._containers.known()}
-            for who in sorted(owners):
-                number = nodes.node(nodes.pair(who), nodes.OWN_ROOT)
-                entries.append(Entry(nodes.name(nodes.Owner(*who)), number, stat.S_IFDIR | 0o555))
-        return entries
 
     # -- attributes ----------------------------------------------------------------------------
 
@@ -241,15 +128,15 @@ class Filesystem:
         if index >= SYSFS and uid != 0 and not self.contents.mode(index) & 0o004:
             raise Refused(errno.EACCES)
         owner = nodes.pair_of(node)
-        caller = self.caller(pid)
+        caller = self.callers.owner(pid)
         serial = next(self._serial)
         if caller != owner:
-            if caller == self._host_pair:
+            if caller == self.callers.host:
                 return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
             self._strangers[node] = self._strangers.get(node, 0) + 1
             self._check_origin(nodes.node(caller, index), caller, pid)
             return nodes.handle(caller, STRANGER, serial), FOPEN_DIRECT_IO
-        if caller == self._host_pair:
+        if caller == self.callers.host:
             return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
         self._check_origin(node, caller, pid)
         snapshots = self.snapshots
@@ -289,7 +176,7 @@ class Filesystem:
                 self.readers.saw_piece(pid)
                 return data[:size]
             if length <= PAGE:
-                self.readers.saw_whole(pid, self._identify)
+                self.readers.saw_whole(pid, self.callers.identify)
             return data
         return data[offset : offset + size]
 
@@ -307,9 +194,9 @@ class Filesystem:
             raise Refused(errno.EINVAL)
         owner = nodes.pair_of(handle)
         try:
-            descriptor = self._containers.open_trigger(
-                nodes.unpack(owner or self._host_pair),
-                pid if self.caller(pid) == owner else 0,
+            descriptor = self.callers.containers.open_trigger(
+                nodes.unpack(owner or self.callers.host),
+                self.callers.member(owner, pid),
                 path,
             )
             self.triggers.arm(handle, descriptor, data)
@@ -350,33 +237,25 @@ class Filesystem:
 
     def sweep(self) -> None:
         """Drop what belongs to containers that have ended; call it now and then."""
-        alive = {nodes.pair(owner) for owner in self._containers.known()}
+        alive = {nodes.pair(owner) for owner in self.callers.containers.known()}
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
 
     def _check_origin(self, node: int, caller: int, pid: int) -> None:
         """Drop what is kept under a container's number if that was a container before it."""
         if caller:
-            container = self._containers.get(nodes.unpack(caller), pid)
+            container = self.callers.containers.get(nodes.unpack(caller), pid)
             if not self.snapshots.belongs(node, container):
                 self.snapshots.drop(node)
-
-    def _container(self, owner: int, pid: int) -> Container | None:
-        if owner == 0:
-            return None
-        if owner == self._host_pair:
-            return self._containers.host_caller(pid)
-        who = nodes.unpack(owner)
-        return self._containers.get(who, pid if self.caller(pid) == owner else 0)
 
     def _render(self, node: int, pid: int) -> Snapshot:
         """Render the view of a container's own node."""
         owner = nodes.pair_of(node)
         index = nodes.index_of(node)
-        container = self._container(owner, pid)
+        container = self.callers.container(owner, pid)
         try:
             data = self.contents.render(index, container)
         except SourceError as error:
             raise Refused(errno.EIO) from error
-        if container is None or owner == self._host_pair:
+        if container is None or owner == self.callers.host:
             return Snapshot(data, 0, time.time_ns(), container)
         return self.snapshots.keep(node, data, container, self.contents.pad(index))

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import pyfuse3
 
-from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem, Refused
+from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem
 from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.systree import Entry
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class Operations(pyfuse3.Operations):
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """List once: a directory that changes while it is read shows one moment."""
-        entries = self._guarded("opendir", lambda: self._fs.entries(inode, ctx.pid))
+        entries = self._guarded("opendir", lambda: self._fs.names.entries(inode, ctx.pid))
         handle = next(self._serial)
         self._listings[handle] = entries
         self._pids[handle] = ctx.pid

@@ -13,8 +13,9 @@ import pytest
 from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.contents import Contents
-from pylxcfs.fusefs.filesystem import Filesystem, Refused
+from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import Snapshots
 from pylxcfs.fusefs.systree import SysTree
 from pylxcfs.fusefs.threads import WholeReaders
@@ -215,20 +216,20 @@ def test_writing_is_refused(world: World) -> None:
 
 
 def test_links_lead_each_caller_to_its_own(world: World) -> None:
-    link = world.fs.lookup(world.fs.lookup(nodes.ROOT, b"proc", ME), b"x", ME)
-    assert world.fs.readlink(link, ME) == b"../by-pidns/4026532180/proc/x"
-    assert world.fs.readlink(link, 20) == b"../by-pidns/4026532190/proc/x"
-    assert world.fs.readlink(link, 0) == b"../by-pidns/4026531836/proc/x"
+    link = world.fs.names.lookup(world.fs.names.lookup(nodes.ROOT, b"proc", ME), b"x", ME)
+    assert world.fs.names.readlink(link, ME) == b"../by-pidns/4026532180/proc/x"
+    assert world.fs.names.readlink(link, 20) == b"../by-pidns/4026532190/proc/x"
+    assert world.fs.names.readlink(link, 0) == b"../by-pidns/4026531836/proc/x"
 
 
 def test_a_directory_lists_what_lookup_finds(world: World) -> None:
-    fs = world.fs
+    names = world.fs.names
     seen = []
     todo = [nodes.ROOT]
     while todo:
         directory = todo.pop()
-        for entry in fs.entries(directory, ME):
-            assert fs.lookup(directory, entry.name, ME) == entry.number
+        for entry in names.entries(directory, ME):
+            assert names.lookup(directory, entry.name, ME) == entry.number
             seen.append(entry.name)
             if entry.mode & 0o040000:
                 todo.append(entry.number)
@@ -237,5 +238,5 @@ def test_a_directory_lists_what_lookup_finds(world: World) -> None:
 
 def test_a_container_that_never_was_has_no_directory(world: World) -> None:
     with pytest.raises(Refused) as caught:
-        world.fs.lookup(nodes.BY_PIDNS, b"4026539999", 1)
+        world.fs.names.lookup(nodes.BY_PIDNS, b"4026539999", 1)
     assert caught.value.errno == errno.ENOENT

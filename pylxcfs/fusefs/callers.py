@@ -1,0 +1,58 @@
+"""Who asks, as the packed owner of nodes.py, and the container that is behind one.
+
+Knows no file and no handle.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.ports import Containers
+from pylxcfs.fusefs.threads import WholeReaders
+from pylxcfs.views.model import Container
+
+#: Bounds a table that would otherwise grow with every namespace there ever was.
+_MOST_PAIRS: Final = 65536
+
+
+class Callers:
+    """From a pid to its owner number, from an owner number to its container."""
+
+    def __init__(self, containers: Containers, readers: WholeReaders) -> None:
+        self.containers = containers
+        self.host = nodes.pair((containers.host_pidns, 0))
+        self._readers = readers
+        self._pairs: dict[tuple[int, int], int] = {}
+
+    def owner(self, pid: int) -> int:
+        """Return the caller's packed owner, 0 if it cannot be known."""
+        return self._readers.owner(pid) or self.identify(pid)
+
+    def identify(self, pid: int) -> int:
+        """Return the same without what is remembered of threads."""
+        who = self.containers.identify(pid) if pid else None
+        if who is None:
+            return 0
+        packed = self._pairs.get(who)
+        if packed is None:
+            try:
+                packed = nodes.pair(who)
+            except ValueError:
+                return 0
+            if len(self._pairs) >= _MOST_PAIRS:
+                self._pairs.clear()
+            self._pairs[who] = packed
+        return packed
+
+    def container(self, owner: int, pid: int) -> Container | None:
+        """Return the container of an owner for a request of `pid`; None: the host's file."""
+        if owner == 0:
+            return None
+        if owner == self.host:
+            return self.containers.host_caller(pid)
+        return self.containers.get(nodes.unpack(owner), self.member(owner, pid))
+
+    def member(self, owner: int, pid: int) -> int:
+        """Return `pid` if it is a process of the owner's, else 0."""
+        return pid if self.owner(pid) == owner else 0

@@ -28,7 +28,7 @@ def busybox_root(directory: Path) -> Path:
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(busybox, directory / "bin/busybox")
-    for applet in ("cat", "echo", "free", "head", "sh", "sleep"):
+    for applet in ("cat", "echo", "free", "grep", "head", "sh", "sleep"):
         os.symlink("busybox", directory / "bin" / applet)
     return directory
 

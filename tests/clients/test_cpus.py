@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import require, wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 from tests.kit.wellformed import cpu_numbers
@@ -103,4 +103,7 @@ def test_a_quota_is_rounded_up(daemon: Daemon, cpus: float) -> None:
     with Container(daemon.mountpoint, cpus=cpus) as container:
         assert _say(container, "getconf", "_NPROCESSORS_ONLN") == str(math.ceil(cpus))
         container.limits(cpus=None)
-        assert _say(container, "getconf", "_NPROCESSORS_ONLN") == str(len(ONLINE))
+        every = str(len(ONLINE))
+        wait_until(
+            lambda: _say(container, "getconf", "_NPROCESSORS_ONLN") == every, what="all CPUs"
+        )

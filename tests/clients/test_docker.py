@@ -111,7 +111,11 @@ def test_docker_exec_sees_the_same_container(daemon: Daemon, docker: Docker) -> 
     try:
         check_report(docker.command("exec", name, "sh", "-c", REPORT).stdout)
         docker.command("update", "--memory", str(MEMORY // 2), "--memory-swap", "-1", name)
-        shown = docker.command("exec", name, "head", "-n1", "/proc/meminfo").stdout
-        assert shown.split()[1] == str(MEMORY // 2 >> 10).encode()
+
+        def total() -> bytes:
+            shown = docker.command("exec", name, "head", "-n1", "/proc/meminfo").stdout
+            return shown.split()[1]
+
+        wait_until(lambda: total() == b"%d" % (MEMORY // 2 >> 10), what="the new limit")
     finally:
         docker.command("rm", "--force", name)

@@ -54,5 +54,4 @@ def test_htop_shows_one_cpu_and_the_limit(
         os.close(master)
     assert process.returncode == 0, shown
     # A CPU outside the view is offline, as htop shows it on a host.
-    offline = {int(number) for number in re.findall(rb"(\d+)\[ *offline", shown)}
-    assert offline == set(sorted(os.sched_getaffinity(0))[1:]), shown
+    assert len(re.findall(rb"\[ *offline *\]", shown)) == len(os.sched_getaffinity(0)) - 1, shown

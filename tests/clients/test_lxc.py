@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.engines import MEMORY, REPORT, busybox_root, check_report, remove_cgroups
-from tests.conftest import require, run_name
+from tests.conftest import require, run_name, wait_until
 from tests.kit.cgroups import PERIOD_US, is_v2
 from tests.kit.daemon import ROOT, Daemon
 
@@ -63,6 +63,9 @@ def lxc(directory: Path, root: Path, files: str) -> Iterator[list[str]]:
 
 
 def report(attach: list[str]) -> bytes:
+    # LXC limits CPU time after its hooks, and what one of them looked at lives a --cache-ttl.
+    count = [*attach, "/bin/grep", "-c", "^processor", "/proc/cpuinfo"]
+    wait_until(lambda: subprocess.check_output(count, timeout=60) == b"1\n", what="one CPU")
     done = subprocess.run([*attach, "/bin/sh", "-c", REPORT], capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout

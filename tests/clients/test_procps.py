@@ -6,6 +6,7 @@ import os
 import re
 
 from tests.clients.conftest import MEMORY
+from tests.conftest import wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
@@ -27,7 +28,8 @@ def test_free_follows_a_limit_that_changes(daemon: Daemon) -> None:
     with Container(daemon.mountpoint, memory=256 << 20) as container:
         assert _free(container)["Mem"][0] == 256 << 20
         container.limits(memory=512 << 20)
-        assert _free(container)["Mem"][0] == 512 << 20
+        # After at most one --cache-ttl.
+        wait_until(lambda: _free(container)["Mem"][0] == 512 << 20, what="the new limit")
 
 
 def test_free_in_two_containers_at_once(daemon: Daemon) -> None:

@@ -24,8 +24,9 @@ from tests.conftest import wait_until
 ROOT = Path(__file__).parents[2]
 #: Never waited for by a test that passes; a virtual machine without hardware support is slow.
 DEADLINE_S = 60.0
-_BAD = re.compile(r"\b(?:WARNING|ERROR|CRITICAL)\b|Traceback \(most recent call last\)")
-_READY = re.compile(r"\bready\b", re.IGNORECASE)
+#: Where stderr is the journal, each line begins with its priority: the kit makes it look so.
+_BAD = re.compile(r"<[0-4]>|Traceback \(most recent call last\)")
+_READY = re.compile(r"^(?:<\d>)?pylxcfs: serving at ", re.MULTILINE)
 
 
 class Daemon:
@@ -78,6 +79,7 @@ class Daemon:
         """Start it (again, after `stop` or a kill), on the same directories."""
         paths = ["--runtime-dir", str(self.runtime_dir), str(self.mountpoint)]
         with open(self.log_path, "ab") as log:
+            status = os.fstat(log.fileno())
             self.process = subprocess.Popen(
                 [*self._python, "-m", "pylxcfs", "mount", *self.options, *paths],
                 stdin=subprocess.DEVNULL,
@@ -87,6 +89,7 @@ class Daemon:
                 env={
                     **{k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"},
                     "PYTHONPATH": str(ROOT),
+                    "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}",
                     **self._env,
                 },
                 start_new_session=True,
@@ -152,7 +155,7 @@ class Daemon:
         return [
             line
             for line in self.log.splitlines()
-            if _BAD.search(line) and not any(pattern.search(line) for pattern in self._expected)
+            if _BAD.match(line) and not any(pattern.search(line) for pattern in self._expected)
         ]
 
     def check_log(self) -> None:

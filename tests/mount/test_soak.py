@@ -1,0 +1,160 @@
+"""Readers in containers while the server is killed or stopped again and again.
+
+Zero errors, every content whole and of the right container. PYLXCFS_SOAK=30 makes it last so
+many seconds; the counts are in the output (`pytest -s`, and in the summary of CI).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import require, wait_until
+from tests.kit.container import Container
+from tests.kit.daemon import ROOT, Daemon
+from tests.kit.reader import Settings
+
+SECONDS = float(os.environ.get("PYLXCFS_SOAK", "10"))
+STYLES = ("keep", "open", "pieces", "mmap")
+FILES = ["meminfo", "stat", "cpuinfo", "uptime", "loadavg", "swaps", "diskstats"]
+CONTAINERS = 4
+KILL_EVERY_S = 0.2
+DEADLINE_S = 60.0
+
+
+@dataclass
+class Running:
+    """A reader in a container."""
+
+    style: str
+    process: subprocess.Popen[bytes]
+    progress: Path
+
+    def count(self) -> int:
+        """Return how often it has read."""
+        return int.from_bytes(self.progress.read_bytes(), "little")
+
+    def finish(self) -> dict[str, Any]:
+        """End it and return its report."""
+        out, err = self.process.communicate(timeout=DEADLINE_S)
+        assert self.process.returncode == 0, f"{self.process.returncode}: {err.decode()}"
+        return json.loads(out)
+
+
+def _start_reader(container: Container, memory: int, style: str, progress: Path) -> Running:
+    progress.write_bytes(bytes(8))
+    # The files a mapping can show are those that fit into a page.
+    settings = Settings(
+        style=style,
+        files=[f"proc/{name}" for name in FILES],
+        mem_total_kib=memory >> 10,
+        cpus=1,
+        progress=str(progress),
+    )
+    process = container.popen(
+        [sys.executable, "-m", "tests.kit.reader", json.dumps(asdict(settings))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    return Running(style, process, progress)
+
+
+@contextlib.contextmanager
+def _eight_readers(daemon: Daemon, directory: Path) -> Iterator[list[Running]]:
+    """Run two readers in each of four containers; every style is in two of them."""
+    with contextlib.ExitStack() as stack:
+        readers = []
+        for number in range(CONTAINERS):
+            memory = (256 + 64 * number) << 20
+            container = stack.enter_context(Container(daemon.mountpoint, memory=memory, cpus=1))
+            for half in range(2):
+                style = STYLES[(2 * number + half) % len(STYLES)]
+                progress = directory / f"{number}-{half}"
+                readers.append(_start_reader(container, memory, style, progress))
+        yield readers
+
+
+def _wait_all_progress(readers: list[Running]) -> None:
+    """Wait until each of them has read something more."""
+    before = [reader.count() for reader in readers]
+
+    def moved() -> bool:
+        for reader in readers:
+            assert reader.process.poll() is None, f"the {reader.style} reader ended"
+        return all(reader.count() > count for reader, count in zip(readers, before, strict=True))
+
+    wait_until(moved, DEADLINE_S, what="all readers to go on")
+
+
+def _soak(daemon: Daemon, directory: Path, harm: Callable[[], None]) -> None:
+    """Let readers read while `harm` happens again and again; judge and print what they saw."""
+    harms = 0
+    with _eight_readers(daemon, directory) as readers:
+        _wait_all_progress(readers)
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            harm()
+            harms += 1
+            # Now and then with no regard for how far the next one has come.
+            if harms % 3:
+                _wait_all_progress(readers)
+        _wait_all_progress(readers)
+        reports = [reader.finish() for reader in readers]
+    for reader, report in zip(readers, reports, strict=True):
+        print(
+            f"{reader.style:7} reads {sum(report['reads'].values()):7}  mapped {report['mapped']:6}"
+            f"  longest {report['longest_ms']:6.0f} ms  errors {len(report['errors'])}"
+        )
+    total = sum(sum(report["reads"].values()) for report in reports)
+    print(f"{total} reads, {harms} servers lost in {SECONDS:g} s")
+    errors = [error for report in reports for error in report["errors"]]
+    assert not errors, "\n".join(errors[:10])
+    assert all(set(report["reads"]) == {f"proc/{name}" for name in FILES} for report in reports)
+
+
+@pytest.fixture(autouse=True)
+def _needs_fuse() -> None:
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+
+
+def test_readers_see_nothing_of_servers_that_are_killed(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    with Daemon(expect_log=["the server was ended"]) as daemon:
+
+        def kill() -> None:
+            # At any moment of a server's life, 200 ms after the last on average.
+            pause = chance.uniform(0, 2 * KILL_EVERY_S)
+            server = daemon.server
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.process.wait(pause)
+            os.kill(server, signal.SIGKILL)
+            daemon.wait_new_server(server)
+
+        _soak(daemon, tmp_path, kill)
+
+
+def test_readers_see_nothing_of_servers_that_hang(tmp_path: Path) -> None:
+    expected = ["no sign of life", "the server (was ended|failed)"]
+    with Daemon("--watchdog=1", "--max-failures=1000", expect_log=expected) as daemon:
+
+        def stop() -> None:
+            server = daemon.server
+            os.kill(server, signal.SIGSTOP)
+            daemon.wait_new_server(server)
+
+        _soak(daemon, tmp_path, stop)

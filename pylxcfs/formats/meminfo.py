@@ -12,8 +12,7 @@ policy: which values are put in is the caller's business.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from operator import itemgetter
-from typing import Any
+from operator import gt, itemgetter
 
 from pylxcfs.errors import FormatError
 from pylxcfs.units import KIB
@@ -24,10 +23,36 @@ WHAT = "meminfo"
 _MOST_LAYOUTS = 16
 
 
+class Plan:
+    """How some names' lines are put into a file of one layout."""
+
+    __slots__ = ("format", "lines", "names", "places", "plain", "runs", "values")
+
+    def __init__(self, names: tuple[bytes, ...], index: Mapping[bytes, int]) -> None:
+        #: The names as they were asked for: a plan is told from another by this tuple's identity.
+        self.names = names
+        found = sorted([(index[name], name) for name in names if name in index])
+        if len(found) < 2:  # one alone would be picked without a tuple around it
+            raise FormatError(WHAT, b"")
+        self.places = [place for place, _ in found]
+        self.format = b"\n".join([b"%-16b%%8d kB" % (name + b":") for _, name in found])
+        self.values = itemgetter(*[name for _, name in found])
+        self.lines = itemgetter(*self.places)
+        #: Length of the lines as long as no number is wider than its column.
+        self.plain = len(self.format % tuple([0] * len(found)))
+        #: Places that follow each other: (first, end) in the file, (first, end) in the plan.
+        self.runs: list[tuple[int, int, int, int]] = []
+        start = 0
+        for end in range(1, len(found) + 1):
+            if end == len(found) or self.places[end] != self.places[end - 1] + 1:
+                self.runs.append((self.places[start], self.places[end - 1] + 1, start, end))
+                start = end
+
+
 class Layout:
     """Where each name's line is (of two with one name, the first)."""
 
-    __slots__ = ("_names", "_plan", "index")
+    __slots__ = ("_plan", "index")
 
     def __init__(self, lines: list[bytes]) -> None:
         self.index: dict[bytes, int] = {}
@@ -36,20 +61,13 @@ class Layout:
             if not colon:
                 raise FormatError(WHAT, entry)
             self.index.setdefault(name, position)
-        self._names: tuple[bytes, ...] | None = None
-        self._plan: tuple[list[int], bytes, itemgetter[Any]]
+        self._plan: Plan | None = None
 
-    def plan(self, names: tuple[bytes, ...]) -> tuple[list[int], bytes, itemgetter[Any]]:
-        """Return the places of those `names` that there are, their lines' format, a picker."""
-        if self._names is not names:
-            found = [name for name in names if name in self.index]
-            if len(found) < 2:  # one alone would be picked without a tuple around it
-                raise FormatError(WHAT, b"")
-            lines = [b"%-16b%%8d kB" % (name + b":") for name in found]
-            places = [self.index[name] for name in found]
-            self._plan = (places, b"\n".join(lines), itemgetter(*found))
-            self._names = names
-        return self._plan
+    def plan(self, names: tuple[bytes, ...]) -> Plan:
+        plan = self._plan
+        if plan is None or plan.names is not names:
+            plan = self._plan = Plan(names, self.index)
+        return plan
 
 
 _layouts: dict[bytes, Layout] = {}
@@ -91,16 +109,21 @@ class MemInfo:
     def capped(self, names: tuple[bytes, ...], kib: Mapping[bytes, int]) -> bytes:
         """Return the file with the values `kib`, in kB, for `names`; none above what it said.
 
-        Names that the file has not are left out. `names` is a constant of the caller's: it is
-        told from another by identity. Every value fits 8 digits or prints longer than they do.
+        Names that the file has not are left out. `names` is a constant of the caller's, so that
+        the plan for it is made once.
         """
-        places, layout, pick = self._layout.plan(names)
+        plan = self._layout.plan(names)
         lines = self._lines.copy()
-        entries = (layout % pick(kib)).split(b"\n")
-        for place, entry in zip(places, entries):  # noqa: B905 - equal by construction, and hot
+        text = plan.format % plan.values(kib)
+        entries = text.split(b"\n")
+        # All is laid out alike, so of two lines with equally wide numbers the larger is the one
+        # that sorts later, as blanks come before digits. Usually none does.
+        if len(text) == plan.plain and True not in map(gt, entries, plan.lines(lines)):
+            for first, end, start, stop in plan.runs:
+                lines[first:end] = entries[start:stop]
+            return b"\n".join(lines)
+        for place, entry in zip(plan.places, entries, strict=True):
             host = lines[place]
-            # Both are laid out alike, so the longer line has the larger number; of two equally
-            # long ones it is the one that sorts later, as blanks come before digits.
             if len(entry) < len(host) or (entry < host and len(entry) == len(host)):
                 lines[place] = entry
         return b"\n".join(lines)

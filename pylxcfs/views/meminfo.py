@@ -13,11 +13,56 @@ line says more than the host's. Without a memory controller the file is the host
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from pylxcfs.formats import meminfo
 from pylxcfs.views.memory import amounts
 from pylxcfs.views.model import Container, Host, Memory, Options
 
 PATH = "proc/meminfo"
+
+#: Lines that are one key of memory.stat.
+_STAT = {
+    b"SwapCached": b"swapcached",
+    b"Active(anon)": b"active_anon",
+    b"Inactive(anon)": b"inactive_anon",
+    b"Active(file)": b"active_file",
+    b"Inactive(file)": b"inactive_file",
+    b"Unevictable": b"unevictable",
+    b"Zswap": b"zswap",
+    b"Zswapped": b"zswapped",
+    b"Dirty": b"file_dirty",
+    b"Writeback": b"file_writeback",
+    b"AnonPages": b"anon",
+    b"Mapped": b"file_mapped",
+    b"Shmem": b"shmem",
+    b"SReclaimable": b"slab_reclaimable",
+    b"SUnreclaim": b"slab_unreclaimable",
+    b"KernelStack": b"kernel_stack",
+    b"PageTables": b"pagetables",
+    b"SecPageTables": b"sec_pagetables",
+    b"VmallocUsed": b"vmalloc",
+    b"Percpu": b"percpu",
+    b"AnonHugePages": b"anon_thp",
+    b"ShmemHugePages": b"shmem_thp",
+    b"FileHugePages": b"file_thp",
+}
+
+#: Lines that no cgroup counts. (Pages of block devices are with those of files.)
+_NOTHING = dict.fromkeys([b"Buffers", b"ShmemPmdMapped", b"FilePmdMapped"], 0)
+
+#: Lines made of others, or of limits.
+_MADE = (
+    *(b"MemTotal", b"MemFree", b"MemAvailable", b"SwapTotal", b"SwapFree"),
+    *(b"Cached", b"Active", b"Inactive", b"Mlocked", b"KReclaimable", b"Slab"),
+)
+
+#: All lines that are the container's.
+NAMES = (*_STAT, *_NOTHING, *_MADE)
+
+_LINES = tuple(_STAT)
+_KEYS = tuple(_STAT.values())
+_ZEROS = repeat(0)
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
@@ -30,98 +75,21 @@ def build(text: bytes, memory: Memory, options: Options) -> bytes:
     """Return the container's file, given the host's."""
     info = meminfo.read(text)
     total, free, available, swap_total, swap_free = amounts(info, memory, options)
-    stat = memory.stat.get
-    active_anon = stat(b"active_anon", 0)
-    inactive_anon = stat(b"inactive_anon", 0)
-    active_file = stat(b"active_file", 0)
-    inactive_file = stat(b"inactive_file", 0)
-    unevictable = stat(b"unevictable", 0)
-    swap_cached = stat(b"swapcached", 0)
-    cached = stat(b"file", 0) - swap_cached  # memory.stat counts swap cache as file pages
-    reclaimable = stat(b"slab_reclaimable", 0)
-    unreclaimable = stat(b"slab_unreclaimable", 0)
-    zswap = options.zswap
-    return info.capped(
-        NAMES,
-        {
-            b"MemTotal": total >> 10,
-            b"MemFree": free >> 10,
-            b"MemAvailable": available >> 10,
-            b"Buffers": 0,  # the cgroup counts block devices' pages with files'
-            b"Cached": cached >> 10 if cached > 0 else 0,
-            b"SwapCached": swap_cached >> 10,
-            b"Active": (active_anon >> 10) + (active_file >> 10),
-            b"Inactive": (inactive_anon >> 10) + (inactive_file >> 10),
-            b"Active(anon)": active_anon >> 10,
-            b"Inactive(anon)": inactive_anon >> 10,
-            b"Active(file)": active_file >> 10,
-            b"Inactive(file)": inactive_file >> 10,
-            b"Unevictable": unevictable >> 10,
-            b"Mlocked": unevictable >> 10,  # not counted for cgroups: at most this
-            b"SwapTotal": swap_total >> 10,
-            b"SwapFree": swap_free >> 10,
-            b"Zswap": stat(b"zswap", 0) >> 10 if zswap else 0,
-            b"Zswapped": stat(b"zswapped", 0) >> 10 if zswap else 0,
-            b"Dirty": stat(b"file_dirty", 0) >> 10,
-            b"Writeback": stat(b"file_writeback", 0) >> 10,
-            b"AnonPages": stat(b"anon", 0) >> 10,
-            b"Mapped": stat(b"file_mapped", 0) >> 10,
-            b"Shmem": stat(b"shmem", 0) >> 10,
-            b"KReclaimable": reclaimable >> 10,
-            b"Slab": (reclaimable >> 10) + (unreclaimable >> 10),
-            b"SReclaimable": reclaimable >> 10,
-            b"SUnreclaim": unreclaimable >> 10,
-            b"KernelStack": stat(b"kernel_stack", 0) >> 10,
-            b"PageTables": stat(b"pagetables", 0) >> 10,
-            b"SecPageTables": stat(b"sec_pagetables", 0) >> 10,
-            b"VmallocUsed": stat(b"vmalloc", 0) >> 10,
-            b"Percpu": stat(b"percpu", 0) >> 10,
-            b"AnonHugePages": stat(b"anon_thp", 0) >> 10,
-            b"ShmemHugePages": stat(b"shmem_thp", 0) >> 10,
-            b"ShmemPmdMapped": 0,  # not counted for cgroups
-            b"FileHugePages": stat(b"file_thp", 0) >> 10,
-            b"FilePmdMapped": 0,  # not counted for cgroups
-        },
-    )
-
-
-#: The lines that are the container's. Every one is in the mapping that `build` makes.
-NAMES = (
-    b"MemTotal",
-    b"MemFree",
-    b"MemAvailable",
-    b"Buffers",
-    b"Cached",
-    b"SwapCached",
-    b"Active",
-    b"Inactive",
-    b"Active(anon)",
-    b"Inactive(anon)",
-    b"Active(file)",
-    b"Inactive(file)",
-    b"Unevictable",
-    b"Mlocked",
-    b"SwapTotal",
-    b"SwapFree",
-    b"Zswap",
-    b"Zswapped",
-    b"Dirty",
-    b"Writeback",
-    b"AnonPages",
-    b"Mapped",
-    b"Shmem",
-    b"KReclaimable",
-    b"Slab",
-    b"SReclaimable",
-    b"SUnreclaim",
-    b"KernelStack",
-    b"PageTables",
-    b"SecPageTables",
-    b"VmallocUsed",
-    b"Percpu",
-    b"AnonHugePages",
-    b"ShmemHugePages",
-    b"ShmemPmdMapped",
-    b"FileHugePages",
-    b"FilePmdMapped",
-)
+    get = memory.stat.get
+    kib = dict(zip(_LINES, [value >> 10 for value in map(get, _KEYS, _ZEROS)], strict=True))
+    kib |= _NOTHING
+    kib[b"MemTotal"] = total >> 10
+    kib[b"MemFree"] = free >> 10
+    kib[b"MemAvailable"] = available >> 10
+    kib[b"SwapTotal"] = swap_total >> 10
+    kib[b"SwapFree"] = swap_free >> 10
+    # memory.stat counts swap cache with files' pages, /proc/meminfo does not.
+    kib[b"Cached"] = max((get(b"file", 0) >> 10) - kib[b"SwapCached"], 0)
+    kib[b"Active"] = kib[b"Active(anon)"] + kib[b"Active(file)"]
+    kib[b"Inactive"] = kib[b"Inactive(anon)"] + kib[b"Inactive(file)"]
+    kib[b"Mlocked"] = kib[b"Unevictable"]  # not counted for cgroups: at most this
+    kib[b"KReclaimable"] = kib[b"SReclaimable"]
+    kib[b"Slab"] = kib[b"SReclaimable"] + kib[b"SUnreclaim"]
+    if not options.zswap:
+        kib[b"Zswap"] = kib[b"Zswapped"] = 0
+    return info.capped(NAMES, kib)

@@ -70,7 +70,8 @@ def render(host: Host, container: Container, options: Options) -> bytes:
         own.update(_gauges(lines, memory.stat, _HUGE_PAGES, _huge_page(host)))
         own.update(_events(lines, memory))
         info = meminfo.read(host.read("proc/meminfo"))
-        own[b"nr_free_pages"] = memory_view.amounts(info, memory, options).free // PAGE
+        free = memory_view.amounts(info, memory, options).free // PAGE
+        own[b"nr_free_pages"] = own[b"nr_free_pages_blocks"] = free
     if block_io is not None:
         own.update(_traffic(block_io))
     for name, value in own.items():
@@ -91,9 +92,12 @@ def _gauges(
 
 
 def _events(lines: Mapping[bytes, bytes], memory: Memory) -> dict[bytes, int]:
-    """Return what both files count under one name, and the odd gauge in kB."""
+    """Return what both files count under one name, and the gauges that are odd."""
     stat = memory.stat
     events = {name: value for name, value in stat.items() if name in lines}
+    if b"file_dirty" in stat and b"file_writeback" in stat:
+        pending = stat[b"file_dirty"] + stat[b"file_writeback"]
+        events[b"nr_zone_write_pending"] = pending // PAGE
     if b"kernel_stack" in stat:
         events[b"nr_kernel_stack"] = stat[b"kernel_stack"] // KIB
     return events

@@ -33,6 +33,8 @@ STAT = {
     b"active_file": 6 * MIB,
     b"unevictable": 7 * MIB,
     b"file_mapped": 8 * MIB,
+    b"file_dirty": 15 * MIB,
+    b"file_writeback": 1 * MIB,
     b"kernel_stack": 9 * MIB,
     b"anon_thp": 10 * MIB,
     b"pgfault": 11,
@@ -44,6 +46,8 @@ STAT = {
 GOLDEN = {
     b"nr_free_pages": (512 - 64) * PAGES,
     b"nr_zone_inactive_anon": 5 * PAGES,
+    b"nr_zone_write_pending": 16 * PAGES,
+    b"nr_dirty": 15 * PAGES,
     b"nr_mlock": 7 * PAGES,
     b"nr_inactive_anon": 5 * PAGES,
     b"nr_active_file": 6 * PAGES,

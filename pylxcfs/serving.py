@@ -1,0 +1,111 @@
+"""What a server does besides answering reads: reap, sample, sweep, save, beat, heed signals.
+
+Tasks of one trio nursery around fusefs/session.py. The parts they work on are server.py's.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+import trio
+
+from pylxcfs.fusefs import session
+from pylxcfs.fusefs.connection import Connection
+from pylxcfs.server import Server
+from pylxcfs.sources.averages import STEP_NS
+from pylxcfs.units import NS_PER_S
+
+_log = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 0.5
+_SWEEP_S = 5.0
+_SAVE_S = 60.0
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+
+
+async def run(server: Server, connection: Connection, heartbeat: int) -> None:
+    """Go on until the connection ends or SIGTERM arrives."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_heed_signals, server, nursery.cancel_scope)
+        nursery.start_soon(_whenever, server.registry.fileno(), server.registry.reap)
+        nursery.start_soon(_whenever, server.readers.fileno(), server.readers.reap)
+        nursery.start_soon(_sample, server)
+        nursery.start_soon(_sweep, server)
+        async with trio.open_nursery() as serving:
+            await serving.start(session.run, connection, server.filesystem, server.guard)
+            if server.triggers is not None:
+                server.triggers.start()
+                server.triggers.wake_pollers_of_the_dead()
+            _beat(heartbeat, b"R")
+            gc.collect()
+            gc.freeze()
+            nursery.start_soon(_beat_on, connection, heartbeat)
+        nursery.cancel_scope.cancel()
+
+
+async def _heed_signals(
+    server: Server,
+    scope: trio.CancelScope,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        # They were blocked since before the process could heed them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                server.reload()
+            elif number == signal.SIGUSR2:
+                server.toggle()
+            else:
+                scope.cancel()
+                return
+
+
+async def _whenever(fd: int, work: Callable[[], None]) -> None:
+    """Do `work` each time that `fd` is readable."""
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        work()
+
+
+async def _sample(server: Server) -> None:
+    while True:
+        await trio.sleep(STEP_NS / NS_PER_S)
+        if not server.config.loadavg:
+            continue
+        for _, container in server.registry.containers():
+            server.sampler.sample([container], server.host.now_ns())
+            await trio.lowlevel.checkpoint()
+
+
+async def _sweep(server: Server) -> None:
+    saved = trio.current_time()
+    while True:
+        await trio.sleep(_SWEEP_S)
+        server.filesystem.sweep()
+        server.contents.forget_bounds()
+        if trio.current_time() - saved >= _SAVE_S:
+            server.save_state()
+            saved = trio.current_time()
+
+
+async def _beat_on(connection: Connection, heartbeat: int) -> None:
+    while connection.healthy:
+        _beat(heartbeat, b"H")
+        await trio.sleep(_HEARTBEAT_S)
+    _log.error("too many requests are stuck, or the lane has ended; waiting to be replaced")
+
+
+def _beat(heartbeat: int, byte: bytes) -> None:
+    try:
+        os.write(heartbeat, byte)
+    except BrokenPipeError:
+        _log.warning("the keeper has ended")
+    except BlockingIOError:
+        pass  # it has plenty of beats to read

@@ -35,9 +35,11 @@ def amounts(host: MemInfo, memory: Memory, options: Options) -> Amounts:
     host_available = host.number(b"MemAvailable")  # since Linux 3.14
     if host_available is None:
         host_available = host_total
-    limit = memory.limit
-    limited = limit is not None and KIB <= limit < host_total
-    total = limit if limited and limit is not None else host_total
+    total = host_total
+    limited = False
+    if memory.limit is not None and KIB <= memory.limit < host_total:
+        total = memory.limit
+        limited = True
 
     left = total - memory.usage
     if left < 0:

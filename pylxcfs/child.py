@@ -33,6 +33,10 @@ HANDLED = frozenset(
     }
 )
 
+#: Left blocked for the server, which unblocks them once it can heed them: their default action
+#: would end it while it starts.
+HEEDED_LATER = frozenset({signal.SIGHUP, signal.SIGUSR2})
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _SIGINFO_SIZE = 128  # struct signalfd_siginfo; ssi_signo is its first u32
@@ -163,5 +167,5 @@ def execute(argv: Sequence[str], inherit: Iterable[int]) -> NoReturn:
     """Replace this (forked) process by a program that gets the descriptors in `inherit`."""
     for number in inherit:
         os.set_inheritable(number, True)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED - HEEDED_LATER)
     os.execvp(argv[0], list(argv))  # noqa: S606 (no shell, on purpose)

@@ -26,7 +26,6 @@ def serve(config: Config, connection_fd: int, init_fd: int, heartbeat_fd: int) -
     """Serve on a mounted connection; return the exit code (0: unmounted, or told to end)."""
     faulthandler.enable()
     faulthandler.register(signal.SIGQUIT, all_threads=True)
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR2))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _raise_descriptor_limit()
     server = Server(config)

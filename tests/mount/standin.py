@@ -89,6 +89,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGHUP, lambda *_: log("hup"))
     signal.signal(signal.SIGUSR2, lambda *_: log("usr2"))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR2))
     log("start")
     if is_set("fail"):
         sys.exit(7)

@@ -160,7 +160,7 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
 
 @cli.command()
 @_options("pidfile", "runtime_dir")
-@click.option("--unless-restart", metavar="UNIT", hidden=True, help="For the unit's ExecStop.")
+@click.option("--unless-restart", metavar="UNIT", hidden=True, help="For its ExecStopPost.")
 @click.pass_context
 def unmount(context: click.Context, /, unless_restart: str | None, **_: object) -> None:
     """End what serves MOUNTPOINT and unmount it for good."""

@@ -135,7 +135,7 @@ def unmount(config: Config, unless_restart: str | None = None) -> None:
     """End the keeper or the holder of the mountpoint, and unmount what is left."""
     _need_root()
     path = mountpoint.resolve(config.mountpoint)
-    if unless_restart is not None and _job_is_restart(unless_restart):
+    if unless_restart is not None and _starts_again(unless_restart):
         return
     was_mounted = mountpoint.is_ours(path)
     keeper = instance.owner(config.pid_path)
@@ -147,7 +147,7 @@ def unmount(config: Config, unless_restart: str | None = None) -> None:
                 f"name its own: pylxcfs unmount --runtime-dir DIR {shlex.quote(path)}",
             )
         _end(keeper)
-    elif not holder.end(config.runtime_dir, path) and not was_mounted:
+    elif not (holder.end(config.runtime_dir, path) or was_mounted or unless_restart):
         sys.stderr.write(f"pylxcfs: nothing of pylxcfs is mounted at {path}\n")
     while mountpoint.is_ours(path):
         fusemount.detach(path)
@@ -167,8 +167,12 @@ def _end(pid: int) -> None:
     os.close(pidfd)
 
 
-def _job_is_restart(unit: str) -> bool:
-    """Ask systemd whether the unit stops only to start again. If it does not say: yes."""
+def _starts_again(unit: str) -> bool:
+    """Tell, in the unit's ExecStopPost, whether another start follows.
+
+    A restart is a job of systemd's, a stop is another; without a job it ended by itself, and is
+    restarted if that was a failure. If systemd does not answer the mount had better stay.
+    """
     command = ["systemctl", "list-jobs", "--no-legend", "--plain", "--full", unit]
     try:
         answer = subprocess.run(
@@ -177,4 +181,8 @@ def _job_is_restart(unit: str) -> bool:
     except (OSError, subprocess.SubprocessError) as error:
         sys.stderr.write(f"pylxcfs: cannot ask systemd, the mount stays: {error}\n")
         return True
-    return any(line.split()[2:3] == ["restart"] for line in answer.stdout.splitlines())
+    for line in answer.stdout.splitlines():
+        words = line.split()  # number, unit, type, state
+        if words[1:2] == [unit]:
+            return words[2] != "stop"
+    return os.environ.get("SERVICE_RESULT", "success") != "success"

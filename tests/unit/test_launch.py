@@ -58,22 +58,26 @@ def test_the_server_understands_what_the_keeper_hands_on(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("jobs", "restarts"),
+    ("jobs", "result", "again"),
     [
-        ("", False),
-        ("123 pylxcfs.service stop running\n", False),
-        ("123 pylxcfs.service restart running\n", True),
-        ("No jobs running.\n", False),
+        ("123 pylxcfs.service stop running\n", "success", False),
+        ("123 pylxcfs.service stop running\n", "timeout", False),
+        ("123 pylxcfs.service restart running\n", "success", True),
+        ("", "success", False),
+        ("No jobs running.\n", "success", False),
+        ("", "signal", True),
+        ("", "exit-code", True),
     ],
 )
-def test_a_stop_is_told_from_a_restart(
-    jobs: str, restarts: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_mount_stays_if_another_start_follows(
+    jobs: str, result: str, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 0, stdout=jobs, stderr="")
 
     monkeypatch.setattr(subprocess, "run", answer)
-    assert launch._job_is_restart("pylxcfs.service") is restarts
+    monkeypatch.setenv("SERVICE_RESULT", result)
+    assert launch._starts_again("pylxcfs.service") is again
 
 
 def test_a_systemd_that_does_not_answer_leaves_the_mount(
@@ -83,5 +87,5 @@ def test_a_systemd_that_does_not_answer_leaves_the_mount(
         raise subprocess.TimeoutExpired(command, 5)
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert launch._job_is_restart("pylxcfs.service") is True
+    assert launch._starts_again("pylxcfs.service") is True
     assert "the mount stays" in capsys.readouterr().err

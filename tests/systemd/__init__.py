@@ -1,0 +1,1 @@
+"""The real unit in a booted systemd."""

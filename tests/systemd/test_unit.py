@@ -1,0 +1,137 @@
+"""restart, kill -9, failed upgrades and stop of the real unit, with a container reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.systemd.machine import DEADLINE_S, UNIT, Machine
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with Machine(tmp_path_factory.mktemp("machine")) as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(booted: Machine) -> Iterator[Machine]:
+    """The machine with the unit started, and nothing of it left afterwards."""
+    booted.install()
+    booted.systemctl("start", UNIT)
+    yield booted
+    booted.install()
+    booted.systemctl("stop", UNIT, check=False)
+    booted.systemctl("reset-failed", UNIT, check=False)
+
+
+def test_it_starts_and_is_ready_when_it_says_so(machine: Machine) -> None:
+    assert machine.show("ActiveState") == "active"
+    assert machine.show("StatusText") == "serving"
+    assert machine.show("NFileDescriptorStore") == "2"
+    assert machine.run("cat", "/var/lib/pylxcfs/proc/uptime").stdout.count(".") == 2
+    assert "serving at /var/lib/pylxcfs" in machine.journal()
+
+
+def test_a_container_does_not_notice_a_restart(machine: Machine) -> None:
+    mounts, keeper = machine.mounts(), machine.keeper
+    machine.start_container()
+    for _ in range(3):
+        machine.systemctl("restart", UNIT)
+        machine.wait_reads()
+    assert machine.mounts() == mounts
+    assert machine.keeper != keeper
+    assert machine.end_container() == ""
+
+
+def test_a_container_does_not_notice_the_end_of_the_server(machine: Machine) -> None:
+    machine.start_container()
+    for _ in range(3):
+        server = machine.server()
+        machine.run("kill", "-9", str(server))
+        wait_until(lambda old=server: machine.server() != old, DEADLINE_S, what="a new server")
+        machine.wait_reads()
+    assert machine.end_container() == ""
+
+
+def test_a_container_does_not_notice_the_end_of_the_keeper(machine: Machine) -> None:
+    mounts, keeper = machine.mounts(), machine.keeper
+    machine.start_container()
+    machine.run("kill", "-9", str(keeper))
+    machine.wait_active(keeper)
+    machine.wait_reads()
+    assert machine.mounts() == mounts
+    assert machine.end_container() == ""
+
+
+def test_a_broken_server_keeps_the_mount_until_a_good_one_takes_over(machine: Machine) -> None:
+    mounts = machine.mounts()
+    machine.start_container()
+    machine.break_module("daemon.py")
+    machine.systemctl("restart", UNIT)
+    assert machine.show("ActiveState") == "active"
+    assert machine.show("StatusText").startswith("no server: 5 failed in a row")
+    machine.install()
+    machine.systemctl("restart", UNIT)
+    machine.wait_reads()
+    assert machine.mounts() == mounts
+    assert machine.end_container() == ""
+
+
+def test_a_version_whose_keeper_cannot_start_does_not_lose_the_mount(machine: Machine) -> None:
+    mounts = machine.mounts()
+    machine.start_container()
+    machine.break_module("cli.py")
+    machine.systemctl("restart", UNIT, check=False)
+    wait_until(
+        lambda: int(machine.show("NRestarts")) >= 2, DEADLINE_S, what="a second try of systemd"
+    )
+    machine.install()
+    machine.wait_active()
+    machine.wait_reads()
+    assert machine.mounts() == mounts
+    assert machine.end_container() == ""
+
+
+def test_a_hanging_server_is_replaced(machine: Machine) -> None:
+    machine.start_container()
+    server = machine.server()
+    machine.run("kill", "-STOP", str(server))
+    wait_until(lambda: machine.server() != server, DEADLINE_S, what="a new server")
+    machine.wait_reads()
+    assert "shows no sign of life" in machine.journal()
+    assert machine.end_container() == ""
+
+
+def test_a_reload_keeps_keeper_and_server(machine: Machine) -> None:
+    keeper, server = machine.keeper, machine.server()
+    machine.systemctl("reload", UNIT)
+    assert machine.show("ActiveState") == "active"
+    assert (machine.keeper, machine.server()) == (keeper, server)
+
+
+def test_a_stop_leaves_nothing(machine: Machine) -> None:
+    machine.systemctl("stop", UNIT)
+    assert machine.show("ActiveState") == "inactive"
+    assert machine.show("Result") == "success"
+    assert machine.mounts() == []
+    assert machine.show("NFileDescriptorStore") == "0"
+    assert machine.run("pgrep", "-f", "pylxcfs", check=False).stdout == ""
+
+
+def test_ending_the_keeper_by_hand_leaves_nothing(machine: Machine) -> None:
+    machine.run("kill", "-TERM", str(machine.keeper))
+    wait_until(
+        lambda: machine.show("ActiveState") == "inactive", DEADLINE_S, what="the unit to be down"
+    )
+    assert machine.mounts() == []
+
+
+def test_unmount_by_hand_ends_the_unit(machine: Machine) -> None:
+    machine.run("pylxcfs", "unmount")
+    wait_until(
+        lambda: machine.show("ActiveState") == "inactive", DEADLINE_S, what="the unit to be down"
+    )
+    assert machine.mounts() == []

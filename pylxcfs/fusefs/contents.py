@@ -5,9 +5,7 @@ Every failure of a view ends here with the host's file. Knows no handles, no sna
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from pylxcfs.errors import SourceError
 from pylxcfs.fusefs.guard import Guard
@@ -16,8 +14,6 @@ from pylxcfs.fusefs.snapshots import PAGE
 from pylxcfs.fusefs.systree import CPU, NODE, SysTree
 from pylxcfs.views import View, syscpu, sysnode
 from pylxcfs.views.model import Container, Host, Options
-
-_UNREADABLE: Final = stat.S_IFREG | 0o400
 
 
 class Contents:
@@ -89,16 +85,13 @@ class Contents:
         return bound
 
     def mode(self, index: int) -> int:
-        """Return st_mode of a file; of a sysfs file the host's, never writable."""
-        if index < SYSFS:
-            return stat.S_IFREG | 0o444
+        """Return st_mode of the host's file, never writable; 0 if it is gone."""
         mode = self._modes.get(index)
         if mode is None:
-            path = self._sysfs.path(index)
             try:
-                mode = _UNREADABLE if path is None else self._sysfs.lstat(path).st_mode & ~0o222
-            except OSError:
-                return _UNREADABLE
+                mode = self._sysfs.lstat(self._host_path(index)).st_mode & ~0o222
+            except (OSError, SourceError):
+                return 0
             self._modes[index] = mode
         return mode
 

@@ -27,7 +27,7 @@ from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.names import Names
-from pylxcfs.fusefs.nodes import CACHED, FILES, STRANGER, SYSFS
+from pylxcfs.fusefs.nodes import CACHED, FILES, STRANGER
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
@@ -86,10 +86,9 @@ class Filesystem:
             return self._fixed(index)
         if handle & CACHED or self.snapshots.shown(node) is not None:
             return self._cached_attributes(node, index, pid)
-        try:
-            mode = self.tree.mode(index)
-        except OSError as error:
-            raise Refused(error.errno or errno.ESTALE) from error
+        mode = self.contents.mode(index)
+        if not mode:
+            raise Refused(errno.ESTALE)
         if not stat.S_ISREG(mode):
             return Attributes(mode, 2 if stat.S_ISDIR(mode) else 1, 0, self._started_ns, 0)
         # Not rendered for this question: a bound is enough, since every reader reads to the end,
@@ -125,7 +124,7 @@ class Filesystem:
             raise Refused(errno.EISDIR if self.tree.is_directory(index) else errno.ELOOP)
         if flags & os.O_ACCMODE != os.O_RDONLY:
             return self._open_for_trigger(node, index, pid)
-        if index >= SYSFS and uid != 0 and not self.contents.mode(index) & 0o004:
+        if uid != 0 and not self.contents.mode(index) & 0o004:
             raise Refused(errno.EACCES)
         owner = nodes.pair_of(node)
         caller = self.callers.owner(pid)

@@ -88,13 +88,8 @@ class Tree:
         return index in self._children
 
     def mode(self, index: int) -> int:
-        """Return st_mode of a node; that of a sysfs file is the host's. Raise OSError."""
-        if index >= nodes.SYSFS:
-            path = self.sysfs.path(index)
-            if path is None:
-                raise FileNotFoundError(index)
-            return self.sysfs.lstat(path).st_mode & ~0o222
-        if index in self._children:
+        """Return st_mode of what the tree itself names. Raise FileNotFoundError."""
+        if index in self._children or index >= nodes.SYSFS:
             return _DIR
         if index in self._targets:
             return _LINK

@@ -86,6 +86,8 @@ def world(tmp_path: Path) -> World:
     for number in (A, B):
         people.containers[number, 0] = FakeContainer(started_ns_=number)
     clock = [0]
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/x").touch(0o644)
     sysfs = SysTree(str(tmp_path))
     contents = Contents([view], sysfs, FakeHost({"proc/x": b"the host's\n"}), Options(), Guard())
     fs = Filesystem(
@@ -207,6 +209,14 @@ def test_a_host_file_that_cannot_be_read_is_eio(
     with pytest.raises(Refused) as caught:
         world.read_whole(world.node(A), ME)
     assert caught.value.errno == errno.EIO
+
+
+def test_a_file_that_only_root_may_read_on_the_host_stays_so(world: World, tmp_path: Path) -> None:
+    (tmp_path / "proc/x").chmod(0o400)
+    world.fs.open(world.node(A), os.O_RDONLY, 0, ME)
+    with pytest.raises(Refused) as caught:
+        world.fs.open(world.node(A), os.O_RDONLY, 1000, ME)
+    assert caught.value.errno == errno.EACCES
 
 
 def test_writing_is_refused(world: World) -> None:

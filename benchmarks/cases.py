@@ -96,6 +96,7 @@ class Steady:
     bind: Bind
     rate: int = 0
     keep: bool = False
+    fresh: bool = False
     ours: str = OURS
     kernel: bool = False
     latency: float | None = None
@@ -115,9 +116,17 @@ class Steady:
         with bench.containers(1, bench.files, self.seats, self.bind) as (container,):
             for file in bench.files:
                 seen = {seat: Rounds() for seat in self.seats}
+                for seat in self.seats:
+                    # Not measured: what only the first reads of a reader and a file cost.
+                    run([container], Job(bench.paths(seat, self.bind, [file]), count=3))
                 for seat in self.seats * rounds:
-                    paths = bench.paths(seat, self.bind, [file])
-                    job = Job(paths, keep=self.keep, rate=self.rate, seconds=seconds)
+                    job = Job(
+                        bench.paths(seat, self.bind, [file]),
+                        keep=self.keep,
+                        fresh=self.fresh,
+                        rate=self.rate,
+                        seconds=seconds,
+                    )
                     bench.measure(seat, seen[seat], [container], job)
                 figures = {seat: found.figures() for seat, found in seen.items()}
                 rows.append(Row(case, file, figures, self._verdicts(figures)))
@@ -285,6 +294,16 @@ CASES = (
         "kept-open",
         "own node, kept open, read from offset 0",
         Steady("own", keep=True, kernel=True, latency=0.03, cpu=0.03, over_kernel=2.0),
+    ),
+    _case(
+        "kept-open-new",
+        "the same by a new process that opens it once",
+        Steady("own", keep=True, fresh=True, kernel=True, latency=0.03, cpu=0.03, over_kernel=2.0),
+    ),
+    _case(
+        "own-new",
+        "own node, each read by a new process, 100 reads/s",
+        Steady("own", rate=100, fresh=True, latency=UNJUDGED, cpu=UNJUDGED),
     ),
     _case("first-own", "first read of a new container, own node", _first("own", 0.7)),
     _case("first-host", "first read of a new container, host's node", _first("host", 0.7)),

@@ -54,6 +54,7 @@ class Job:
 
     paths: Sequence[str]
     keep: bool = False
+    fresh: bool = False
     rate: int = 0
     count: int = 0
     seconds: float = 0.0
@@ -152,7 +153,7 @@ class Container:
     def start(self, job: Job) -> None:
         """Start a job; `finish` waits for its answer."""
         numbers = (
-            *(job.keep, job.rate, job.count),
+            *(job.keep, job.fresh, job.rate, job.count),
             *(job.seconds * 1000, job.delay_s * 1e6, job.threads),
         )
         line = " ".join([*(str(int(number)) for number in numbers), *job.paths])

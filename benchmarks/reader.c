@@ -4,9 +4,10 @@
  * It is C so that the reader costs little beside what it measures. Each line of standard input
  * is one job:
  *
- *     KEEP RATE COUNT TIME_MS DELAY_US THREADS PATH...
+ *     KEEP FRESH RATE COUNT TIME_MS DELAY_US THREADS PATH...
  *
  * KEEP 0: a read is open, read to EOF, close. KEEP 1: open once, read from offset 0 to EOF.
+ * FRESH 1: who opens a file is a thread that has never read before.
  * RATE: reads a second, 0 without a pause. COUNT: reads a thread, 0 until TIME_MS is over.
  * Paths are read in turn. The answer on standard output is one line,
  *
@@ -33,7 +34,7 @@
 #define MAX_SAMPLES 400000
 
 struct job {
-	int keep, threads, paths;
+	int keep, fresh, threads, paths;
 	uint64_t rate, count, time_ns, delay_ns;
 	char *path[MAX_PATHS];
 };
@@ -82,6 +83,32 @@ static int read_once(const char *path, char *buffer)
 	return failed;
 }
 
+struct one {
+	const char *path;
+	char *buffer;
+	uint64_t ns;
+	int failed;
+};
+
+static void *read_timed(void *argument)
+{
+	struct one *one = argument;
+	uint64_t before = now();
+
+	one->failed = read_once(one->path, one->buffer);
+	one->ns = now() - before;
+	return NULL;
+}
+
+static void read_in_new_thread(struct one *one)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, read_timed, one))
+		exit(1);
+	pthread_join(thread, NULL);
+}
+
 static int read_again(int fd, char *buffer)
 {
 	ssize_t n;
@@ -127,8 +154,7 @@ static void *work(void *argument)
 	due = started;
 	for (uint64_t n = 0; job->count ? n < job->count : now() < end; n++) {
 		int i = (int)(n % (uint64_t)job->paths);
-		uint64_t before, ns;
-		int failed;
+		struct one one = { .path = job->path[i], .buffer = buffer };
 
 		if (job->rate && n) {
 			due += NS / job->rate;
@@ -136,13 +162,20 @@ static void *work(void *argument)
 				break;
 			sleep_until(due);
 		}
-		before = now();
-		failed = job->keep ? read_again(fds[i], buffer) : read_once(job->path[i], buffer);
-		ns = now() - before;
+		if (job->keep) {
+			uint64_t before = now();
+
+			one.failed = read_again(fds[i], buffer);
+			one.ns = now() - before;
+		} else if (job->fresh) {
+			read_in_new_thread(&one);
+		} else {
+			read_timed(&one);
+		}
 		r->reads++;
-		r->failures += failed != 0;
-		r->sum_ns += ns;
-		keep_sample(r, ns);
+		r->failures += one.failed != 0;
+		r->sum_ns += one.ns;
+		keep_sample(r, one.ns);
 	}
 	r->elapsed_ns = now() - started;
 	for (int i = 0; job->keep && i < job->paths; i++)
@@ -153,19 +186,20 @@ static void *work(void *argument)
 
 static int parse(char *line, struct job *job)
 {
-	unsigned long long f[6];
+	unsigned long long f[7];
 	int used = 0;
 
 	memset(job, 0, sizeof(*job));
-	if (sscanf(line, "%llu %llu %llu %llu %llu %llu%n", &f[0], &f[1], &f[2], &f[3], &f[4],
-		   &f[5], &used) != 6)
+	if (sscanf(line, "%llu %llu %llu %llu %llu %llu %llu%n", &f[0], &f[1], &f[2], &f[3], &f[4],
+		   &f[5], &f[6], &used) != 7)
 		return -1;
 	job->keep = (int)f[0];
-	job->rate = f[1];
-	job->count = f[2];
-	job->time_ns = f[3] * 1000000;
-	job->delay_ns = f[4] * 1000;
-	job->threads = (int)f[5];
+	job->fresh = (int)f[1];
+	job->rate = f[2];
+	job->count = f[3];
+	job->time_ns = f[4] * 1000000;
+	job->delay_ns = f[5] * 1000;
+	job->threads = (int)f[6];
 	for (char *p = strtok(line + used, " \n"); p && job->paths < MAX_PATHS;
 	     p = strtok(NULL, " \n"))
 		job->path[job->paths++] = p;
@@ -176,12 +210,12 @@ static void run(const struct job *job)
 {
 	static struct result results[MAX_THREADS];
 	struct result all = { 0 };
+	int here = job->threads == 1 && !(job->keep && job->fresh);
 
 	memset(results, 0, sizeof(results));
 	for (int i = 0; i < job->threads; i++) {
 		results[i].job = job;
-		/* A job of one thread runs in this process's first: no cost for a new one. */
-		if (job->threads == 1)
+		if (here)
 			work(&results[i]);
 		else if (pthread_create(&results[i].thread, NULL, work, &results[i]))
 			exit(1);
@@ -189,7 +223,7 @@ static void run(const struct job *job)
 	for (int i = 0; i < job->threads; i++) {
 		struct result *r = &results[i];
 
-		if (job->threads > 1)
+		if (!here)
 			pthread_join(r->thread, NULL);
 		all.reads += r->reads;
 		all.failures += r->failures;

@@ -1,7 +1,12 @@
-"""`python -m pylxcfs` is the command `pylxcfs`."""
+"""`python -m pylxcfs` is the command `pylxcfs`; `serve` is there only here, for the keeper."""
 
 from __future__ import annotations
 
-from pylxcfs.cli import main
+import sys
+
+if sys.argv[1:2] == ["serve"]:
+    from pylxcfs.servecommand import main
+else:
+    from pylxcfs.cli import main
 
 main()

@@ -1,7 +1,8 @@
 """The command line: options from config's table, checks of the host, then somebody else's work.
 
-`mount` ends by becoming the keeper (exec), `serve` calls the daemon. Errors are one line of
-what is wrong and one of what to do, on stderr; exit codes are in errors.py. Data go to stdout.
+`mount` ends by becoming the keeper (exec); what that starts is servecommand.py. Errors are one
+line of what is wrong and one of what to do, on stderr; exit codes are in errors.py. Data go to
+stdout.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
-from pylxcfs import __version__, config, log
+from pylxcfs import __version__, config, launch, log
 from pylxcfs.config import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
 from pylxcfs.config_kinds import FuseOptions, Kind, Switch
-from pylxcfs.errors import UserError
+from pylxcfs.errors import UsageError, UserError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -122,26 +123,7 @@ def mount(context: click.Context, /, **_: object) -> None:
     SIGHUP reloads the configuration, SIGUSR1 replaces the server (after an upgrade), SIGUSR2
     switches between the containers' values and the host's, SIGQUIT logs stacks.
     """
-    from pylxcfs import launch  # a server starts faster without it
-
     launch.become_keeper(_load(context))
-
-
-@cli.command(hidden=True)
-@click.option("--connection-fd", type=int, required=True)
-@click.option("--init-fd", type=int, required=True)
-@click.option("--heartbeat-fd", type=int, required=True)
-@_options()
-@click.pass_context
-def serve(
-    context: click.Context, /, connection_fd: int, init_fd: int, heartbeat_fd: int, **_: object
-) -> int:
-    """Answer the requests of a mount that a keeper holds."""
-    settings = _load(context)
-    log.setup(settings.log_level)
-    from pylxcfs import daemon  # the other commands must work without it, and fast
-
-    return daemon.serve(settings, connection_fd, init_fd, heartbeat_fd)
 
 
 @cli.command()
@@ -153,7 +135,7 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
     """Print what process --pid would read from FILE, such as proc/meminfo, without a mount."""
     settings = _load(context)
     log.setup(settings.log_level)
-    from pylxcfs import daemon
+    from pylxcfs import daemon  # the other commands must work without it, and fast
 
     sys.stdout.buffer.write(daemon.show(settings, file, pid))
 
@@ -164,8 +146,6 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
 @click.pass_context
 def unmount(context: click.Context, /, unless_restart: str | None, **_: object) -> None:
     """End what serves MOUNTPOINT and unmount it for good."""
-    from pylxcfs import launch
-
     launch.unmount(_load(context), unless_restart)
 
 
@@ -174,20 +154,14 @@ def main() -> NoReturn:
     try:
         code = cli.main(prog_name="pylxcfs", standalone_mode=False)
     except UserError as error:
-        _fail(str(error), error.hint, error.exit_code)
+        log.fail(error)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "pylxcfs"
-        _fail(error.format_message(), f"see {where} --help", error.exit_code)
+        log.fail(UsageError(error.format_message(), f"see {where} --help"))
     except click.Abort:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str, hint: str, code: int) -> NoReturn:
-    one_line = " ".join(message.split())
-    sys.stderr.write(f"pylxcfs: {one_line}\npylxcfs: {hint}\n")
-    sys.exit(code)

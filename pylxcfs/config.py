@@ -8,8 +8,7 @@ file over the default. Decides nothing that an option is for, and knows nothing 
 
 from __future__ import annotations
 
-import difflib
-import tomllib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -266,12 +265,14 @@ def load(flags: Mapping[str, object], env: Mapping[str, str], path: str | None =
 
 
 def _from_file(path: str | None) -> dict[str, Any]:
+    if path is None and not os.path.exists(DEFAULT_FILE):
+        return {}
+    import tomllib  # not for those without a file: every server's start waits for imports
+
     try:
         with open(path or DEFAULT_FILE, "rb") as file:
             table = tomllib.load(file)
     except FileNotFoundError as error:
-        if path is None:
-            return {}
         raise UsageError(
             f"config file {path} does not exist", "create it, or leave out --config"
         ) from error
@@ -296,6 +297,8 @@ def _from_file(path: str | None) -> dict[str, Any]:
 
 
 def _nearest(key: str) -> str:
+    import difflib
+
     close = difflib.get_close_matches(key.replace("-", "_").lower(), BY_NAME, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"

@@ -5,7 +5,6 @@ Every reader raises ValueError with a message that says what was expected. Knows
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from typing import Protocol, TypeVar
@@ -197,6 +196,8 @@ class FuseOptions:
         for option in options:
             name = option.partition("=")[0]
             if name not in FUSE_OPTIONS:
+                import difflib  # slow to load, and seldom needed
+
                 close = difflib.get_close_matches(name, sorted(FUSE_OPTIONS), n=1, cutoff=0.5)
                 hint = f", did you mean '{close[0]}'?" if close else ""
                 raise ValueError(f"unknown mount option '{name}'{hint}")

@@ -1,4 +1,4 @@
-"""Logging: one handler on stderr, with the journal's priorities where stderr is the journal.
+"""Words on stderr: the log, with the journal's priorities where that is it, and last words.
 
 Modules log to their own `logging.getLogger(__name__)`. The keeper does not use this: it writes
 its few lines itself, to stay small.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import NoReturn
 
+from pylxcfs.errors import UserError
 from pylxcfs.sdnotify import stderr_is_journal
 
 _PRIORITIES = (
@@ -48,3 +50,10 @@ def setup(level: str) -> None:
 def set_level(level: str) -> None:
     """Change the least level that is logged: error, warning, info or debug."""
     logging.getLogger().setLevel(level.upper())
+
+
+def fail(error: UserError) -> NoReturn:
+    """Say what is wrong and what to do, a line each, and exit with the error's code."""
+    message = " ".join(str(error).split())
+    sys.stderr.write(f"pylxcfs: {message}\npylxcfs: {error.hint}\n")
+    sys.exit(error.exit_code)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import config, launch
-from pylxcfs.cli import cli
+from pylxcfs import config, launch, servecommand
 from pylxcfs.keepersettings import parse
 
 
@@ -42,19 +41,16 @@ def test_the_keeper_gets_its_options_and_the_server_what_was_given() -> None:
 def test_the_server_understands_what_the_keeper_hands_on(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text("")
-    flags = {
-        option.name: option.default
-        for option in config.OPTIONS
-        if option.default != () and option.name != "pidfile"
-    }
+    flags = {option.name: option.default for option in config.OPTIONS if option.name != "pidfile"}
+    flags |= {"keep_mounted": True, "loadavg": False, "fuse_options": ("ro", "nonempty")}
     settings = config.load(flags, {}, str(path))
     words = server_words(launch.keeper_argv(settings, "/mnt/x", 7))
-    command = cli.commands["serve"]
     fds = ["--connection-fd", "3", "--init-fd", "4", "--heartbeat-fd", "5"]
-    context = command.make_context("serve", [*words, *fds])
-    for name, value in flags.items():
-        assert context.params[name] == ("/mnt/x" if name == "mountpoint" else value), name
-    assert context.params["config_file"] == str(path)
+    assert servecommand.parse([*words, *fds]) == (
+        flags | {"mountpoint": "/mnt/x"},
+        str(path),
+        [3, 4, 5],
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
+from pylxcfs.sources.personality import host32, is_32bit
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry
 from pylxcfs.units import NS_PER_S
@@ -81,6 +82,10 @@ class Callers:
         """Return a host process's own cgroup, if it limits anything."""
         return self._registry.host_caller(pid)
 
+    def is_32bit(self, pid: int) -> bool:
+        """Whether a process has a 32-bit personality."""
+        return is_32bit(pid)
+
     def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
         """Open the pressure file of the container's cgroup, or the host's. Raise OSError."""
         container = self._registry.get(Identity(*owner), pid)
@@ -120,7 +125,7 @@ class Server:
         self.callers = Callers(self.registry, hierarchies)
         sysfs = SysTree()
         options = options_of(config)
-        self.contents = Contents(VIEWS, sysfs, self.host, options, self.guard)
+        self.contents = Contents(VIEWS, sysfs, self.host, options, self.guard, host32(self.host))
         served = [os.path.exists("/" + view.host) for view in VIEWS]
         self.readers = WholeReaders()
         self.snapshots = Snapshots(int(config.cache_ttl * NS_PER_S))

@@ -26,32 +26,36 @@ class Contents:
         host: Host,
         options: Options,
         guard: Guard,
+        host32: Host | None = None,
     ) -> None:
         self.options = options
         self.virtual = True
         self._views = views
         self._sysfs = sysfs
         self._host = host
+        #: The host as a 32-bit program sees it, where that makes a difference.
+        self._host32 = host32
         self._guard = guard
         self._bounds: dict[int, int] = {}
         self._modes: dict[int, int] = {}
 
-    def render(self, index: int, container: Container | None) -> bytes:
+    def render(self, index: int, container: Container | None, compat: bool = False) -> bytes:
         """Return a file's text for a container, or the host's. Raise SourceError."""
+        host = self._host32 if compat and self._host32 is not None else self._host
         if container is None or not self.virtual:
-            return self.host(index)
+            return host.read(self._host_path(index))
         if index >= SYSFS:
             return self._render_sysfs(index, container)
         view = self._views[index - FILES]
         if not view.enabled(self.options):
-            return self._host.read(view.host)
+            return host.read(view.host)
         text = self._guard.call(
             view.path,
-            lambda: view.render(self._host, container, self.options),
-            lambda: self._host.read(view.host),
+            lambda: view.render(host, container, self.options),
+            lambda: host.read(view.host),
         )
         # An empty file would be worse than the host's.
-        return text or self._host.read(view.host)
+        return text or host.read(view.host)
 
     def host(self, index: int) -> bytes:
         """Return the host's file. Raise SourceError."""
@@ -94,6 +98,12 @@ class Contents:
                 return 0
             self._modes[index] = mode
         return mode
+
+    def by_personality(self, index: int) -> bool:
+        """Whether a file differs for readers with a 32-bit personality."""
+        return (
+            self._host32 is not None and index < SYSFS and self._views[index - FILES].by_personality
+        )
 
     def trigger_path(self, index: int) -> str | None:
         """Return the path of a file that takes pressure triggers, None for other files."""

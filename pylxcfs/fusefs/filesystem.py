@@ -27,7 +27,7 @@ from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.names import Names
-from pylxcfs.fusefs.nodes import CACHED, FILES, STRANGER
+from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, STRANGER
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
@@ -128,28 +128,32 @@ class Filesystem:
             raise Refused(errno.EACCES)
         owner = nodes.pair_of(node)
         caller = self.callers.owner(pid)
-        serial = next(self._serial)
+        flags = 0
+        if self.contents.by_personality(index) and self.callers.containers.is_32bit(pid):
+            flags = COMPAT
+        if caller == self.callers.host:
+            return self._direct(owner, flags)
         if caller != owner:
-            if caller == self.callers.host:
-                return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
             self._strangers[node] = self._strangers.get(node, 0) + 1
             self._check_origin(nodes.node(caller, index), caller, pid)
-            return nodes.handle(caller, STRANGER, serial), FOPEN_DIRECT_IO
-        if caller == self.callers.host:
-            return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
+            return self._direct(caller, flags | STRANGER)
         self._check_origin(node, caller, pid)
         snapshots = self.snapshots
         if (
-            pid not in self.readers
+            flags
+            or pid not in self.readers
             or not snapshots.ttl_ns
             or not snapshots.fits_a_page(node)
             or node in self._strangers
         ):
-            return nodes.handle(owner, 0, serial), FOPEN_DIRECT_IO
+            return self._direct(owner, flags)
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
         # or another container's, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
-        return nodes.handle(owner, CACHED, serial), keep
+        return nodes.handle(owner, CACHED, next(self._serial)), keep
+
+    def _direct(self, reads: int, flags: int) -> tuple[int, int]:
+        return nodes.handle(reads, flags, next(self._serial)), FOPEN_DIRECT_IO
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
@@ -167,7 +171,10 @@ class Filesystem:
             own = nodes.node(nodes.pair_of(handle), nodes.index_of(node))
             if handle & STRANGER and node not in self._strangers:
                 self._strangers[node] = 1  # opened while another server served
-            data = (self.snapshots.alive(own) or self._render(own, pid)).data
+            if handle & COMPAT:
+                data = self._render(own, pid, compat=True).data
+            else:
+                data = (self.snapshots.alive(own) or self._render(own, pid)).data
             self._handles[handle] = data
         length = len(data)
         if offset == 0:
@@ -246,15 +253,15 @@ class Filesystem:
             if not self.snapshots.belongs(node, container):
                 self.snapshots.drop(node)
 
-    def _render(self, node: int, pid: int) -> Snapshot:
-        """Render the view of a container's own node."""
+    def _render(self, node: int, pid: int, *, compat: bool = False) -> Snapshot:
+        """Render the view of a container's own node; keep it if others may be shown it."""
         owner = nodes.pair_of(node)
         index = nodes.index_of(node)
         container = self.callers.container(owner, pid)
         try:
-            data = self.contents.render(index, container)
+            data = self.contents.render(index, container, compat)
         except SourceError as error:
             raise Refused(errno.EIO) from error
-        if container is None or owner == self.callers.host:
+        if compat or container is None or owner == self.callers.host:
             return Snapshot(data, 0, time.time_ns(), container)
         return self.snapshots.keep(node, data, container, self.contents.pad(index))

@@ -6,7 +6,7 @@ dead one understands every number that the kernel still holds, with no table to 
 
     63        43 42        22 21           0
     | pidns    | cgroupns    | file index  |   node id
-    | pidns    | cgroupns    | flags| serial |   handle (2 flag bits, 20 of serial)
+    | pidns    | cgroupns    | flags| serial |   handle (3 flag bits, 19 of serial)
 
 Namespace inode numbers are small above 0xEFFFFF00 (include/linux/proc_fs.h numbers the initial
 ones 0xEFFFFFxx, dynamic ones count up from 0xF0000000 and are reused lowest first), so 21 bits
@@ -31,7 +31,9 @@ _PAIR_MASK: Final = (1 << 2 * _BITS) - 1
 STRANGER: Final = 1 << 21
 #: Reads of this handle fill the page cache.
 CACHED: Final = 1 << 20
-_SERIAL_MASK: Final = (1 << 20) - 1
+#: The reader has a 32-bit personality, and the file depends on that.
+COMPAT: Final = 1 << 19
+_SERIAL_MASK: Final = (1 << 19) - 1
 
 # File indexes. Never renumber: a mount that outlives an upgrade keeps node ids.
 ROOT: Final = 1
@@ -97,7 +99,7 @@ def unpack(owner_pair: int) -> Owner:
 
 
 def handle(viewer_pair: int, flags: int, serial: int) -> int:
-    """Build a handle; only the low 20 bits of `serial` count."""
+    """Build a handle; only the low 19 bits of `serial` count."""
     return viewer_pair << _INDEX_BITS | flags | serial & _SERIAL_MASK
 
 

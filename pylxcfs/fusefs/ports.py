@@ -29,6 +29,10 @@ class Containers(Protocol):
         """Return the view of a process in the host's pid namespace: its own cgroup."""
         ...
 
+    def is_32bit(self, pid: int) -> bool:
+        """Whether a process has a 32-bit personality, on hosts where a file depends on that."""
+        ...
+
     def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
         """Open, for triggers, the container's own file behind "proc/pressure/X". Raise OSError."""
         ...

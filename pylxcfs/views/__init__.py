@@ -40,6 +40,7 @@ VIEWS: tuple[View, ...] = (
         host="proc/cpuinfo",
         pad=blanks,
         summary="the CPUs the container may use",
+        by_personality=True,
     ),
     View(
         path="proc/stat",

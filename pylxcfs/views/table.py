@@ -31,5 +31,7 @@ class View:
     #: One line for the table in README.
     summary: str
     enabled: Callable[[Options], bool] = always
+    #: The host's file depends on the reader's personality(2).
+    by_personality: bool = False
     #: Pressure files take triggers, where those are switched on.
     writable: bool = False

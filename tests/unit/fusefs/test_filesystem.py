@@ -37,6 +37,8 @@ class People:
     host_pidns: int = HOST
     who: dict[int, tuple[int, int]] = field(default_factory=dict)
     containers: dict[tuple[int, int], Container] = field(default_factory=dict)
+    #: Those with a 32-bit personality.
+    old: set[int] = field(default_factory=set)
 
     def identify(self, pid: int) -> tuple[int, int] | None:
         return self.who.get(pid)
@@ -46,6 +48,9 @@ class People:
 
     def host_caller(self, pid: int) -> Container | None:
         return None
+
+    def is_32bit(self, pid: int) -> bool:
+        return pid in self.old
 
     def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
         raise FileNotFoundError(path)
@@ -79,9 +84,12 @@ def world(tmp_path: Path) -> World:
         text = texts[container.started_ns()]
         if text == b"fail":
             raise ZeroDivisionError
-        return text
+        return text + (b"32 bits\n" if host is host32 else b"")
 
-    view = View(path="proc/x", render=render, host="proc/x", pad=blanks, summary="")
+    host32 = FakeHost({"proc/x": b"the host's, 32 bits\n"})
+    view = View(
+        path="proc/x", render=render, host="proc/x", pad=blanks, summary="", by_personality=True
+    )
     people = People(who={1: (HOST, 0), ME: (A, 0), 20: (B, 0)})
     for number in (A, B):
         people.containers[number, 0] = FakeContainer(started_ns_=number)
@@ -89,7 +97,8 @@ def world(tmp_path: Path) -> World:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/x").touch(0o644)
     sysfs = SysTree(str(tmp_path))
-    contents = Contents([view], sysfs, FakeHost({"proc/x": b"the host's\n"}), Options(), Guard())
+    host = FakeHost({"proc/x": b"the host's\n"})
+    contents = Contents([view], sysfs, host, Options(), Guard(), host32)
     fs = Filesystem(
         Tree([view], [True], sysfs),
         contents,
@@ -217,6 +226,16 @@ def test_a_file_that_only_root_may_read_on_the_host_stays_so(world: World, tmp_p
     with pytest.raises(Refused) as caught:
         world.fs.open(world.node(A), os.O_RDONLY, 1000, ME)
     assert caught.value.errno == errno.EACCES
+
+
+def test_a_32_bit_reader_gets_its_own_text_and_nobody_else_does(world: World) -> None:
+    node = world.node(A)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    world.people.old.add(ME)
+    assert world.read_whole(node, ME) == (b"text of A\n32 bits\n", FOPEN_DIRECT_IO)
+    world.people.old.clear()
+    assert world.read_whole(node, 1)[0] == b"text of A\n"
 
 
 def test_writing_is_refused(world: World) -> None:

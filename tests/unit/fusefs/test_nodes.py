@@ -19,14 +19,18 @@ def test_a_node_id_says_whose_and_which_file(owner: nodes.Owner, index: int) -> 
     assert nodes.index_of(node) == index
 
 
-@given(owners, st.sampled_from([0, nodes.STRANGER, nodes.CACHED]), st.integers(0, 1 << 70))
+@given(
+    owners,
+    st.sampled_from([0, nodes.STRANGER, nodes.CACHED, nodes.COMPAT | nodes.STRANGER]),
+    st.integers(0, 1 << 70),
+)
 def test_a_handle_says_whose_view_and_its_flags(
     owner: nodes.Owner, flags: int, serial: int
 ) -> None:
     handle = nodes.handle(nodes.pair(owner), flags, serial)
     assert 0 < handle < 1 << 64
     assert nodes.unpack(nodes.pair_of(handle)) == owner
-    assert handle & (nodes.STRANGER | nodes.CACHED) == flags
+    assert handle & (nodes.STRANGER | nodes.CACHED | nodes.COMPAT) == flags
 
 
 @given(owners)

@@ -140,6 +140,10 @@ class Daemon:
             what=f"a server after {old}",
         )
 
+    def servers_ready(self) -> int:
+        """Count the servers that have said that they serve, since the log began."""
+        return len(_READY.findall(self.log)) + self.log.count("a server serves again")
+
     def stop(self, *, timeout: float = DEADLINE_S) -> int:
         """End it with SIGTERM and return its exit code."""
         self.process.send_signal(signal.SIGTERM)

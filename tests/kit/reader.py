@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from tests.kit.wellformed import check, cpu_numbers
 
@@ -129,4 +129,4 @@ def _to_end(fd: int, piece: int) -> bytes:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(Reader(Settings(**json.loads(sys.argv[1]))).run())))
+    print(json.dumps(vars(Reader(Settings(**json.loads(sys.argv[1]))).run())))

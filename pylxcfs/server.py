@@ -82,6 +82,14 @@ class Callers:
         """Return a host process's own cgroup, if it limits anything."""
         return self._registry.host_caller(pid)
 
+    def fileno(self) -> int:
+        """Readable when a container has ended."""
+        return self._registry.fileno()
+
+    def reap(self) -> None:
+        """Forget the containers that have ended."""
+        self._registry.reap()
+
     def is_32bit(self, pid: int) -> bool:
         """Whether a process has a 32-bit personality."""
         return is_32bit(pid)
@@ -178,7 +186,7 @@ class Server:
     def toggle(self) -> None:
         """Switch virtualisation off or on again, as LXCFS does on SIGUSR2."""
         self.contents.virtual = not self.contents.virtual
-        self.snapshots.clear()
+        self.filesystem.changed()
         what = "on: containers see their own values"
         if not self.contents.virtual:
             what = "off: files show the host until the next SIGUSR2"
@@ -202,7 +210,7 @@ class Server:
         log.set_level(self.config.log_level)
         self.contents.options = options_of(self.config)
         self.snapshots.ttl_ns = int(self.config.cache_ttl * NS_PER_S)
-        self.snapshots.clear()
+        self.filesystem.changed()
 
 
 def _containers_that_fit() -> int:

@@ -32,8 +32,8 @@ async def run(server: Server, connection: Connection, heartbeat: int) -> None:
     """Go on until the connection ends or SIGTERM arrives."""
     async with trio.open_nursery() as nursery:
         await nursery.start(_heed_signals, server, nursery.cancel_scope)
-        nursery.start_soon(_whenever, server.registry.fileno(), server.registry.reap)
-        nursery.start_soon(_whenever, server.readers.fileno(), server.readers.reap)
+        callers = server.filesystem.callers
+        nursery.start_soon(_whenever, callers.fileno(), callers.refresh)
         nursery.start_soon(_sample, server)
         nursery.start_soon(_sweep, server)
         async with trio.open_nursery() as serving:

@@ -5,6 +5,8 @@ Knows no file and no handle.
 
 from __future__ import annotations
 
+import select
+from collections.abc import Callable
 from typing import Final
 
 from pylxcfs.fusefs import nodes
@@ -22,11 +24,30 @@ class Callers:
     def __init__(self, containers: Containers, readers: WholeReaders) -> None:
         self.containers = containers
         self.host = nodes.pair((containers.host_pidns, 0))
+        #: Called before anything is forgotten: what was concluded from it has to go first.
+        self.on_end: Callable[[], object] = lambda: None
         self._readers = readers
+        self._ends = select.epoll()
+        self._ends.register(readers.fileno(), select.EPOLLIN)
+        self._ends.register(containers.fileno(), select.EPOLLIN)
         self._pairs: dict[tuple[int, int], int] = {}
 
+    def fileno(self) -> int:
+        """Readable when `refresh` has something to do."""
+        return self._ends.fileno()
+
+    def refresh(self) -> None:
+        """Forget threads and containers that have ended; before anything said of a pid is believed.
+
+        One system call where none has.
+        """
+        if self._ends.poll(0):
+            self.on_end()
+            self._readers.reap()
+            self.containers.reap()
+
     def owner(self, pid: int) -> int:
-        """Return the caller's packed owner, 0 if it cannot be known."""
+        """Return the caller's packed owner, 0 if it cannot be known. `refresh` first."""
         return self._readers.owner(pid) or self.identify(pid)
 
     def identify(self, pid: int) -> int:

@@ -71,6 +71,10 @@ class Filesystem:
         self.callers = Callers(containers, readers)
         self.names = Names(tree, contents, self.callers)
         self._handles: dict[int, bytes] = {}
+        #: Nodes that known threads may open through the page cache without another look, by
+        #: thread. Cleared whenever anything ends or changes that this was concluded from.
+        self._cleared: dict[int, set[int]] = {}
+        self.callers.on_end = self._cleared.clear
         #: Open handles of strangers by node: while there are any, its pages are not trusted.
         self._strangers: dict[int, int] = {}
         # Handles of a server before this one may still be open; start somewhere else.
@@ -119,6 +123,13 @@ class Filesystem:
 
     def open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
         """Return (handle, FOPEN flags). Raise Refused."""
+        self.callers.refresh()
+        if pid in self.readers and node in self._cleared.get(pid, ()) and not flags & os.O_ACCMODE:
+            handle = nodes.handle(nodes.pair_of(node), CACHED, next(self._serial))
+            return handle, FOPEN_KEEP_CACHE
+        return self._open(node, flags, uid, pid)
+
+    def _open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
         index = nodes.index_of(node)
         if index < FILES:
             raise Refused(errno.EISDIR if self.tree.is_directory(index) else errno.ELOOP)
@@ -135,6 +146,7 @@ class Filesystem:
             return self._direct(owner, flags)
         if caller != owner:
             self._strangers[node] = self._strangers.get(node, 0) + 1
+            self._cleared.clear()
             self._check_origin(nodes.node(caller, index), caller, pid)
             return self._direct(caller, flags | STRANGER)
         self._check_origin(node, caller, pid)
@@ -150,6 +162,8 @@ class Filesystem:
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
         # or another container's, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
+        if keep and self.contents.mode(index) & 0o004:
+            self._cleared.setdefault(pid, set()).add(node)
         return nodes.handle(owner, CACHED, next(self._serial)), keep
 
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
@@ -171,6 +185,7 @@ class Filesystem:
             own = nodes.node(nodes.pair_of(handle), nodes.index_of(node))
             if handle & STRANGER and node not in self._strangers:
                 self._strangers[node] = 1  # opened while another server served
+                self._cleared.clear()
             if handle & COMPAT:
                 data = self._render(own, pid, compat=True).data
             else:
@@ -180,6 +195,7 @@ class Filesystem:
         if offset == 0:
             if size < length:
                 self.readers.saw_piece(pid)
+                self._cleared.pop(pid, None)
                 return data[:size]
             if length <= PAGE:
                 self.readers.saw_whole(pid, self.callers.identify)
@@ -241,8 +257,14 @@ class Filesystem:
         except SourceError as error:
             raise Refused(errno.EIO) from error
 
+    def changed(self) -> None:
+        """Show a changed policy at once: the next reads render anew."""
+        self._cleared.clear()
+        self.snapshots.clear()
+
     def sweep(self) -> None:
         """Drop what belongs to containers that have ended; call it now and then."""
+        self._cleared.clear()
         alive = {nodes.pair(owner) for owner in self.callers.containers.known()}
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
 
@@ -251,6 +273,7 @@ class Filesystem:
         if caller:
             container = self.callers.containers.get(nodes.unpack(caller), pid)
             if not self.snapshots.belongs(node, container):
+                self._cleared.clear()
                 self.snapshots.drop(node)
 
     def _render(self, node: int, pid: int, *, compat: bool = False) -> Snapshot:
@@ -264,4 +287,7 @@ class Filesystem:
             raise Refused(errno.EIO) from error
         if compat or container is None or owner == self.callers.host:
             return Snapshot(data, 0, time.time_ns(), container)
-        return self.snapshots.keep(node, data, container, self.contents.pad(index))
+        snapshot = self.snapshots.keep(node, data, container, self.contents.pad(index))
+        if len(snapshot.data) > PAGE:
+            self._cleared.clear()
+        return snapshot

@@ -29,6 +29,7 @@ class Names:
 
     def lookup(self, parent: int, name: bytes, pid: int) -> int:
         """Return the node id of a name. Raise Refused."""
+        self._callers.refresh()
         index = nodes.index_of(parent)
         owner = nodes.pair_of(parent)
         if index >= SYSFS:
@@ -57,6 +58,7 @@ class Names:
 
     def readlink(self, node: int, pid: int) -> bytes:
         """Return a symlink's target, for this caller where it is ours. Raise Refused."""
+        self._callers.refresh()
         index = nodes.index_of(node)
         if index >= SYSFS:
             try:
@@ -71,6 +73,7 @@ class Names:
 
     def entries(self, node: int, pid: int) -> list[Entry]:
         """List a directory: names with the node ids that `lookup` gives them. Raise Refused."""
+        self._callers.refresh()
         index = nodes.index_of(node)
         owner = nodes.pair_of(node)
         if index >= SYSFS:

@@ -37,6 +37,14 @@ class Containers(Protocol):
         """Open, for triggers, the container's own file behind "proc/pressure/X". Raise OSError."""
         ...
 
+    def fileno(self) -> int:
+        """Readable when a container has ended: `reap` then."""
+        ...
+
+    def reap(self) -> None:
+        """Forget the containers that have ended, before their numbers come back."""
+        ...
+
     def known(self) -> Iterable[tuple[int, int]]:
         """Return the owners that have asked and live."""
         ...

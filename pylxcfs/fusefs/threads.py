@@ -46,12 +46,9 @@ class WholeReaders:
     def owner(self, tid: int) -> int:
         """Return what `identify` said of a known thread, 0 for others.
 
-        A number that came back as another thread's is never taken for the old one: its pidfd is
-        readable before the kernel gives the number away.
+        Reap first: a thread's pidfd is readable before the kernel gives its number away, so one
+        whose number came back is never taken for the old one.
         """
-        if tid not in self._owners:
-            return 0
-        self.reap()
         return self._owners.get(tid, 0)
 
     def saw_whole(self, tid: int, identify: Callable[[int], int]) -> None:

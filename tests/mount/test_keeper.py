@@ -25,7 +25,7 @@ def needs_resend(keeping: Keeping) -> None:
     """Skip on kernels before 6.9, where a request that a dead server had taken is lost."""
     keeping.wait_event("start", 2)
     if keeping.events("resend-"):
-        require("fuse", "this kernel has no FUSE_NOTIFY_RESEND (Linux 6.9)")
+        require("resend", "this kernel has no FUSE_NOTIFY_RESEND (Linux 6.9)")
 
 
 def test_serves_and_says_so_when_a_read_has_worked(keeping: Keeping) -> None:

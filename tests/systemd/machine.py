@@ -1,7 +1,7 @@
 """A booted systemd with our unit: this filesystem in systemd-nspawn, nothing of it written to.
 
-The unit is the one of the repository, unchanged, with one drop-in (it is meant to run outside of
-containers, and nspawn is one). `pylxcfs` in it runs from a copy of the package, so that a test
+The unit is the one of the repository, with a drop-in (it is meant to run outside of containers,
+and nspawn is one). `pylxcfs` in it runs from a copy of the package, so that a test
 can upgrade it.
 """
 
@@ -26,7 +26,8 @@ HIERARCHIES = ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unifi
 _PLACE = "/opt/pylxcfs-test"
 
 _TARGET = "[Unit]\nRequires=basic.target\nAfter=basic.target\n"
-_DROPIN = "[Unit]\nConditionVirtualization=\n"
+#: The watchdog is set short because a test waits for it.
+_DROPIN = "[Unit]\nConditionVirtualization=\n[Service]\nEnvironment=PYLXCFS_WATCHDOG=2\n"
 
 #: What a container does: bind a file, keep it open, and read it anew each time as well.
 _CONTAINER = f"""

@@ -105,6 +105,20 @@ def test_a_hanging_server_is_replaced(machine: Machine) -> None:
     assert machine.end_container() == ""
 
 
+@pytest.mark.parametrize("method", ["auto", "scm"])
+def test_the_hardening_lets_it_find_out_who_asks(machine: Machine, method: str) -> None:
+    machine.systemctl("set-environment", f"PYLXCFS_INIT_PID_METHOD={method}")
+    machine.systemctl("restart", UNIT)
+    machine.systemctl("unset-environment", "PYLXCFS_INIT_PID_METHOD")
+    namespaces = ["unshare", "--pid", "--fork", "--mount", "--mount-proc"]
+    script = "mount --bind /var/lib/pylxcfs/proc/uptime /proc/uptime && cat /proc/uptime"
+    age = float(machine.run(*namespaces, "sh", "-c", script).stdout.split()[0])
+    machine_up = float(machine.run("cat", "/proc/uptime").stdout.split()[0])
+    assert age < machine_up - 1
+    assert "WARNING" not in machine.journal()
+    assert "ERROR" not in machine.journal()
+
+
 def test_a_reload_keeps_keeper_and_server(machine: Machine) -> None:
     keeper, server = machine.keeper, machine.server()
     machine.systemctl("reload", UNIT)

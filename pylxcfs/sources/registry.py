@@ -113,6 +113,7 @@ class Registry:
         if init is None:
             return None
         container = init.container
+        container.gone = False  # its init lives, so it has a cgroup, whatever was seen before
         if identity.cgroupns:
             sibling = init.siblings.get(identity.cgroupns)
             if sibling is None or sibling.container.gone:

@@ -39,20 +39,23 @@ def enter(namespace: int, kind: int) -> None:
 
 def init_of(namespace: int) -> bytes:
     """Let a process inside say `I am pid 1`; the kernel translates the pid for who receives."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with ours, theirs:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        child = os.fork()
-        if child == 0:
-            _in_child(lambda: _send_from_inside(namespace, theirs))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            child = os.fork()
+            if child == 0:
+                _in_child(lambda: _send_from_inside(namespace, theirs))
         try:
             poll = select.poll()
             poll.register(ours, select.POLLIN)
             if not poll.poll(_PATIENCE_MS):
                 raise TimeoutError("no message from inside of the pid namespace")
-            _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
+            message, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
         finally:
             os.waitpid(child, 0)
+    if not message:
+        raise ProcessLookupError("nobody can enter the pid namespace: its init has ended")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             return b"%d" % _UCRED.unpack(data)[0]

@@ -1,0 +1,91 @@
+"""Real cgroups and namespaces, on v1, hybrid and v2 hosts alike; the sources that read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.initpid import InitFinder
+from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.sources.registry import Registry
+from tests.conftest import require
+from tests.kit.cgroups import Cgroup
+from tests.kit.container import Container
+
+
+@pytest.fixture(autouse=True)
+def _can_make_cgroups() -> None:
+    if os.geteuid() != 0:
+        require("cgroup", "only root makes cgroups and namespaces")
+    if not os.path.isdir("/sys/fs/cgroup"):
+        require("cgroup", "no cgroup hierarchy is mounted")
+
+
+@pytest.fixture
+def _stack() -> Iterator[ExitStack]:
+    """End what a test made, the last first: a cgroup ends after what is in it."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def make_cgroup(_stack: ExitStack) -> Callable[..., Cgroup]:
+    """Make cgroups below the current one (or below `parent`) in each hierarchy."""
+    return lambda **options: _stack.enter_context(Cgroup(**options))
+
+
+@pytest.fixture
+def tmp_cgroup(make_cgroup: Callable[..., Cgroup]) -> Cgroup:
+    """Make one cgroup below the current one in each hierarchy."""
+    return make_cgroup()
+
+
+@pytest.fixture
+def make_container(_stack: ExitStack) -> Callable[..., Container]:
+    """Start containers that end with the test."""
+    return lambda **options: _stack.enter_context(Container(**options))
+
+
+@pytest.fixture
+def hierarchies() -> Hierarchies:
+    return Hierarchies.discover()
+
+
+@pytest.fixture
+def make_registry(hierarchies: Hierarchies) -> Iterator[Callable[..., Registry]]:
+    """Make registries that are closed after the test; `method` is InitFinder's."""
+    with ExitStack() as stack:
+
+        def make(method: str = "auto", **options: Any) -> Registry:
+            finder = InitFinder(method)
+            stack.callback(finder.close)
+            registry = Registry(hierarchies, HostFiles(), finder, **options)
+            stack.callback(registry.close)
+            return registry
+
+        yield make
+
+
+@pytest.fixture
+def registry(make_registry: Callable[..., Registry]) -> Registry:
+    return make_registry()
+
+
+@pytest.fixture
+def look_up(registry: Registry) -> Callable[[int], ContainerSource]:
+    """Return the container that a process is in."""
+
+    def look_up(pid: int) -> ContainerSource:
+        identity = registry.identify(pid)
+        assert identity is not None
+        container = registry.get(identity, pid)
+        assert container is not None
+        return container
+
+    return look_up

@@ -1,0 +1,124 @@
+"""Finding the init of a pid namespace, both ways."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pylxcfs.errors import Gone, SourceError
+from pylxcfs.sources.initpid import InitFinder
+from tests.cgroup.processes import children_of, descendants_of
+from tests.conftest import require, wait_until
+
+
+@pytest.fixture(params=["auto", "ioctl", "scm"])
+def finder(request):
+    finder = InitFinder(request.param)
+    try:
+        finder.find(os.getpid())
+    except SourceError as error:
+        finder.close()
+        require("nsfs-ioctl", str(error))
+    yield finder
+    finder.close()
+
+
+def pidns(pid):
+    return os.readlink(f"/proc/{pid}/ns/pid")
+
+
+def test_the_init_of_a_container(finder, make_container):
+    container = make_container()
+    assert finder.find(container.pid) == container.pid
+    with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+
+        def inside():
+            return [
+                pid for pid in descendants_of(process.pid) if pidns(pid) == pidns(container.pid)
+            ]
+
+        for pid in wait_until(inside, what="a process in the container"):
+            assert finder.find(pid) == container.pid
+
+
+def test_a_thread_is_as_good_as_its_process(finder, make_container):
+    container = make_container()
+    program = (
+        "import threading, time\n"
+        "thread = threading.Thread(target=input); thread.start(); print('started', flush=True)"
+    )
+    with container.popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"started\n"
+        threads = {
+            int(thread) for pid in descendants_of(process.pid) for thread in threads_of(pid)
+        } - set(descendants_of(process.pid))
+        assert threads
+        for thread in threads:
+            assert finder.find(thread) == container.pid
+        process.communicate(b"\n")
+
+
+def threads_of(pid):
+    return os.listdir(f"/proc/{pid}/task")
+
+
+def test_nested_namespaces_have_inits_of_their_own(finder, make_container):
+    container = make_container()
+    argv = ["unshare", "--pid", "--fork", "sh", "-c", "cat; :"]
+    with container.popen(argv, stdin=subprocess.PIPE) as process:
+
+        def nested():
+            return [
+                pid
+                for pid in descendants_of(process.pid)
+                if pidns(pid) not in (pidns(container.pid), pidns(os.getpid()))
+            ]
+
+        found = wait_until(lambda: len(nested()) == 2 and nested(), what="the nested namespace")
+        init = min(found)
+        for pid in found:
+            assert finder.find(pid) == init
+        assert finder.find(container.pid) == container.pid
+        os.kill(init, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("pid", [0, 4194304 + 1])
+def test_no_such_process_is_gone(finder, pid):
+    with pytest.raises(Gone):
+        finder.find(pid)
+
+
+def test_the_helper_is_started_again_if_it_was_killed(make_container):
+    container = make_container()
+    finder = InitFinder("scm")
+    assert finder.find(container.pid) == container.pid
+    finder.translator._process.kill()
+    finder.translator._process.wait()
+    assert finder.find(container.pid) == container.pid
+    finder.close()
+    assert finder.find(container.pid) == container.pid
+    finder.close()
+
+
+def test_the_helper_leaves_nothing_behind(make_container):
+    container = make_container()
+    finder = InitFinder("scm")
+    for _ in range(3):
+        finder.find(container.pid)
+        finder.translator.cgroup_of(container.pid)
+    helper = finder.translator._process
+    assert not children_of(helper.pid)
+    assert len(os.listdir(f"/proc/{helper.pid}/fd")) <= 6
+    finder.close()
+    assert helper.poll() is not None
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="guess"):
+        InitFinder("guess")

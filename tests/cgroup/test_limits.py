@@ -1,0 +1,168 @@
+"""What a container may use, and what it uses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.views.model import BlockIO
+from tests.conftest import require, wait_until
+from tests.kit.cgroups import is_v2
+
+MIB = 1 << 20
+
+
+def test_the_smallest_memory_limit_of_all_ancestors_counts(make_cgroup, make_container, look_up):
+    outer = make_cgroup()
+    inner = make_cgroup(parent=outer)
+    outer.limits(memory=200 * MIB)
+    inner.limits(memory=100 * MIB)
+    container = look_up(make_container(parent=inner, memory=500 * MIB).pid)
+    assert container.memory().limit == 100 * MIB
+    inner.limits(memory=None)
+    assert container.memory().limit == 200 * MIB
+    outer.limits(memory=None)
+    assert container.memory().limit == 500 * MIB
+
+
+def test_a_changed_limit_shows_at_the_next_read(make_container, look_up):
+    made = make_container(memory=300 * MIB, cpus=0.5)
+    container = look_up(made.pid)
+    assert container.memory().limit == 300 * MIB
+    made.limits(memory=400 * MIB, cpus=1.5)
+    assert container.memory().limit == 400 * MIB
+    assert container.cpu_limit().quota == 1.5
+
+
+def test_memory_that_a_container_takes_is_its_usage(make_container, look_up):
+    made = make_container(memory=500 * MIB)
+    container = look_up(made.pid)
+    before = container.memory().usage
+    program = f"x = b'x' * {64 * MIB}; print('taken', flush=True); input()"
+    process = made.popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout.readline() == b"taken\n"
+
+        def counted():
+            # The kernel adds up what CPUs counted every other second, or sooner.
+            memory = container.memory()
+            return memory.usage - before > 60 * MIB and memory.stat[b"anon"] > 60 * MIB
+
+        wait_until(counted, 30, what="64 MiB of anonymous memory to be counted")
+        memory = container.memory()
+        assert memory.usage <= 500 * MIB
+        assert memory.stat.keys() >= {b"file", b"anon", b"shmem", b"inactive_file", b"pgfault"}
+
+
+def test_swap_is_told_where_it_is_accounted(make_container, look_up):
+    made = make_container(memory=100 * MIB)
+    name = "memory.swap.current" if is_v2() else "memory.memsw.usage_in_bytes"
+    container = look_up(made.pid)
+    accounted = (made.cgroup.directory("memory") / name).exists()
+    memory = container.memory()
+    assert (memory.swap_usage is not None) == accounted
+    assert memory.swap_limit is None
+    if not accounted:
+        require("swap", "this kernel does not account swap")
+    made.cgroup.limits(memory=100 * MIB, swap=50 * MIB)
+    assert container.memory().swap_limit == 50 * MIB
+
+
+def test_the_smallest_cpu_quota_of_all_ancestors_counts(make_container, look_up, tmp_cgroup):
+    tmp_cgroup.limits(cpus=1.5)
+    made = make_container(parent=tmp_cgroup, cpus=0.5)
+    container = look_up(made.pid)
+    assert container.cpu_limit().quota == 0.5
+    made.limits(cpus=None)
+    assert container.cpu_limit().quota == 1.5
+    tmp_cgroup.limits(cpus=None)
+    assert container.cpu_limit().quota is None
+
+
+def test_the_cpuset_is_the_containers(make_container, look_up):
+    online = HostFiles().online_cpus()
+    container = look_up(make_container(cpuset=str(online[-1])).pid)
+    assert container.cpu_limit().cpuset == {online[-1]}
+    assert container.mems()
+
+
+def test_time_that_a_container_burns_is_its_usage(make_container, look_up):
+    made = make_container()
+    container = look_up(made.pid)
+    before = container.cpu_usage()
+    program = "import time\nwhile time.process_time() < 1: pass\nprint(time.process_time())"
+    burnt_ns = float(made.exec([sys.executable, "-c", program]).stdout) * 1e9
+
+    def spent():
+        usage = container.cpu_usage()
+        ns = usage.user_ns + usage.system_ns - before.user_ns - before.system_ns
+        return ns if ns > 0.8 * burnt_ns else 0
+
+    # Starting Python and nsenter is the container's time, too; how much depends on the machine.
+    assert wait_until(spent, 10, what="the burnt time to be counted") < 20 * burnt_ns
+    usage = container.cpu_usage()
+    assert usage.user_ns > 0
+    if usage.per_cpu is not None:
+        assert usage.per_cpu.keys() >= set(HostFiles().online_cpus())
+        assert usage.user_ns == sum(user for user, _ in usage.per_cpu.values())
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Make a disk: a loop device over a file."""
+    file = tmp_path / "disk"
+    file.write_bytes(bytes(8 * MIB))
+    made = subprocess.run(
+        ["losetup", "--find", "--show", str(file)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        require("disk", f"losetup: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    yield device
+    subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_written_blocks_are_the_containers(make_container, look_up, disk):
+    made = make_container()
+    container = look_up(made.pid)
+    if container.block_io() is None:
+        require("disk", "this kernel does not count a cgroup's blocks")
+    number = os.stat(disk).st_rdev
+    device = (os.major(number), os.minor(number))
+    if not is_v2():
+        # Since Linux 6.10 nothing is counted on v1 for a disk that was never throttled.
+        limit = f"{os.major(number)}:{os.minor(number)} {1 << 40}"
+        (made.cgroup.paths["blkio"] / "blkio.throttle.write_bps_device").write_text(limit)
+    made.exec(["dd", "if=/dev/zero", f"of={disk}", "bs=1M", "count=4", "oflag=direct"])
+
+    def written():
+        return container.block_io().get(device, BlockIO()).write_bytes
+
+    wait_until(lambda: written() >= 4 * MIB, what="4 MiB to be counted")
+    assert written() < 8 * MIB
+    assert container.block_io()[device].writes >= 4
+
+
+@pytest.mark.parametrize("resource", ["cpu", "memory", "io"])
+def test_pressure_is_the_cgroups_own_on_v2(make_container, look_up, resource):
+    text = look_up(make_container().pid).pressure(resource)
+    if not is_v2():
+        assert text is None
+    elif not os.path.exists("/proc/pressure"):
+        require("psi", "this kernel does not tell pressure")
+    else:
+        assert text.startswith(b"some avg10=")
+
+
+def test_a_container_starts_when_its_init_does(make_container, look_up):
+    host = HostFiles()
+    before = host.now_ns()
+    started = look_up(make_container().pid).started_ns()
+    # The kernel prints hundredths of a second, cut off.
+    assert before - 10_000_000 <= started <= host.now_ns()

@@ -1,0 +1,75 @@
+"""Containers whose cgroup changes, moves or ends."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from pylxcfs.errors import Gone
+from pylxcfs.sources.containers import ContainerSource
+from tests.cgroup.processes import name_of
+from tests.conftest import wait_until
+from tests.kit.cgroups import Cgroup, is_v2
+
+MIB = 1 << 20
+
+
+def move(pid, cgroup):
+    for procs in cgroup.procs:
+        procs.write_text(str(pid))
+
+
+def test_a_moved_container_has_the_limits_of_where_it_is(make_cgroup, make_container, look_up):
+    other = make_cgroup()
+    other.limits(memory=200 * MIB)
+    made = make_container(memory=100 * MIB)
+    container = look_up(made.pid)
+    assert container.memory().limit == 100 * MIB
+    move(made.pid, other)
+    wait_until(lambda: container.memory().limit == 200 * MIB, what="the other cgroup's limit")
+    move(made.pid, made.cgroup)
+    wait_until(lambda: container.memory().limit == 100 * MIB, what="the first one's again")
+
+
+def test_a_cgroup_that_ends_behind_a_moved_container_is_not_missed(
+    tmp_cgroup, make_container, look_up
+):
+    tmp_cgroup.limits(memory=200 * MIB)
+    with Cgroup() as first:
+        first.limits(memory=100 * MIB)
+        made = make_container(cgroup=first)
+        container = look_up(made.pid)
+        assert container.memory().limit == 100 * MIB
+        move(made.pid, tmp_cgroup)
+    # Now the descriptors that it holds are of a cgroup that has ended.
+    assert container.memory().limit == 200 * MIB
+    assert not container.gone
+
+
+def test_a_removed_cgroup_is_gone(hierarchies, tmp_cgroup):
+    with Cgroup(parent=tmp_cgroup) as cgroup:
+        with subprocess.Popen(cgroup.command(["cat"]), stdin=subprocess.PIPE) as process:
+            wait_until(lambda: name_of(process.pid) == "cat", what="the process in its cgroup")
+            paths = hierarchies.paths_of(process.pid)
+        container = ContainerSource(hierarchies, paths=paths)
+        assert container.memory() is not None
+        assert container.cpu_usage() is not None
+    for read in (container.memory, container.cpu_usage, container.cpu_limit):
+        with pytest.raises(Gone):
+            read()
+    assert container.gone
+
+
+def test_a_controller_that_is_enabled_later_is_noticed(make_container, look_up, tmp_cgroup):
+    if not is_v2():
+        return  # there a controller is enabled for all or for none
+    made = make_container(parent=tmp_cgroup, memory=100 * MIB)
+    container = look_up(made.pid)
+    parent = tmp_cgroup.paths[""]
+    (parent / "memory.max").write_text(str(200 * MIB))
+    (parent / "cgroup.subtree_control").write_text("-memory")
+    wait_until(lambda: container.memory().limit == 200 * MIB, what="the parent's limit alone")
+    (parent / "cgroup.subtree_control").write_text("+memory")
+    made.limits(memory=100 * MIB)
+    wait_until(lambda: container.memory().limit == 100 * MIB, what="its own limit again")

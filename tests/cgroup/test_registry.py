@@ -1,0 +1,236 @@
+"""Which container a process belongs to."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pylxcfs.errors import Gone
+from pylxcfs.sources.identity import Identity, pidns_of
+from tests.cgroup.processes import name_of
+from tests.conftest import wait_until
+from tests.kit.cgroups import Cgroup
+
+MIB = 1 << 20
+
+
+@pytest.fixture(params=["auto", "scm"])
+def registry(request, make_registry):
+    return make_registry(request.param)
+
+
+def test_a_container_is_its_pid_namespace(registry, make_container):
+    made = make_container(memory=100 * MIB)
+    other = make_container(memory=200 * MIB)
+    identity = registry.identify(made.pid)
+    assert identity == Identity(made.pidns, 0)
+    container = registry.get(identity, made.pid)
+    assert container.memory().limit == 100 * MIB
+    assert registry.get(identity, made.pid) is container
+    second = registry.get(registry.identify(other.pid), other.pid)
+    assert second.memory().limit == 200 * MIB
+    assert len(registry.containers()) == 2
+
+
+def test_a_known_container_needs_no_process(registry, make_container):
+    made = make_container()
+    identity = registry.identify(made.pid)
+    assert registry.get(identity, 0) is None
+    container = registry.get(identity, made.pid)
+    assert registry.get(identity, 0) is container
+
+
+def test_a_cgroup_namespace_that_the_init_has_too_tells_nothing_more(registry, make_container):
+    made = make_container(namespaces=["cgroup"])
+    with made.popen(["cat"], stdin=subprocess.PIPE):
+        pids = wait_until(lambda: made.cgroup.pids() - {made.pid}, what="a second process")
+        for pid in pids | {made.pid}:
+            assert registry.identify(pid).cgroupns == 0
+
+
+def test_a_container_ends_with_its_init(registry, make_container):
+    made = make_container()
+    identity = registry.identify(made.pid)
+    container = registry.get(identity, made.pid)
+    container.memory()
+    fds = len(os.listdir("/proc/self/fd"))
+    made.close()
+    assert wait_until(lambda: registry.get(identity, 0) is None, what="its end")
+    assert registry.containers() == []
+    assert container.gone
+    with pytest.raises(Gone):
+        container.memory()
+    del container
+    assert len(os.listdir("/proc/self/fd")) < fds
+
+
+def test_the_end_of_an_init_wakes_who_waits_for_it(registry, make_container):
+    made = make_container()
+    registry.get(registry.identify(made.pid), made.pid)
+    poll = select.poll()
+    poll.register(registry.fileno(), select.POLLIN)
+    assert poll.poll(0) == []
+    made.close()
+    assert poll.poll(10_000)
+    registry.reap()
+    assert poll.poll(0) == []
+    assert registry.containers() == []
+
+
+@pytest.mark.parametrize("pid", [0, -1, 4194304 + 1])
+def test_who_cannot_be_seen_is_nobody(registry, pid):
+    assert registry.identify(pid) is None
+    assert registry.get(Identity(1, 0), pid) is None
+    assert registry.get(Identity(1, 2), pid) is None
+    assert registry.get(registry.host_identity, pid) is None
+
+
+def test_a_process_of_another_container_is_not_taken_for_it(registry, make_container):
+    made = make_container()
+    other = make_container()
+    assert registry.get(registry.identify(made.pid), other.pid) is None
+
+
+def test_host_processes_are_the_host(registry):
+    identity = registry.identify(os.getpid())
+    assert identity == registry.host_identity
+    assert identity.pidns == os.stat("/proc/self/ns/pid").st_ino
+
+
+def test_a_host_process_in_a_limited_cgroup_sees_that(registry, tmp_cgroup):
+    with subprocess.Popen(tmp_cgroup.command(["cat"]), stdin=subprocess.PIPE) as process:
+        wait_until(lambda: name_of(process.pid) == "cat", what="the process in its cgroup")
+        identity = registry.identify(process.pid)
+        assert registry.get(identity, process.pid) is None  # nothing is limited
+        tmp_cgroup.limits(memory=100 * MIB)
+        assert registry.get(identity, process.pid).memory().limit == 100 * MIB
+        tmp_cgroup.limits(memory=None, cpus=0.5)
+        container = registry.get(identity, process.pid)
+        assert container.cpu_limit().quota == 0.5
+        assert container.started_ns() == 0
+
+
+def test_only_so_many_containers_hold_descriptors(make_registry, make_container):
+    registry = make_registry(max_containers=2)
+    containers = []
+    counts = []
+    for _ in range(4):
+        made = make_container(memory=100 * MIB)
+        container = registry.get(registry.identify(made.pid), made.pid)
+        container.memory()
+        containers.append(container)
+        counts.append(len(os.listdir("/proc/self/fd")))
+    # From the third on: a pidfd and /proc/INIT/cgroup for the new, and what an old one gives up.
+    assert counts[3] - counts[2] < counts[1] - counts[0]
+    assert all(container.memory().limit == 100 * MIB for container in containers)
+
+
+def test_containers_that_fall_out_are_found_again(make_registry, make_container):
+    registry = make_registry(max_containers=1)
+    all_made = [make_container(memory=(100 + number) * MIB) for number in range(6)]
+    for _ in range(2):
+        for number, made in enumerate(all_made):
+            container = registry.get(registry.identify(made.pid), made.pid)
+            assert container.memory().limit == (100 + number) * MIB
+    assert len(registry.containers()) <= 4
+
+
+def test_two_threads_find_the_same_container(make_registry, make_container):
+    registry = make_registry()
+    made = [make_container() for _ in range(3)]
+
+    def find(number):
+        pid = made[number % 3].pid
+        container = registry.get(registry.identify(pid), pid)
+        assert container.memory() is not None
+        return number % 3, container
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(find, range(300)))
+    assert len({id(container) for _, container in found}) == 3
+    assert len(registry.containers()) == 3
+
+
+def test_a_process_of_a_container_can_be_searched_for(registry, make_container):
+    made = make_container()
+    pid = registry.search(Identity(made.pidns, 0))
+    assert registry.identify(pid).pidns == made.pidns
+    assert registry.search(Identity(1, 0)) == 0
+
+
+def test_new_containers_are_told(make_registry, make_container):
+    told = []
+    registry = make_registry(on_new=lambda identity, container: told.append((identity, container)))
+    made = make_container()
+    for _ in range(2):
+        container = registry.get(registry.identify(made.pid), made.pid)
+    assert told == [(Identity(made.pidns, 0), container)]
+
+
+class Sidecar:
+    """A container in the pid namespace of another, with a cgroup and a cgroup namespace of its
+    own, as Kubernetes makes them with shareProcessNamespace."""
+
+    def __init__(self, pause, cgroup):
+        argv = ["nsenter", "-t", str(pause.pid), "-p", "unshare", "--cgroup", "cat"]
+        self._process = subprocess.Popen(cgroup.command(argv), stdin=subprocess.PIPE)
+
+        def inside():
+            pids = [pid for pid in cgroup.pids() if name_of(pid) == "cat"]
+            return pids[0] if pids else 0
+
+        self.pid = wait_until(inside, what="the sidecar's process")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.communicate()
+
+
+def test_containers_that_share_a_pid_namespace_see_their_own_limits(
+    registry, make_cgroup, make_container
+):
+    pod = make_cgroup()
+    cgroup = make_cgroup(parent=pod)
+    pause = make_container(parent=pod, namespaces=["cgroup"], memory=50 * MIB)
+    cgroup.limits(memory=200 * MIB, cpus=0.5)
+    with Sidecar(pause, cgroup) as sidecar:
+        identity = registry.identify(sidecar.pid)
+        assert identity.pidns == pause.pidns
+        assert identity.cgroupns == os.stat(f"/proc/{sidecar.pid}/ns/cgroup").st_ino
+        container = registry.get(identity, sidecar.pid)
+        assert container.memory().limit == 200 * MIB
+        assert container.cpu_limit().quota == 0.5
+        assert container.started_ns() > 0
+        own = registry.get(registry.identify(pause.pid), pause.pid)
+        assert own.memory().limit == 50 * MIB
+        assert {known for known, _ in registry.containers()} == {
+            Identity(pause.pidns, 0),
+            identity,
+        }
+        assert pidns_of(registry.search(identity)) == pause.pidns
+    # It ended, and another takes its place in the pod.
+    with Sidecar(pause, cgroup) as second:
+        cgroup.limits(memory=300 * MIB)
+        container = registry.get(registry.identify(second.pid), second.pid)
+        assert container.memory().limit == 300 * MIB
+
+
+def test_below_the_root_of_its_namespace_a_process_still_sees_the_root(
+    registry, make_cgroup, make_container
+):
+    pod = make_cgroup()
+    app = make_cgroup(parent=pod)
+    pause = make_container(parent=pod, namespaces=["cgroup"])
+    app.limits(memory=200 * MIB)
+    with Cgroup(parent=app) as below, Sidecar(pause, app) as sidecar:
+        for procs in below.procs:
+            procs.write_text(str(sidecar.pid))
+        below.limits(memory=100 * MIB)
+        container = registry.get(registry.identify(sidecar.pid), sidecar.pid)
+        assert container.memory().limit == 200 * MIB

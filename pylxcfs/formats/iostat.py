@@ -2,8 +2,8 @@
 
     8:0 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0 cost.usage=3
 
-Keys after the six are kept out. Some kernels print a device without counters and do not even
-end its line ("7:7 7:6 8:0 rbytes=..."), so words are read, not lines.
+Keys after the six belong to I/O controllers (cost.vrate=100.00, depth=max) and are left out. Some
+kernels print a device without counters and do not even end its line ("7:7 7:6 8:0 rbytes=..."), so words are read, not lines.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from pylxcfs.errors import FormatError
 
 Device = tuple[int, int]
+
+_COUNTERS = frozenset({b"rbytes", b"wbytes", b"rios", b"wios", b"dbytes", b"dios"})
 
 
 def parse(data: bytes) -> dict[Device, dict[bytes, int]]:
@@ -27,14 +29,11 @@ def parse(data: bytes) -> dict[Device, dict[bytes, int]]:
                     raise FormatError("io.stat", word)
                 device = (int(major), int(minor))
                 counters = None
-            elif b"." in key:
-                continue  # cost.usage, cost.vrate: of the iocost controller, some not integers
             elif device is None:
                 raise FormatError("io.stat", word)
-            else:
+            elif key in _COUNTERS:
                 if counters is None:
                     counters = devices.setdefault(device, {})
-                # use_delay and the like of iolatency are no counters of traffic, but integers.
                 counters[key] = int(value)
     except ValueError:
         raise FormatError("io.stat", data) from None

@@ -28,14 +28,14 @@ from pylxcfs.sources.siblings import Sibling
 
 #: Containers known at once, for each one that may hold descriptors of its files. An entry itself
 #: costs two (pidfd and /proc/INIT/cgroup). Who falls out is made anew when asked for again.
-_KNOWN_PER_OPEN = 4
+_KNOWN_PER_OPEN = 3
 
 #: Cgroup namespaces told apart inside one pid namespace: more than a pod has containers, and a
 #: bound on what a program that makes namespaces for fun can cost.
 _MAX_SIBLINGS = 64
 
-#: Cgroups of host processes that are remembered.
-_MAX_CALLERS = 64
+#: Cgroups of host processes that are remembered, each with some 20 descriptors.
+_MAX_CALLERS = 16
 
 OnNew = Callable[[Identity, ContainerSource], None]
 

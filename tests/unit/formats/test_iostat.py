@@ -22,8 +22,9 @@ def test_parse():
     }
 
 
-def test_counters_of_the_cost_model_are_left_out():
-    assert iostat.parse(LINE + b" cost.usage=9 cost.vrate=100.00\n") == {(8, 16): COUNTERS}
+@pytest.mark.parametrize("tail", [b" cost.usage=9 cost.vrate=100.00", b" use_delay=1 depth=max"])
+def test_what_controllers_add_is_left_out(tail):
+    assert iostat.parse(LINE + tail + b"\n") == {(8, 16): COUNTERS}
 
 
 @pytest.mark.parametrize("start", [b"7:7 7:6 7:5 ", b"7:7 \n7:6\n"])

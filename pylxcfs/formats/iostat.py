@@ -2,8 +2,9 @@
 
     8:0 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0 cost.usage=3
 
-Keys after the six belong to I/O controllers (cost.vrate=100.00, depth=max) and are left out. Some
-kernels print a device without counters and do not even end its line ("7:7 7:6 8:0 rbytes=..."), so words are read, not lines.
+Keys after the six belong to I/O controllers (cost.vrate=100.00, depth=max) and are left out.
+Some kernels print a device without counters and do not even end its line ("7:7 7:6 8:0
+rbytes=..."), so words are read, not lines.
 """
 
 from __future__ import annotations

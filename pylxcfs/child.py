@@ -160,7 +160,12 @@ def fork(work: Callable[[], int], *, dies_with_parent: bool = True) -> Child:
             sys.stderr.flush()
         finally:
             os._exit(code)
-    return Child(pid, os.pidfd_open(pid))
+    try:
+        return Child(pid, os.pidfd_open(pid))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def execute(argv: Sequence[str], inherit: Iterable[int]) -> NoReturn:

@@ -33,6 +33,18 @@ class _Place:
         self.directory = os.open(runtime_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.address = f"/proc/self/fd/{self.directory}/{_SOCKET}"
 
+    def listen(self) -> socket.socket:
+        """Return a socket at this place, instead of what may be there."""
+        self.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(self.address)
+        listener.listen(4)
+        return listener
+
+    def exists(self) -> bool:
+        """Tell whether there is a socket."""
+        return os.access(_SOCKET, os.F_OK, dir_fd=self.directory)
+
     def unlink(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_SOCKET, dir_fd=self.directory)
@@ -41,10 +53,7 @@ class _Place:
 def hold(connection: int, init: int, mountpoint: str, runtime_dir: str) -> None:
     """Fork the holder. When this returns the next start can take the mount over."""
     place = _Place(runtime_dir)
-    place.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(place.address)
-    listener.listen(4)
+    listener = place.listen()
     child.fork(
         lambda: _serve(listener, place, connection, init, mountpoint), dies_with_parent=False
     )
@@ -130,33 +139,38 @@ def _serve(
             channel, _ = listener.accept()
             with channel:
                 channel.settimeout(_PATIENCE_S)
-                if _converse(channel, connection, init, mountpoint):
-                    break
+                if _converse(channel, place, connection, init, mountpoint):
+                    return 0
+            if not place.exists():
+                poller.unregister(listener)
+                listener.close()
+                listener = place.listen()
+                poller.register(listener, select.POLLIN)
     place.unlink()
     return 0
 
 
-def _converse(channel: socket.socket, connection: int, init: int, mountpoint: str) -> bool:
+def _converse(
+    channel: socket.socket, place: _Place, connection: int, init: int, mountpoint: str
+) -> bool:
     """Answer one client; True if the holder's work is done."""
     try:
         ucred = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         if _UCRED.unpack(ucred)[1] != os.geteuid():
             return False
         verb, _, path = channel.recv(_PACKET).partition(b" ")
-        if path != os.fsencode(mountpoint):
+        if verb not in (b"take", b"end") or path != os.fsencode(mountpoint):
             channel.send(b"no")
-        elif verb == b"take":
+            return False
+        place.unlink()  # before the answer: the next holder may be there soon after it
+        if verb == b"take":
             socket.send_fds(channel, [b"ok"], [connection, init])
             return channel.recv(_PACKET) == b"got"
-        elif verb == b"end":
-            _unmount(init, mountpoint)
-            channel.send(b"ok")
-            return True
-        else:
-            channel.send(b"no")
+        _unmount(init, mountpoint)
+        channel.send(b"ok")
+        return True
     except OSError:
         return False  # it went away or said nothing; the next one may come
-    return False
 
 
 def _unmount(init: int, mountpoint: str) -> None:

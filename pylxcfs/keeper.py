@@ -300,10 +300,10 @@ class Keeper:
     def _stop(self, *, for_good: bool, code: int = 0) -> None:
         """End the server, then the keeper. A stop for good may follow one that keeps."""
         first, self._stopping = not self._stopping, True
-        self._code = code
-        self._keep = not for_good
+        self._keep = not for_good and (first or self._keep)
         self._at.pop(self._start, None)
         if first:
+            self._code = code
             self._notifier.send("STOPPING=1", "STATUS=stopping")
         if for_good and fusemount.is_mount_of(self._init, self._settings.mountpoint):
             fusemount.detach(self._settings.mountpoint)
@@ -352,4 +352,4 @@ def _probe(path: str, connection: int) -> int:
 
 
 def _describe(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"

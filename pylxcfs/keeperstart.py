@@ -23,11 +23,11 @@ def _adopt(
 ) -> tuple[int, int] | None:
     """Return (connection, init) of a mount left by an earlier keeper, if it still is there."""
     given = sdnotify.listen_fds(env)
+    for number in given.values():
+        os.set_inheritable(number, False)
     pair: tuple[int, int] | None = None
     if CONNECTION in given and INIT in given:
         pair = given[CONNECTION], given[INIT]
-        for number in pair:
-            os.set_inheritable(number, False)
     else:
         pair = holder.take(settings.runtime_dir, settings.mountpoint)
     if pair is None:
@@ -63,6 +63,8 @@ def main() -> NoReturn:
     _protect_from_oom()
     settings = parse(sys.argv[1:])
     notifier = sdnotify.Notifier(os.environ)
+    if settings.pid_fd >= 0:
+        os.set_inheritable(settings.pid_fd, False)
     try:
         pair = _adopt(settings, notifier, os.environ)
         connection, init = pair or _mount(settings.mountpoint)

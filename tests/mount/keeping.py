@@ -34,8 +34,10 @@ from pylxcfs import instance
 given = os.environ.get("LISTEN_FDS")
 if given:
     os.environ["LISTEN_PID"] = str(os.getpid())
-os.set_inheritable(instance.claim(sys.argv[1]), True)
-os.execv(sys.argv[2], sys.argv[2:])
+number = instance.claim(sys.argv[1])
+os.set_inheritable(number, True)
+keeper, options = sys.argv[2:7], sys.argv[7:]
+os.execv(keeper[0], [*keeper, "--pid-fd", str(number), *options])
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,3 +190,43 @@ def test_an_end_for_good_unmounts_even_if_the_mount_was_to_be_kept(keeping: Keep
     assert first.wait(timeout=DEADLINE_S) == 0
     assert not keeping.is_mounted()
     assert not holder.is_held(str(keeping.runtime_dir))
+
+
+def test_a_client_that_takes_and_vanishes_does_not_end_the_holder(keeping: Keeping) -> None:
+    first = keeping.start("--keep-mounted")
+    first.terminate()
+    first.wait(timeout=DEADLINE_S)
+    runtime = str(keeping.runtime_dir)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(keeping.runtime_dir / "hold.sock"))
+        client.send(b"take " + os.fsencode(keeping.mountpoint))
+        _, numbers, _, _ = socket.recv_fds(client, 100, 2)
+    for number in numbers:
+        os.close(number)
+    wait_until(lambda: holder.is_held(runtime), DEADLINE_S, what="the holder to listen again")
+    keeping.start("--keep-mounted")
+    assert keeping.read().result() == UPTIME
+
+
+def test_a_stop_for_good_is_not_undone_by_a_second_signal(keeping: Keeping) -> None:
+    first = keeping.start("--keep-mounted")
+    os.kill(keeping.server(), signal.SIGSTOP)  # so that the stop takes its time
+    first.send_signal(child.END_FOR_GOOD)
+    wait_until(lambda: not keeping.is_mounted(), DEADLINE_S, what="unmounting")
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=DEADLINE_S) == 0
+    assert not holder.is_held(str(keeping.runtime_dir))
+
+
+def test_a_server_gets_its_three_descriptors_and_no_others(
+    keeping: Keeping, notify: NotifySocket
+) -> None:
+    first = keeping.start(env=notify.env)
+    notify.wait("READY=1")
+    first.kill()
+    first.wait(timeout=DEADLINE_S)
+    keeping.start(env=notify.env, fds=notify.store)
+    opened = {os.readlink(fd) for fd in Path(f"/proc/{keeping.server()}/fd").iterdir()}
+    names = {name for name in opened if "pylxcfs.pid" in name or name.startswith("socket:")}
+    assert names == set()
+    assert len([name for name in opened if name == "/dev/fuse"]) == 1

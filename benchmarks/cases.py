@@ -185,13 +185,13 @@ def _many(case: str, bench: Bench) -> list[Row]:
     """200 containers whose monitors read five files once a second; then the servers' memory."""
     seats = (OURS, PEER)
     number = bench.number(200, 40)
-    seconds = bench.pick(5.0, 1.0)
+    seconds = bench.pick(3.0, 0.8)
     seen = {seat: Rounds() for seat in seats}
     with bench.containers(1, bench.files, seats, "own") as containers:
         alone = _memory_after_reading(bench, containers, seats)
     with bench.containers(number, bench.files, seats, "own") as containers:
         _memory_after_reading(bench, containers, seats)
-        for seat in seats * bench.number(3, 1):
+        for seat in seats * bench.number(5, 1):
             paths = bench.paths(seat, "own", bench.monitored)
             job = Job(paths, rate=len(paths), seconds=seconds)
             bench.measure(seat, seen[seat], containers, job, spread_s=1.0)

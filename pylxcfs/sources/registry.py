@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pylxcfs.errors import PylxcfsError
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.hostcallers import HostCallers
 from pylxcfs.sources.identity import Identity, cgroupns_of, pidns_of
 from pylxcfs.sources.initpid import InitFinder
-from pylxcfs.sources.kept import read_whole
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.siblings import Sibling
 
@@ -33,9 +33,6 @@ _KNOWN_PER_OPEN = 3
 #: Cgroup namespaces told apart inside one pid namespace: more than a pod has containers, and a
 #: bound on what a program that makes namespaces for fun can cost.
 _MAX_SIBLINGS = 64
-
-#: Cgroups of host processes that are remembered, each with some 20 descriptors.
-_MAX_CALLERS = 16
 
 OnNew = Callable[[Identity, ContainerSource], None]
 
@@ -64,7 +61,6 @@ class Registry:
         on_new: OnNew | None = None,
     ) -> None:
         self._hierarchies = hierarchies
-        self._host = host
         self._finder = init_finder
         self._max_open = max_containers
         self._on_new = on_new
@@ -76,7 +72,7 @@ class Registry:
         self._inits: OrderedDict[int, _Init] = OrderedDict()
         self._by_pidfd: dict[int, int] = {}
         self._recent: OrderedDict[Identity, ContainerSource] = OrderedDict()
-        self._callers: OrderedDict[bytes, ContainerSource] = OrderedDict()
+        self._host_callers = HostCallers(hierarchies, host)
 
     @property
     def host_identity(self) -> Identity:
@@ -125,22 +121,7 @@ class Registry:
 
     def host_caller(self, pid: int) -> ContainerSource | None:
         """Return a host process's own cgroup as a container; None if nothing limits it."""
-        if pid <= 0:
-            return None
-        try:
-            text = read_whole(self._hierarchies.cgroup_file(pid))
-            container = self._callers.get(text)
-            if container is None or container.gone:
-                container = ContainerSource(
-                    self._hierarchies, paths=self._hierarchies.paths_in(text)
-                )
-                with self._lock:
-                    self._callers[text] = container
-                    if len(self._callers) > _MAX_CALLERS:
-                        self._callers.popitem(last=False)
-            return container if self._limited(container) else None
-        except PylxcfsError:
-            return None
+        return self._host_callers.get(pid)
 
     def search(self, identity: Identity) -> int:
         """Return the pid of some process of a container, looking at all of them; 0 if none.
@@ -188,8 +169,8 @@ class Registry:
         with self._lock:
             for pidns in list(self._inits):
                 self._forget(pidns)
-            self._callers.clear()
             self._epoll.close()
+        self._host_callers.close()
 
     def _add(self, pidns: int, pid: int) -> _Init | None:
         if pid <= 0:
@@ -267,15 +248,6 @@ class Registry:
         self._recent.pop(Identity(pidns, 0), None)
         for cgroupns in init.siblings:
             self._recent.pop(Identity(pidns, cgroupns), None)
-
-    def _limited(self, container: ContainerSource) -> bool:
-        limit = container.cpu_limit()
-        if limit.quota is not None:
-            return True
-        if limit.cpuset is not None and not limit.cpuset.issuperset(self._host.online_cpus()):
-            return True
-        memory = container.memory()
-        return memory is not None and (memory.limit is not None or memory.swap_limit is not None)
 
 
 def _has_ended(pidfd: int) -> bool:

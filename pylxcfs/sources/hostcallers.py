@@ -1,0 +1,62 @@
+"""Processes in the daemon's own pid namespace: the host's, and those of `--pid=host` containers.
+
+Each sees its own cgroup. Where nothing limits that, the host's files are right for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from pylxcfs.errors import PylxcfsError
+from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.kept import read_whole
+from pylxcfs.sources.procfs import HostFiles
+
+#: Cgroups that are remembered, each with some 20 descriptors.
+_MAX_KNOWN = 16
+
+
+class HostCallers:
+    """Containers by the text of /proc/PID/cgroup. Nothing here raises."""
+
+    def __init__(self, hierarchies: Hierarchies, host: HostFiles) -> None:
+        self._hierarchies = hierarchies
+        self._host = host
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, ContainerSource] = OrderedDict()
+
+    def get(self, pid: int) -> ContainerSource | None:
+        """Return the cgroup of a process as a container; None if nothing limits it."""
+        if pid <= 0:
+            return None
+        try:
+            container = self._container(read_whole(self._hierarchies.cgroup_file(pid)))
+            return container if self._limited(container) else None
+        except PylxcfsError:
+            return None
+
+    def close(self) -> None:
+        """Forget them all."""
+        with self._lock:
+            self._known.clear()
+
+    def _container(self, text: bytes) -> ContainerSource:
+        container = self._known.get(text)
+        if container is None or container.gone:
+            container = ContainerSource(self._hierarchies, paths=self._hierarchies.paths_in(text))
+            with self._lock:
+                self._known[text] = container
+                if len(self._known) > _MAX_KNOWN:
+                    self._known.popitem(last=False)
+        return container
+
+    def _limited(self, container: ContainerSource) -> bool:
+        limit = container.cpu_limit()
+        if limit.quota is not None:
+            return True
+        if limit.cpuset is not None and not limit.cpuset.issuperset(self._host.online_cpus()):
+            return True
+        memory = container.memory()
+        return memory is not None and (memory.limit is not None or memory.swap_limit is not None)

@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,10 @@ def initramfs(kernel: Kernel) -> Path:
         archive.directory(directory)
     archive.file("bin/busybox", Path(busybox).read_bytes(), 0o755)
     archive.file("init", script.read_bytes(), 0o755)
-    for number, module in enumerate(_with_dependencies(kernel)):
-        archive.file(f"modules/{number:02}-{module.name.partition('.')[0]}.ko", _plain(module))
+    for number, module in enumerate(module_files(kernel, MODULES)):
+        archive.file(
+            f"modules/{number:02}-{module.name.partition('.')[0]}.ko", plain_module(module)
+        )
     partial = image.with_suffix(".partial")
     partial.write_bytes(archive.finish())
     partial.rename(image)
@@ -149,8 +152,8 @@ def _kernel_packages(package: str, depth: int) -> set[str]:
     return found
 
 
-def _with_dependencies(kernel: Kernel) -> list[Path]:
-    """Order MODULES and all that they need so that each comes after what it needs."""
+def module_files(kernel: Kernel, modules: Sequence[str]) -> list[Path]:
+    """Return the files of `modules` and of all that they need, each after what it needs."""
     listing = kernel.modules / "modules.dep"
     if not listing.exists():
         depmod = find_program("depmod")
@@ -166,7 +169,7 @@ def _with_dependencies(kernel: Kernel) -> list[Path]:
         # depmod lists what is needed first last.
         needs[_module_name(path)] = [_module_name(each) for each in reversed(rest.split())]
     order: dict[str, None] = {}
-    for module in MODULES:
+    for module in modules:
         for name in [*needs.get(module, ()), module]:
             if name in paths:
                 order[name] = None
@@ -177,7 +180,8 @@ def _module_name(path: str) -> str:
     return os.path.basename(path).partition(".")[0].replace("-", "_")
 
 
-def _plain(module: Path) -> bytes:
+def plain_module(module: Path) -> bytes:
+    """Return a module's content, decompressed."""
     if module.suffix == ".xz":
         return lzma.decompress(module.read_bytes())
     if module.suffix == ".zst":

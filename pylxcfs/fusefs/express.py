@@ -23,7 +23,7 @@ from typing import Final
 from pylxcfs.fusefs import nodes, wire
 from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem
 from pylxcfs.fusefs.guard import Guard
-from pylxcfs.fusefs.nodes import inode_number
+from pylxcfs.fusefs.nodes import CACHED, inode_number
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.wire import IN_HEADER, error_reply
 
@@ -194,7 +194,8 @@ class Lane(threading.Thread):
 
     def _release(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         (handle,) = wire.RELEASE_IN.unpack_from(self._buffer, _HEADER)
-        self._fs.release(node, handle)
+        if not handle & CACHED:  # nothing is kept of those
+            self._fs.release(node, handle)
         return error_reply(unique, 0)
 
     def _setattr(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:

@@ -27,7 +27,7 @@ from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.names import Names
-from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, STRANGER
+from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
@@ -72,9 +72,11 @@ class Filesystem:
         self.names = Names(tree, contents, self.callers)
         self._handles: dict[int, bytes] = {}
         #: Nodes that known threads may open through the page cache without another look, by
-        #: thread. Cleared whenever anything ends or changes that this was concluded from.
-        self._cleared: dict[int, set[int]] = {}
+        #: thread, with their handles but for the serial. Cleared whenever anything ends or
+        #: changes that this was concluded from.
+        self._cleared: dict[int, dict[int, int]] = {}
         self.callers.on_end = self._cleared.clear
+        readers.on_forget = self._forget_cleared
         #: Open handles of strangers by node: while there are any, its pages are not trusted.
         self._strangers: dict[int, int] = {}
         # Handles of a server before this one may still be open; start somewhere else.
@@ -124,9 +126,9 @@ class Filesystem:
     def open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
         """Return (handle, FOPEN flags). Raise Refused."""
         self.callers.refresh()
-        if pid in self.readers and node in self._cleared.get(pid, ()) and not flags & os.O_ACCMODE:
-            handle = nodes.handle(nodes.pair_of(node), CACHED, next(self._serial))
-            return handle, FOPEN_KEEP_CACHE
+        known = self._cleared.get(pid)
+        if known is not None and node in known and not flags & os.O_ACCMODE:
+            return known[node] | next(self._serial) & SERIAL_MASK, FOPEN_KEEP_CACHE
         return self._open(node, flags, uid, pid)
 
     def _open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
@@ -163,7 +165,7 @@ class Filesystem:
         # or another container's, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
         if keep and self.contents.mode(index) & 0o004:
-            self._cleared.setdefault(pid, set()).add(node)
+            self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
         return nodes.handle(owner, CACHED, next(self._serial)), keep
 
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
@@ -195,7 +197,6 @@ class Filesystem:
         if offset == 0:
             if size < length:
                 self.readers.saw_piece(pid)
-                self._cleared.pop(pid, None)
                 return data[:size]
             if length <= PAGE:
                 self.readers.saw_whole(pid, self.callers.identify)
@@ -267,6 +268,9 @@ class Filesystem:
         self._cleared.clear()
         alive = {nodes.pair(owner) for owner in self.callers.containers.known()}
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
+
+    def _forget_cleared(self, tid: int) -> None:
+        self._cleared.pop(tid, None)
 
     def _check_origin(self, node: int, caller: int, pid: int) -> None:
         """Drop what is kept under a container's number if that was a container before it."""

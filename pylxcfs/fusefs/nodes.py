@@ -33,7 +33,7 @@ STRANGER: Final = 1 << 21
 CACHED: Final = 1 << 20
 #: The reader has a 32-bit personality, and the file depends on that.
 COMPAT: Final = 1 << 19
-_SERIAL_MASK: Final = (1 << 19) - 1
+SERIAL_MASK: Final = (1 << 19) - 1
 
 # File indexes. Never renumber: a mount that outlives an upgrade keeps node ids.
 ROOT: Final = 1
@@ -100,7 +100,7 @@ def unpack(owner_pair: int) -> Owner:
 
 def handle(viewer_pair: int, flags: int, serial: int) -> int:
     """Build a handle; only the low 19 bits of `serial` count."""
-    return viewer_pair << _INDEX_BITS | flags | serial & _SERIAL_MASK
+    return viewer_pair << _INDEX_BITS | flags | serial & SERIAL_MASK
 
 
 def inode_number(nodeid: int) -> int:

@@ -32,6 +32,8 @@ class WholeReaders:
         self._by_fd: dict[int, int] = {}
         self._seen_once: dict[int, None] = {}
         self._epoll = select.epoll()
+        #: Called with each known thread that is known no more.
+        self.on_forget: Callable[[int], None] = lambda tid: None
 
     def __contains__(self, tid: int) -> bool:
         return tid in self._watched
@@ -108,5 +110,6 @@ class WholeReaders:
         self._owners.pop(tid, None)
         fd = self._watched.pop(tid, None)
         if fd is not None:
+            self.on_forget(tid)
             del self._by_fd[fd]
             os.close(fd)

@@ -21,7 +21,7 @@ from pylxcfs.units import NS_PER_TICK
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
 
 #: Seconds for which a container's cgroup is believed to be the one it was in.
-_RECHECK_SECONDS = 0.1
+_RECHECK_SECONDS = 1.0
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,91 @@
+"""The keeper's parts that need no mount. What it does with one is in tests/mount."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pylxcfs import banner, child, keeper, keepersettings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_arguments_are_read_with_their_types() -> None:
+    words = "--mountpoint /m --runtime-dir /r --pidfile /r/p --watchdog 2.5 --max-failures 3"
+    settings = keepersettings.parse([*words.split(), "--keep-mounted", "--", "server", "--", "x"])
+    assert settings == keepersettings.Settings(
+        mountpoint="/m",
+        runtime_dir="/r",
+        pidfile="/r/p",
+        server=("server", "--", "x"),
+        watchdog=2.5,
+        max_failures=3,
+        keep_mounted=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(7, "exit code 7"), (-9, "signal 9, Killed"), (-40, "signal 40, Real-time signal 6")],
+)
+def test_the_end_of_a_server_is_described(code: int, text: str) -> None:
+    assert keeper._describe(code) == text
+
+
+def test_the_docker_line_survives_a_shell() -> None:
+    words = shlex.split(banner.docker_line("/mnt/with blank"))
+    assert words[:2] == ["docker", "run"]
+    assert "/mnt/with blank/proc/meminfo:/proc/meminfo:ro" in words
+    assert "/mnt/with blank/sys/devices/system/cpu:/sys/devices/system/cpu:ro" in words
+
+
+def test_the_keeper_loads_the_standard_library_only_and_little_of_it() -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import pylxcfs.keeperstart;"
+        "print(*sys.modules)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", script, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded - set(sys.stdlib_module_names) <= {"__main__", "pylxcfs", "__mp_main__"}
+    assert not loaded & {"asyncio", "threading", "subprocess", "logging", "dataclasses", "inspect"}
+
+
+def test_signals_that_arrive_while_nobody_waits_are_not_lost() -> None:
+    """In a process of its own, whose signals may be blocked."""
+    script = """
+import os, signal
+from pylxcfs import child
+child.block_signals()
+number = child.signal_fd()
+assert child.read_signals(number) == []
+for wanted in (signal.SIGTERM, signal.SIGHUP, child.END_FOR_GOOD):
+    os.kill(os.getpid(), wanted)
+print(sorted(child.read_signals(number)))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    expected = sorted([signal.SIGTERM, signal.SIGHUP, signal.SIGRTMIN])
+    assert done.stdout == f"{[int(number) for number in expected]}\n"
+
+
+def test_a_child_is_reaped_with_its_code() -> None:
+    assert child.fork(lambda: 7).reap() == 7
+    stopped = child.fork(lambda: signal.pause() or 0)
+    stopped.send(signal.SIGKILL)
+    assert stopped.reap() == -signal.SIGKILL
+
+
+def test_a_command_that_is_not_there_fails_in_the_child_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pid = os.getpid()
+    assert child.fork(lambda: child.execute(["/nonexistent/server"], [])).reap() == 1
+    assert os.getpid() == pid
+    assert "pylxcfs: [Errno 2]" in capfd.readouterr().err

@@ -45,7 +45,15 @@ class InitFinder:
             self.method = "scm"  # it will not learn it
         return self.translator.init_of(pid)
 
+    def prepare(self) -> None:
+        """Find our own init, so that what takes time is done: starting the helper, if need be.
+
+        Raise SourceError where inits cannot be found here at all.
+        """
+        self.find(os.getpid())
+
     def close(self) -> None:
+        """End the helper process, if there is one."""
         self.translator.close()
 
     def _ask_kernel(self, pid: int) -> int:

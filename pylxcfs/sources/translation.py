@@ -15,6 +15,9 @@ from pylxcfs.sources.kept import translate
 #: Seconds to wait for an answer, which takes milliseconds; more than the helper's own patience.
 _PATIENCE = 5.0
 
+#: Seconds to wait for the first answer, as Python has to start. 20 ms, unless the disk is slow.
+_FIRST_PATIENCE = 30.0
+
 #: Longest answer. /proc/PID/cgroup has one path of at most 4096 bytes for each v1 hierarchy.
 _ANSWER_SIZE = 1 << 17
 
@@ -65,6 +68,7 @@ class Translator:
             try:
                 socket.send_fds(connection, [request], [descriptor])
                 answer = connection.recv(_ANSWER_SIZE)
+                connection.settimeout(_PATIENCE)
             except OSError as error:
                 self._end()
                 if last or isinstance(error, TimeoutError):
@@ -77,7 +81,7 @@ class Translator:
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(_PATIENCE)
+        ours.settimeout(_FIRST_PATIENCE)
         with theirs:
             try:
                 self._process = subprocess.Popen(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry
-from tests.conftest import require
+from tests.conftest import require, run_name, wait_until
 from tests.kit.cgroups import Cgroup
 from tests.kit.container import Container
 
@@ -44,6 +45,28 @@ def make_cgroup(_stack: ExitStack) -> Callable[..., Cgroup]:
 def tmp_cgroup(make_cgroup: Callable[..., Cgroup]) -> Cgroup:
     """Make one cgroup below the current one in each hierarchy."""
     return make_cgroup()
+
+
+@pytest.fixture
+def make_below(_stack: ExitStack) -> Callable[[Path], Path]:
+    """Make a cgroup in a directory without giving it controllers.
+
+    On v2 a cgroup that has processes of its own can have only such below it.
+    """
+
+    def make(directory: Path) -> Path:
+        below = directory / run_name("below")
+        below.mkdir()
+        _stack.callback(wait_until, lambda: _removed(below), what=f"an empty {below}")
+        return below
+
+    return make
+
+
+def _removed(directory: Path) -> bool:
+    with suppress(OSError):
+        directory.rmdir()
+    return not directory.exists()
 
 
 @pytest.fixture

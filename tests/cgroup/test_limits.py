@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -118,14 +119,17 @@ def disk(tmp_path):
     """Make a disk: a loop device over a file."""
     file = tmp_path / "disk"
     file.write_bytes(bytes(8 * MIB))
+    losetup = shutil.which("losetup", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if losetup is None:
+        require("disk", "there is no losetup")
     made = subprocess.run(
-        ["losetup", "--find", "--show", str(file)], capture_output=True, text=True, check=False
+        [losetup, "--find", "--show", str(file)], capture_output=True, text=True, check=False
     )
     if made.returncode != 0:
         require("disk", f"losetup: {made.stderr.strip()}")
     device = made.stdout.strip()
     yield device
-    subprocess.run(["losetup", "--detach", device], check=True)
+    subprocess.run([losetup, "--detach", device], check=True)
 
 
 def test_written_blocks_are_the_containers(make_container, look_up, disk):

@@ -8,10 +8,10 @@ import sys
 from pylxcfs.sources.averages import STEP_NS
 from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.procfs import HostFiles
-from tests.cgroup.processes import command_of, name_of
+from tests.cgroup.processes import command_of
 from tests.conftest import wait_until
 
-SPIN = "while True: pass"
+SPIN = "while :; do :; done"
 SLEEP = """
 import threading
 threads = [threading.Thread(target=threading.Event().wait, daemon=True) for _ in range(4)]
@@ -22,15 +22,15 @@ input()
 
 
 def test_spinning_threads_are_load_and_sleeping_ones_are_not(make_container, hierarchies, look_up):
-    made = make_container(cpus=0.2)
+    made = make_container()
     sampler = Sampler(hierarchies)
     container = look_up(made.pid)
     wait_until(lambda: sampler.count(container.paths()).running == 0, what="the init to wait")
     count = sampler.count(container.paths())
     assert (count.total, count.last) == (1, made.pid)
     with made.popen([sys.executable, "-c", SLEEP], stdin=subprocess.PIPE) as sleeping:
-        with made.popen([sys.executable, "-c", SPIN]) as spinning:
-            # The init; Python with its threads; Python; and perhaps nsenter, waiting for each.
+        with made.popen(["sh", "-c", SPIN]) as spinning:
+            # The init; Python with its threads; a shell; and perhaps nsenter, waiting for each.
             wait_until(lambda: sampler.count(container.paths()).total >= 7, 60, what="all threads")
             wait_until(
                 lambda: sampler.count(container.paths()).running == 1, 60, what="one to spin"
@@ -45,20 +45,20 @@ def test_spinning_threads_are_load_and_sleeping_ones_are_not(make_container, hie
             # Of the container's own pids, which are small ones.
             assert 1 < load.last_pid < made.pid
             for pid in made.cgroup.pids() - {made.pid}:
-                if "while" in command_of(pid):
+                if "while :" in command_of(pid):
                     subprocess.run(["kill", "-9", str(pid)], check=True)
             spinning.wait()
         sleeping.communicate(b"\n")
 
 
-def test_threads_in_cgroups_deep_below_count(make_cgroup, make_container, hierarchies, look_up):
-    made = make_container(cgroup=make_cgroup())
+def test_threads_in_cgroups_deep_below_count(make_container, make_below, hierarchies, look_up):
+    made = make_container()
     sampler = Sampler(hierarchies)
     container = look_up(made.pid)
-    deepest = made.cgroup
+    deepest = made.cgroup.directory("pids")
     for _ in range(7):
-        deepest = make_cgroup(parent=deepest)
-    with subprocess.Popen(deepest.command(["cat"]), stdin=subprocess.PIPE) as process:
-        wait_until(lambda: name_of(process.pid) == "cat", what="the process deep below")
+        deepest = make_below(deepest)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        (deepest / "cgroup.procs").write_text(str(process.pid))
         assert sampler.count(container.paths()).total == 2
         assert sampler.count(container.paths()).last == max(process.pid, made.pid)

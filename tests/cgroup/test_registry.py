@@ -13,7 +13,7 @@ from pylxcfs.errors import Gone
 from pylxcfs.sources.identity import Identity, pidns_of
 from tests.cgroup.processes import name_of
 from tests.conftest import wait_until
-from tests.kit.cgroups import Cgroup
+from tests.kit.cgroups import is_v2
 
 MIB = 1 << 20
 
@@ -222,15 +222,18 @@ def test_containers_that_share_a_pid_namespace_see_their_own_limits(
 
 
 def test_below_the_root_of_its_namespace_a_process_still_sees_the_root(
-    registry, make_cgroup, make_container
+    registry, make_cgroup, make_container, make_below
 ):
     pod = make_cgroup()
     app = make_cgroup(parent=pod)
     pause = make_container(parent=pod, namespaces=["cgroup"])
     app.limits(memory=200 * MIB)
-    with Cgroup(parent=app) as below, Sidecar(pause, app) as sidecar:
-        for procs in below.procs:
-            procs.write_text(str(sidecar.pid))
-        below.limits(memory=100 * MIB)
+    with Sidecar(pause, app) as sidecar:
+        for procs in app.procs:
+            if is_v2() or procs.parent != app.directory("cpuset"):  # a new v1 cpuset is empty
+                below = make_below(procs.parent)
+                (below / "cgroup.procs").write_text(str(sidecar.pid))
         container = registry.get(registry.identify(sidecar.pid), sidecar.pid)
         assert container.memory().limit == 200 * MIB
+        wanted = os.fspath(app.directory("memory"))
+        assert wanted.endswith(container.paths()["" if is_v2() else "memory"])

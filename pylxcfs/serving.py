@@ -31,7 +31,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 async def run(server: Server, connection: Connection, heartbeat: int) -> None:
     """Go on until the connection ends or SIGTERM arrives."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(_heed_signals, server, nursery.cancel_scope)
+        await nursery.start(_heed_signals, server, connection)
         callers = server.filesystem.callers
         nursery.start_soon(_whenever, callers.fileno(), callers.refresh)
         nursery.start_soon(_sample, server)
@@ -50,7 +50,7 @@ async def run(server: Server, connection: Connection, heartbeat: int) -> None:
 
 async def _heed_signals(
     server: Server,
-    scope: trio.CancelScope,
+    connection: Connection,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
@@ -63,8 +63,7 @@ async def _heed_signals(
             elif number == signal.SIGUSR2:
                 server.toggle()
             else:
-                scope.cancel()
-                return
+                connection.ended()
 
 
 async def _whenever(fd: int, work: Callable[[], None]) -> None:

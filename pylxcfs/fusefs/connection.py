@@ -23,6 +23,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -37,6 +38,9 @@ _LENGTH: Final = struct.Struct("=I")
 
 #: The kernel refuses a read buffer smaller than header, struct fuse_write_in and max_write.
 _MAX_WRITE: Final = express.BUFFER // 2
+
+#: How long a server that ends waits for what it has begun.
+_LEAVE_S: Final = 1.0
 
 #: How many requests may be stuck at once before this server counts as broken.
 _MOST_STUCK: Final = 8
@@ -97,7 +101,7 @@ class Connection:
         self._guard = guard
         self._handshake = Handshake(init_fd)
         self._timeout = request_timeout
-        self._device = device
+        self._opened = self._device = device
         self._stop: tuple[int, int] | None = None
         if not self._handshake.can_resend:
             self._device = _clone(device)
@@ -105,6 +109,8 @@ class Connection:
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lane: express.Lane | None = None
         self._stuck: list[express.Lane] = []
+        #: Answers of pyfuse3's that the kernel has got.
+        self._brought = 0
         #: Set once libfuse has answered INIT.
         self.settled = threading.Event()
         #: Set when there will be no more requests.
@@ -127,10 +133,22 @@ class Connection:
         return lane is not None and lane.is_alive() and len(self._stuck) < _MOST_STUCK
 
     def close(self) -> None:
-        """Leave the connection to the next server; nothing is unmounted here."""
-        if self._stop is not None and self._lane is not None:
+        """Take no more requests, and wait for pyfuse3's answers to those it has got.
+
+        The connection is left to the next server; nothing is unmounted here. pyfuse3 has to go on
+        until this returns.
+        """
+        self.over.set()
+        lane = self._lane
+        if lane is None:
+            return
+        lane.leaving = True
+        if self._stop is not None:
             os.write(self._stop[1], b"x")
-            self._lane.join(self._timeout or None)
+            lane.join(_LEAVE_S)
+        deadline = time.monotonic() + _LEAVE_S
+        while lane.passed > self._brought and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def _serve(self) -> None:
         self._start_lane()
@@ -159,6 +177,7 @@ class Connection:
         """Bring pyfuse3's answers to the kernel; the first one is libfuse's to INIT."""
         self._settle(self._ours.recv(1 << 20))
         while data := self._ours.recv(1 << 20):
+            self._brought += 1
             try:
                 os.write(self._device, data)
             except OSError as error:
@@ -169,7 +188,8 @@ class Connection:
         reply = self._handshake.adjust(reply)
         known = self._handshake.reply
         if not known:
-            os.write(self._device, reply)
+            # Only through the opened device that INIT was read from, never through a clone.
+            os.write(self._opened, reply)
             self._handshake.keep_reply(reply)
             self._serve()
         elif known[wire.OUT_HEADER.size :] != reply[wire.OUT_HEADER.size :]:

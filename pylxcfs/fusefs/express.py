@@ -63,6 +63,10 @@ class Lane(threading.Thread):
         self._buffer = bytearray(BUFFER)
         #: `unique` of the request being served, 0 between requests.
         self.serving = 0
+        #: Set when this server is about to end: what arrives now is the next server's.
+        self.leaving = False
+        #: Requests passed on to pyfuse3.
+        self.passed = 0
         #: Set by the watchdog when it has answered the request that this thread is stuck in.
         self.disowned = False
         self._table: dict[int, Callable[[int, int, int, int, int], bytes | None]] = {
@@ -104,6 +108,8 @@ class Lane(threading.Thread):
                 if error.errno in (errno.ENOENT, errno.EAGAIN):
                     continue  # the request was interrupted, or another server was faster
                 raise
+            if self.leaving:
+                return  # unanswered, so it comes again: only kernels that resend get here
             _, opcode, unique, node, uid, _, pid, _ = unpack(buffer)
             if opcode not in self._table:
                 self._pass_on(length, unique)
@@ -136,6 +142,7 @@ class Lane(threading.Thread):
     def _pass_on(self, length: int, unique: int) -> None:
         try:
             self._others.send(memoryview(self._buffer)[:length], socket.MSG_DONTWAIT)
+            self.passed += 1
         except OSError as error:
             # pyfuse3 does not keep up, or is ending: never wait for it here.
             _log.warning("request not passed on: %s", error)

@@ -25,7 +25,7 @@ async def run(
     guard: Guard,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer until the connection ends or this is cancelled; started once INIT is settled.
+    """Answer until the connection ends, or `connection.ended` is called. Started with INIT settled.
 
     Raise SourceError if libfuse does not answer INIT.
     """
@@ -54,7 +54,7 @@ async def run(
                 raise SourceError(f"libfuse did not answer the kernel's INIT in {_SETTLE_S:g} s")
             task_status.started()
             await over.wait()
+            await trio.to_thread.run_sync(connection.close)
             nursery.cancel_scope.cancel()
     finally:
-        connection.close()
         pyfuse3.close(unmount=False)

@@ -19,21 +19,21 @@ help: ## show this
 	@echo
 	@echo "  MOUNT=DIR      where make run mounts (now $(MOUNT))"
 	@echo "  PYTHON=FILE    the Python that .venv is made of (3.11 or newer)"
+	@echo "  QUICK=1        benchmarks in a minute instead of eight"
 	@echo "  ARGS=...       more arguments for pytest, for the demo and for the benchmarks"
 
 run: $(VENV)/run ## install what is missing and serve the files in the foreground, at MOUNT
 	@$(SUDO) mkdir -p "$(MOUNT)"
-	@$(BIN)/python tools/docker-line "$(MOUNT)"
 	@exec $(SUDO) $(BIN)/pylxcfs mount "$(MOUNT)"
 
 test: $(VENV)/dev packages-test ## install what is missing and run every test and linter
 	$(PYTEST) $(ARGS)
 
 demo: $(VENV)/run packages-test ## show free, uptime, lscpu and top in a small container
-	@$(SUDO) $(BIN)/python tools/demo $(ARGS)
+	@$(SUDO) $(BIN)/python container/demo $(ARGS)
 
 bench: $(VENV)/bench packages-bench ## measure, side by side with C LXCFS and the kernel's files
-	$(SUDO) $(BIN)/python -m benchmarks $(ARGS)
+	$(SUDO) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 lint: $(VENV)/dev ## ruff, mypy and the import rules, without the tests
 	$(BIN)/ruff check

@@ -58,7 +58,7 @@ class Lane(threading.Thread):
         self._guard = guard
         self._device = device
         self._others = others
-        self._stop = stop
+        self._stop_fd = stop
         self._ended = ended
         self._buffer = bytearray(BUFFER)
         #: `unique` of the request being served, 0 between requests.
@@ -131,9 +131,9 @@ class Lane(threading.Thread):
 
     def _waiter(self) -> Callable[[], bool] | None:
         """Return what waits for a request and is false once `stop` is readable."""
-        if self._stop is None:
+        if self._stop_fd is None:
             return None
-        stop = self._stop
+        stop = self._stop_fd
         poll = select.poll()
         poll.register(self._device, select.POLLIN)
         poll.register(stop, select.POLLIN)

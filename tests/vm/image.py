@@ -78,6 +78,18 @@ def source_image(image: Path, command: str) -> None:
     stage.make_image(image, spare=4 << 20)
 
 
+def make_filesystem(image: Path, size: int, *options: str) -> None:
+    """Write an ext4 file system of `size` bytes: no journal, nothing left to do at its mount."""
+    image.unlink(missing_ok=True)
+    plain = ["-O", "^has_journal,^metadata_csum", "-E", "lazy_itable_init=0", "-m", "0"]
+    subprocess.run(
+        ["mke2fs", "-q", "-F", "-t", "ext4", *plain, *options, str(image), f"{size >> 10}k"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"},
+    )
+
+
 class Stage:
     """A directory in which the contents of a disk are laid out."""
 
@@ -144,17 +156,7 @@ class Stage:
                 status = os.lstat(os.path.join(directory, name))
                 size += (status.st_size + 4095) // 4096 * 4096 + 512
         partial = image.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        # No journal and no lazy initialisation: it is only ever read.
-        options = ["-O", "^has_journal,^metadata_csum", "-E", "lazy_itable_init=0", "-m", "0"]
-        options += ["-i", "8192", "-I", "256", "-d", str(self.root)]
-        path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-        subprocess.run(
-            ["mke2fs", "-q", "-F", "-t", "ext4", *options, str(partial), f"{size * 9 // 8 >> 10}k"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PATH": path},
-        )
+        make_filesystem(partial, size * 9 // 8, "-i", "8192", "-d", str(self.root))
         partial.rename(image)
         shutil.rmtree(self.root)
 

@@ -2,9 +2,9 @@
 
     result = run(["python", "-m", "pytest", "tests/cgroup"], cpus=2)
 
-The command starts in the repository, with this Python as `python`; the disks are read-only and
-what is written in the machine is lost. qemu emulates the processor where the host has no usable
-KVM: everything takes ten to twenty times as long, so one boot should do much.
+The command starts in the repository, with this Python as `python`; what is written in the
+machine is lost. TMPDIR is on a disk, the rest in memory. qemu emulates the processor where the
+host has no usable KVM: everything takes twenty times as long, so one boot should do much.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .image import REPOSITORY, source_image, system_image
+from .image import REPOSITORY, make_filesystem, source_image, system_image
 from .kernel import find_kernel, initramfs
 
 QEMU = "qemu-system-x86_64"
@@ -75,6 +75,7 @@ def run(
         source_image(scratch / "source.ext4", _script(args, environment or {}))
         with open(scratch / "swap", "wb") as swap:
             swap.truncate(256 << 20)
+        make_filesystem(scratch / "scratch", 256 << 20)
         command = [
             *_machine(cpus, nodes, memory),
             *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs(kernel))),
@@ -83,6 +84,7 @@ def run(
             *_disk(system, "on"),
             *_disk(scratch / "source.ext4", "on"),
             *_disk(scratch / "swap", "off"),
+            *_disk(scratch / "scratch", "off"),
         ]
         begin = time.monotonic()
         output, code = _converse(command, mark, begin + timeout, echo)

@@ -16,7 +16,13 @@ from tests.vm.kernel import NoKernelError
 HERE = Path(__file__).parent
 PYTEST = ["python", "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "--durations=10"]
 #: In the machine a skip for want of these is a failure, wherever the machine itself may boot.
-ENVIRONMENT = {"PYLXCFS_REQUIRE": "fuse,cgroup", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+ENVIRONMENT = {
+    "PYLXCFS_REQUIRE": "fuse,cgroup",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    # An emulated processor takes a second to start a program: no sign that a server is stuck.
+    "PYLXCFS_REQUEST_TIMEOUT": "60",
+    "PYLXCFS_WATCHDOG": "60",
+}
 
 
 def test_the_lane_passes_under_pure_cgroup_v2() -> None:

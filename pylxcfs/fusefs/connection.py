@@ -108,6 +108,7 @@ class Connection:
             self._stop = os.pipe()
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lane: express.Lane | None = None
+        self._watchdog: threading.Thread | None = None
         self._stuck: list[express.Lane] = []
         #: Answers of pyfuse3's that the kernel has got.
         self._brought = 0
@@ -129,8 +130,13 @@ class Connection:
     @property
     def healthy(self) -> bool:
         """False when a new server should take over."""
-        lane = self._lane
-        return lane is not None and lane.is_alive() and len(self._stuck) < _MOST_STUCK
+        lane, watchdog = self._lane, self._watchdog
+        return (
+            lane is not None
+            and lane.is_alive()
+            and (watchdog is None or watchdog.is_alive() or self.over.is_set())
+            and len(self._stuck) < _MOST_STUCK
+        )
 
     def close(self) -> None:
         """Take no more requests, and wait for pyfuse3's answers to those it has got.
@@ -153,7 +159,8 @@ class Connection:
     def _serve(self) -> None:
         self._start_lane()
         if self._timeout:
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+            self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._watchdog.start()
 
     def _start_lane(self) -> None:
         lane = express.Lane(
@@ -210,15 +217,16 @@ class Connection:
             if lane is None or request is None or request[0] != seen:
                 seen = request[0] if request is not None else 0
                 continue
+            if not lane.disown(seen):
+                continue
+            self._stuck.append(lane)
+            self._start_lane()
             _log.error(
                 "request %d of node %#x takes longer than %g s; answering with the host's file",
                 request[1],
                 request[2],
                 self._timeout,
             )
-            lane.disowned = True
-            self._stuck.append(lane)
-            self._start_lane()
             self._answer_stuck(request)
 
     def _answer_stuck(self, request: express.Request) -> None:

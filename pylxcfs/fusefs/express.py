@@ -11,6 +11,7 @@ Knows messages (wire.py) and the filesystem; does not know processes, containers
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -67,8 +68,9 @@ class Lane(threading.Thread):
         self.leaving = False
         #: Requests passed on to pyfuse3.
         self.passed = 0
-        #: Set by the watchdog when it has answered the request that this thread is stuck in.
-        self.disowned = False
+        self._disowned = False
+        #: Held to say who answers a request: this thread, or the watchdog.
+        self._answering = threading.Lock()
         self._table: dict[int, Callable[[int, int, int, int, int], bytes | None]] = {
             wire.LOOKUP: self._lookup,
             wire.GETATTR: self._getattr,
@@ -118,8 +120,10 @@ class Lane(threading.Thread):
             reply = call(
                 "express", self._answer, self._fallback, opcode, unique, node, uid, pid, length
             )
-            if self.disowned:
-                return
+            with self._answering:
+                if self._disowned:
+                    return
+                self.serving = 0
             if reply is not None:
                 try:
                     os.write(device, reply)
@@ -127,7 +131,6 @@ class Lane(threading.Thread):
                     # ENOENT: the reader was killed meanwhile, or it was answered already.
                     if error.errno not in (errno.ENOENT, *_ENDED):
                         _log.warning("answer to opcode %d refused: %s", opcode, error)
-            self.serving = 0
 
     def _waiter(self) -> Callable[[], bool] | None:
         """Return what waits for a request and is false once `stop` is readable."""
@@ -146,7 +149,8 @@ class Lane(threading.Thread):
         except OSError as error:
             # pyfuse3 does not keep up, or is ending: never wait for it here.
             _log.warning("request not passed on: %s", error)
-            os.write(self._device, error_reply(unique, errno.EAGAIN))
+            with contextlib.suppress(OSError):  # it was given up, or the connection ended
+                os.write(self._device, error_reply(unique, errno.EAGAIN))
 
     def _answer(
         self, opcode: int, unique: int, node: int, uid: int, pid: int, length: int
@@ -160,6 +164,18 @@ class Lane(threading.Thread):
         self, opcode: int, unique: int, node: int, uid: int, pid: int, length: int
     ) -> bytes | None:
         return fallback(self._fs, opcode, unique, node, bytes(self._buffer[:length]))
+
+    def disown(self, unique: int) -> bool:
+        """Take a request from this thread, which then ends; False if it has come back by now.
+
+        Never both and never neither: a thread that was given up while it already served the next
+        request would leave that one without an answer.
+        """
+        with self._answering:
+            if self.serving != unique:
+                return False
+            self._disowned = True
+            return True
 
     def current(self) -> Request | None:
         """Return the request being served, for the watchdog."""

@@ -1,0 +1,124 @@
+"""The express lane's thread: who answers what, and what it does not die of."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from pylxcfs.fusefs import wire
+from pylxcfs.fusefs.express import Lane
+from pylxcfs.fusefs.filesystem import Filesystem
+from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.refusal import Refused
+from tests.conftest import wait_until
+
+STATFS = 17
+
+
+class Slow:
+    """A filesystem whose reads wait for `go`."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
+        self.go.wait(30)
+        raise Refused(errno.ENXIO)
+
+
+class Kernel:
+    """The other end of /dev/fuse, and the lanes that read from it."""
+
+    def __init__(self) -> None:
+        self.end, self.device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.end.settimeout(10)
+        self.lanes: list[tuple[Lane, int]] = []
+
+    def lane(self, slow: Slow, device: int = -1, others: socket.socket | None = None) -> Lane:
+        stop, stopping = os.pipe()
+        if device < 0:
+            device = self.device.fileno()
+        lane = Lane(cast(Filesystem, slow), Guard(), device, others or self.end, stop, lambda: None)
+        lane.start()
+        self.lanes.append((lane, stopping))
+        return lane
+
+    def ask(self, opcode: int, unique: int) -> None:
+        self.end.send(request(opcode, unique))
+
+    def answer(self) -> tuple[int, int]:
+        """Return (unique, errno) of the next answer."""
+        _, error, unique = wire.OUT_HEADER.unpack(self.end.recv(4096))
+        return unique, -error
+
+    def close(self) -> None:
+        for lane, stopping in self.lanes:
+            os.close(stopping)
+            lane.join(10)
+            assert not lane.is_alive()
+
+
+def request(opcode: int, unique: int) -> bytes:
+    body = wire.READ_IN.pack(0, 0, 4096) + bytes(20)
+    size = wire.IN_HEADER.size + len(body)
+    return wire.IN_HEADER.pack(size, opcode, unique, 1, 0, 0, 0, 0) + body
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    kernel = Kernel()
+    with kernel.end, kernel.device:
+        yield kernel
+        kernel.close()
+
+
+def test_a_request_that_came_back_cannot_be_disowned_and_the_next_is_answered(
+    kernel: Kernel,
+) -> None:
+    slow = Slow()
+    slow.go.set()
+    lane = kernel.lane(slow)
+    for unique in (7, 8, 9):
+        kernel.ask(wire.READ, unique)
+        assert kernel.answer() == (unique, errno.ENXIO)
+        assert not lane.disown(unique)
+
+
+def test_a_disowned_request_is_not_answered_and_its_thread_ends(kernel: Kernel) -> None:
+    slow = Slow()
+    lane = kernel.lane(slow)
+    kernel.ask(wire.READ, 7)
+    wait_until(lambda: lane.serving == 7, what="the request to be taken")
+    assert not lane.disown(6)
+    assert lane.disown(7)
+    slow.go.set()
+    lane.join(10)
+    assert not lane.is_alive()
+    kernel.end.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        kernel.end.recv(1)
+
+
+def test_a_request_that_is_neither_passed_on_nor_wanted_does_not_end_the_thread(
+    kernel: Kernel,
+) -> None:
+    # pyfuse3 takes nothing, and the answer is refused: its reader was killed meanwhile.
+    others, ended = socket.socketpair()
+    ended.close()
+    reading, asking = os.pipe()
+    with others, os.fdopen(reading), os.fdopen(asking, "wb", buffering=0) as to:
+        lane = kernel.lane(Slow(), reading, others)
+        to.write(request(STATFS, 1))
+        wait_until(lambda: not select.select([reading], [], [], 0)[0], what="it to be taken")
+        to.write(request(STATFS, 2))
+        wait_until(lambda: not select.select([reading], [], [], 0)[0], what="it to be taken")
+        assert lane.is_alive()
+        kernel.close()
+        kernel.lanes.clear()

@@ -16,6 +16,7 @@ handshake is done already, readers are served before those are there (session.py
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -41,6 +42,11 @@ _MAX_WRITE: Final = express.BUFFER // 2
 
 #: How long a server that ends waits for what it has begun.
 _LEAVE_S: Final = 1.0
+
+#: Bytes of requests that may wait for pyfuse3 (a short one counts for about 1 KiB): the default
+#: holds some 200, and a crowd that lists directories would be told EAGAIN.
+_WAITING: Final = 16 << 20
+_SO_SNDBUFFORCE: Final = 32
 
 #: How many requests may be stuck at once before this server counts as broken.
 _MOST_STUCK: Final = 8
@@ -107,6 +113,9 @@ class Connection:
             self._device = _clone(device)
             self._stop = os.pipe()
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._ours, self.theirs):
+            with contextlib.suppress(OSError):  # without CAP_NET_ADMIN the default has to do
+                end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _WAITING)
         self._lane: express.Lane | None = None
         self._watchdog: threading.Thread | None = None
         self._stuck: list[express.Lane] = []

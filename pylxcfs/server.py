@@ -123,10 +123,15 @@ class Server:
         hierarchies = Hierarchies.discover()
         self.sampler = Sampler(hierarchies)
         self.inheritance = Inheritance({})
+        finder = InitFinder(config.init_pid_method)
+        try:
+            finder.prepare()  # the first caller should not wait for what this may have to start
+        except SourceError as error:
+            _log.warning("containers cannot be told apart here, all see the host: %s", error)
         self.registry = Registry(
             hierarchies,
             self.host,
-            InitFinder(config.init_pid_method),
+            finder,
             max_containers=min(config.max_containers, _containers_that_fit()),
             on_new=self._on_new,
         )

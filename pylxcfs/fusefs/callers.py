@@ -5,6 +5,7 @@ Knows no file and no handle.
 
 from __future__ import annotations
 
+import contextlib
 import select
 from collections.abc import Callable
 from typing import Final
@@ -65,6 +66,17 @@ class Callers:
                 self._pairs.clear()
             self._pairs[who] = packed
         return packed
+
+    def known(self) -> list[int]:
+        """Return the packed owners that have asked and live.
+
+        Without those whose namespaces' numbers do not fit: they are nobody here.
+        """
+        known = []
+        for who in self.containers.known():
+            with contextlib.suppress(ValueError):
+                known.append(nodes.pair(who))
+        return known
 
     def container(self, owner: int, pid: int) -> Container | None:
         """Return the container of an owner for a request of `pid`; None: the host's file."""

@@ -266,7 +266,7 @@ class Filesystem:
     def sweep(self) -> None:
         """Drop what belongs to containers that have ended; call it now and then."""
         self._cleared.clear()
-        alive = {nodes.pair(owner) for owner in self.callers.containers.known()}
+        alive = set(self.callers.known())
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
 
     def _forget_cleared(self, tid: int) -> None:

@@ -84,10 +84,9 @@ class Names:
             raise Refused(errno.ENOTDIR)
         entries = [Entry(e.name, nodes.node(owner, e.number), e.mode) for e in found]
         if index == nodes.BY_PIDNS:
-            containers = self._callers.containers
-            for who in sorted({(containers.host_pidns, 0), *containers.known()}):
-                directory = nodes.node(nodes.pair(who), nodes.OWN_ROOT)
-                name = nodes.name(nodes.Owner(*who))
+            for theirs in sorted({self._callers.host, *self._callers.known()}):
+                directory = nodes.node(theirs, nodes.OWN_ROOT)
+                name = nodes.name(nodes.unpack(theirs))
                 entries.append(Entry(name, directory, stat.S_IFDIR | 0o555))
         return entries
 

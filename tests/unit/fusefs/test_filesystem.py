@@ -277,3 +277,16 @@ def test_a_container_that_never_was_has_no_directory(world: World) -> None:
     with pytest.raises(Refused) as caught:
         world.fs.names.lookup(nodes.BY_PIDNS, b"4026539999", 1)
     assert caught.value.errno == errno.ENOENT
+
+
+def test_a_namespace_whose_number_does_not_fit_is_nobodys_and_stops_nothing(world: World) -> None:
+    far = (HOST + (1 << 21), 0)
+    world.people.who[30] = far
+    world.people.containers[far] = FakeContainer()
+    world.texts[A] = b"kept\n"
+    assert world.read_whole(world.node(A), 30)[0] == b"the host's\n"
+    world.read_whole(world.node(A), ME)
+    world.fs.sweep()
+    assert len(world.fs.snapshots) == 1
+    listed = [entry.name for entry in world.fs.names.entries(nodes.BY_PIDNS, ME)]
+    assert listed == [b"self", b"4026531836", b"4026532180", b"4026532190"]

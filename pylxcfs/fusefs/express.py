@@ -233,7 +233,7 @@ class Lane(threading.Thread):
 
     def _poll(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         handle, poller, flags = wire.POLL_IN.unpack_from(self._buffer, _HEADER)
-        events = self._fs.poll(handle, poller, bool(flags & wire.POLL_SCHEDULE_NOTIFY))
+        events = self._fs.poll(node, handle, poller, bool(flags & wire.POLL_SCHEDULE_NOTIFY))
         return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, events)
 
     def _not_needed(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:

@@ -33,7 +33,7 @@ from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
-from pylxcfs.fusefs.triggers import Triggers
+from pylxcfs.fusefs.triggers import READY, Triggers
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
 
 #: Names never change their node, so the kernel may keep them; this bounds how long a directory
@@ -226,10 +226,12 @@ class Filesystem:
         except OSError as error:
             raise Refused(error.errno or errno.EIO) from error
 
-    def poll(self, handle: int, poller: int, schedule: bool) -> int:
+    def poll(self, node: int, handle: int, poller: int, schedule: bool) -> int:
         """Return a handle's events. Raise Refused(ENOSYS) where triggers are off."""
         if self.triggers is None:
             raise Refused(errno.ENOSYS)
+        if self.contents.trigger_path(nodes.index_of(node)) is None:
+            return READY
         return self.triggers.poll(handle, poller, schedule)
 
     def truncate(self, node: int, pid: int) -> Attributes:

@@ -22,7 +22,7 @@ from typing import Final
 from pylxcfs.fusefs import wire
 
 #: What poll(2) says of a file that is always ready (DEFAULT_POLLMASK of include/linux/poll.h).
-_READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 #: Pollers of a dead server have numbers that count up from 1 with each polled handle.
 _OLD_POLLERS: Final = 4096
@@ -71,13 +71,13 @@ class Triggers:
         """Return the events of a handle; with `schedule`, wake `poller` at the next ones."""
         trigger = self._by_handle.get(handle)
         if trigger is None:
-            return _READY if handle in self._opened else select.POLLERR | select.POLLPRI
+            return READY if handle in self._opened else select.POLLERR | select.POLLPRI
         if schedule:
             trigger.poller = poller
         if trigger.fired:
             trigger.fired = False
-            return _READY | select.POLLPRI
-        return _READY
+            return READY | select.POLLPRI
+        return READY
 
     def start(self) -> None:
         """Start the thread that takes what has fired and wakes who waits for it.

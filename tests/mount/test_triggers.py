@@ -56,3 +56,12 @@ def test_triggers_are_refused_unless_switched_on(daemon: Daemon) -> None:
         assert container.read("/proc/pressure/cpu") == Path("/proc/pressure/cpu").read_bytes() or (
             container.read("/proc/pressure/cpu").startswith(b"some ")
         )
+
+
+def test_polling_another_file_says_ready_and_no_error() -> None:
+    code = (
+        "import select; file = open('/proc/meminfo'); poll = select.poll();"
+        "poll.register(file, select.POLLIN | select.POLLPRI); print(poll.poll(0)[0][1])"
+    )
+    with Daemon("--enable-psi-poll") as daemon, Container(daemon.mountpoint) as container:
+        assert container.exec([sys.executable, "-c", code]).stdout == b"1\n"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.clients.conftest import MEMORY
 from tests.conftest import require, wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
@@ -97,7 +98,7 @@ def test_numactl_agrees_with_the_cpus_and_the_memory(
         key, _, value = line.partition(":")
         shown[key] = value.split()
     assert shown["node 0 cpus"] == [str(ONLINE[0])]
-    assert int(shown["node 0 size"][0]) <= 2048
+    assert int(shown["node 0 size"][0]) <= MEMORY >> 20
 
 
 @pytest.mark.parametrize("cpus", [0.5, 1.0, 1.5, 2.0])

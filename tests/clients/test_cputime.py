@@ -1,58 +1,102 @@
-"""CPU time: what a container uses is in its own files, and what others use is not."""
+"""CPU time: what a container uses is in its own files, and what others use is not.
+
+The program that uses the time reads the files itself, so nothing else is measured.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import time
+from typing import Any
 
 import pytest
 
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
-TICKS = os.sysconf("SC_CLK_TCK")
-NAMES = "user nice system idle iowait irq softirq steal guest guest_nice".split()  # noqa: SIM905
-#: Spins until the process itself has used so many seconds: exact on a busy machine, too.
-BURN = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass"
+#: Prints the container's times, in seconds, before and after `work`. CPU time is measured in
+#: the process itself, so it is exact on a busy machine, too.
+PROGRAM = """
+import json, os, sys, time
+NAMES = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
+
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+def look():
+    with open("/proc/uptime") as file:
+        uptime = float(file.read().split()[0])
+    with open("/proc/stat") as file:
+        ticks = [int(field) for field in file.readline().split()[1:9]]
+    times = {name: count / os.sysconf("SC_CLK_TCK") for name, count in zip(NAMES, ticks)}
+    busy = times["user"] + times["nice"] + times["system"]
+    return dict(times, busy=busy, uptime=uptime, now=time.monotonic())
+
+before = look()
+looks = []
+WORK
+after = look()
+print(json.dumps({"before": before, "looks": looks, "after": after}))
+"""
+BURN = "burn(float(sys.argv[1]))"
 
 
-def _times(container: Container) -> dict[str, float]:
-    """Read the seconds of the `cpu` line of the container's /proc/stat."""
-    fields = container.read("/proc/stat").splitlines()[0].split()[1:]
-    return {name: int(field) / TICKS for name, field in zip(NAMES, fields, strict=True)}
+def _start(container: Container, work: str, *argv: str) -> subprocess.Popen[bytes]:
+    return container.popen(
+        [sys.executable, "-S", "-E", "-c", PROGRAM.replace("WORK", work), *argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
-def _busy(times: dict[str, float]) -> float:
-    return times["user"] + times["nice"] + times["system"]
+def _result(process: subprocess.Popen[bytes], said: bytes = b"") -> dict[str, Any]:
+    out, _ = process.communicate(said, timeout=240)
+    assert process.returncode == 0
+    return json.loads(out)
 
 
 def test_five_seconds_burnt_are_five_seconds_in_stat(daemon: Daemon) -> None:
     with Container(daemon.mountpoint, cpus=1) as container:
-        before = _busy(_times(container))
-        container.exec([sys.executable, "-S", "-E", "-c", BURN, "5"], timeout=120)
-        assert _busy(_times(container)) - before == pytest.approx(5, rel=0.05)
+        seen = _result(_start(container, BURN, "5"))
+    assert seen["after"]["busy"] - seen["before"]["busy"] == pytest.approx(5, rel=0.05)
 
 
 def test_an_idle_container_on_a_busy_host_is_idle(daemon: Daemon) -> None:
+    # It waits for a line, and says when it begins to.
+    wait = "print(flush=True); sys.stdin.readline()"
+    burner = PROGRAM.replace("before = look()", BURN + "; sys.exit()")
     with Container(daemon.mountpoint, cpus=1) as container:
-        burner = [sys.executable, "-S", "-E", "-c", BURN, "1.5"]
-        before, start = _times(container), time.monotonic()
-        subprocess.run(burner, check=True, timeout=120)
-        after, end = _times(container), time.monotonic()
-        # Its own readers (cat, nsenter) are all that runs in it.
-        assert _busy(after) - _busy(before) < 0.25
-        assert after["idle"] - before["idle"] == pytest.approx(end - start, abs=0.5)
+        idle = _start(container, wait)
+        assert idle.stdout is not None
+        idle.stdout.readline()
+        # Outside: as many as there are CPUs, so that the container's own is busy too.
+        others = [
+            subprocess.Popen([sys.executable, "-S", "-E", "-c", burner, "1"])
+            for _ in os.sched_getaffinity(0)
+        ]
+        for other in others:
+            assert other.wait(timeout=240) == 0
+        seen = _result(idle, b"go\n")
+    before, after = seen["before"], seen["after"]
+    assert after["busy"] - before["busy"] < 0.2
+    elapsed = after["now"] - before["now"]
+    assert after["idle"] - before["idle"] == pytest.approx(elapsed, abs=0.3)
 
 
 def test_times_never_run_backwards_and_idle_fills_the_rest(daemon: Daemon) -> None:
+    work = "for _ in range(40): looks.append(look()); burn(0.03)"
     with Container(daemon.mountpoint, cpus=1) as container:
-        worker = container.popen([sys.executable, "-S", "-E", "-c", BURN, "1"])
-        last = _times(container)
-        while worker.poll() is None:
-            now = _times(container)
-            assert all(now[name] >= last[name] for name in now), (last, now)
-            last = now
-        up = float(container.read("/proc/uptime").split()[0])
-        assert sum(_times(container).values()) == pytest.approx(up, abs=0.5)
+        # A second process of the container, which keeps it busy on another CPU.
+        other = _start(container, BURN, "1")
+        seen = _result(_start(container, work))
+        _result(other)
+    last = seen["before"]
+    for now in [*seen["looks"], seen["after"]]:
+        assert all(now[name] >= last[name] for name in now), (last, now)
+        last = now
+    names = ("busy", "idle", "iowait", "irq", "softirq", "steal")
+    assert sum(last[name] for name in names) == pytest.approx(last["uptime"], abs=0.5)

@@ -10,6 +10,7 @@ import termios
 import tty
 from collections.abc import Callable
 
+from tests.clients.conftest import MEMORY
 from tests.conftest import wait_until
 from tests.kit.container import Container
 
@@ -33,6 +34,7 @@ def test_htop_shows_one_cpu_and_the_limit(
     )
     os.close(slave)
     screen = bytearray()
+    limit = b"/2.00G" if MEMORY == 2 << 30 else b"/%dM" % (MEMORY >> 20)
 
     def text() -> bytes:
         while select.select([master], [], [], 0)[0]:
@@ -43,7 +45,7 @@ def test_htop_shows_one_cpu_and_the_limit(
         return _ESCAPE.sub(b"", bytes(screen))
 
     try:
-        wait_until(lambda: b"/2.00G" in text(), 60, what="the limit on htop's screen")
+        wait_until(lambda: limit in text(), 60, what="the limit on htop's screen")
         wait_until(lambda: b"Load average" in text(), 60, what="the load on htop's screen")
         os.write(master, b"q")
         wait_until(lambda: (text(), process.poll())[1] is not None, 60, what="htop to quit")

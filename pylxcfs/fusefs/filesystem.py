@@ -40,6 +40,10 @@ from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
 #: below by-pidns/ is believed after its container has ended.
 NAME_VALID_NS: Final = 1_000_000_000
 
+#: Serials that are looked at for a free one. Who has so many files open that there is none
+#: shares texts with itself.
+_TRIES: Final = 64
+
 
 class Attributes(NamedTuple):
     """What stat(2) shows, and for how long the kernel may believe it."""
@@ -70,7 +74,8 @@ class Filesystem:
         self.triggers = triggers
         self.callers = Callers(containers, readers)
         self.names = Names(tree, contents, self.callers)
-        self._handles: dict[int, bytes] = {}
+        #: Open handles that are not cached, with the text that each reads.
+        self._handles: dict[int, bytes | None] = {}
         #: Nodes that known threads may open through the page cache without another look, by
         #: thread, with their handles but for the serial. Cleared whenever anything ends or
         #: changes that this was concluded from.
@@ -169,7 +174,13 @@ class Filesystem:
         return nodes.handle(owner, CACHED, next(self._serial)), keep
 
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
-        return nodes.handle(reads, flags, next(self._serial)), FOPEN_DIRECT_IO
+        # Serials come round: a file that stays open must not share its text with a new one.
+        for _ in range(_TRIES):
+            handle = nodes.handle(reads, flags, next(self._serial))
+            if handle not in self._handles:
+                break
+        self._handles[handle] = None
+        return handle, FOPEN_DIRECT_IO
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
@@ -207,8 +218,10 @@ class Filesystem:
         if self.triggers is None or self.contents.trigger_path(index) is None:
             raise Refused(errno.EACCES)
         handle, flags = self.open(node, os.O_RDONLY, 0, pid)
+        if handle & CACHED:
+            handle, flags = self._direct(nodes.pair_of(handle), 0)
         self.triggers.opened(handle)
-        return handle & ~CACHED, flags | FOPEN_DIRECT_IO
+        return handle, flags
 
     def write(self, node: int, handle: int, data: bytes, pid: int) -> None:
         """Arm the trigger that is written to a pressure file. Raise Refused."""

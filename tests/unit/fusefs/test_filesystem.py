@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import select
 from collections.abc import Iterable
@@ -290,3 +291,21 @@ def test_a_namespace_whose_number_does_not_fit_is_nobodys_and_stops_nothing(worl
     assert len(world.fs.snapshots) == 1
     listed = [entry.name for entry in world.fs.names.entries(nodes.BY_PIDNS, ME)]
     assert listed == [b"self", b"4026531836", b"4026532180", b"4026532190"]
+
+
+def test_a_file_that_stays_open_keeps_its_text_when_serials_come_round(world: World) -> None:
+    world.fs._serial = itertools.count(7)
+    first, _ = world.fs.open(world.node(A), os.O_RDONLY, 0, ME)
+    assert world.fs.read(world.node(A), first, 0, 5, ME) == b"text "
+    world.fs._serial = itertools.count(7)
+    world.texts[A], world.clock[0] = b"another text\n", 1000
+    second, _ = world.fs.open(world.node(A), os.O_RDONLY, 0, ME)
+    assert world.fs.read(world.node(A), second, 0, 65536, ME) == b"another text\n"
+    world.fs.release(world.node(A), second)
+    assert world.fs.read(world.node(A), first, 5, 65536, ME) == b"of A\n"
+
+
+def test_who_has_more_files_open_than_there_are_serials_still_opens(world: World) -> None:
+    for _ in range(3):
+        world.fs._serial = itertools.repeat(7)  # type: ignore[assignment]
+        assert world.fs.open(world.node(A), os.O_RDONLY, 0, ME)

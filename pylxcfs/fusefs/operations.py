@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 _NS = 1_000_000_000
 
+#: Listings that are kept. Who has more directories open has the oldest listed again.
+_MOST_LISTINGS = 256
+
 
 class Operations(pyfuse3.Operations):
     """pyfuse3's view of the filesystem."""
@@ -34,8 +38,9 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._fs = filesystem
         self._guard = guard
-        self._listings: dict[int, list[Entry]] = {}
-        self._pids: dict[int, int] = {}
+        #: Open directories: node and who opened it.
+        self._directories: dict[int, tuple[int, int]] = {}
+        self._listings: OrderedDict[int, list[Entry]] = OrderedDict()
         self._serial = itertools.count(1)
 
     def _guarded(self, place: str, attempt: Callable[[], T]) -> T:
@@ -54,19 +59,30 @@ class Operations(pyfuse3.Operations):
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """List once: a directory that changes while it is read shows one moment."""
-        entries = self._guarded("opendir", lambda: self._fs.names.entries(inode, ctx.pid))
         handle = next(self._serial)
-        self._listings[handle] = entries
-        self._pids[handle] = ctx.pid
+        self._directories[handle] = inode, ctx.pid
+        try:
+            self._list(handle)
+        except pyfuse3.FUSEError:
+            del self._directories[handle]
+            raise
         return handle
+
+    def _list(self, handle: int) -> list[Entry]:
+        node, pid = self._directories[handle]
+        entries = self._guarded("opendir", lambda: self._fs.names.entries(node, pid))
+        self._listings[handle] = entries
+        if len(self._listings) > _MOST_LISTINGS:
+            self._listings.popitem(last=False)
+        return entries
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Hand out the listing from `start_id` on."""
-        entries = self._listings.get(fh)
-        if entries is None:
+        if fh not in self._directories:
             # Opened while another server served; its listing died with it.
             raise pyfuse3.FUSEError(errno.ESTALE)
-        pid = self._pids[fh]
+        entries = self._listings.get(fh) or self._list(fh)
+        _, pid = self._directories[fh]
         for position, entry in enumerate(entries[start_id:], start_id + 1):
             try:
                 attributes = self._attributes(entry.number, pid)
@@ -78,7 +94,10 @@ class Operations(pyfuse3.Operations):
     async def releasedir(self, fh: int) -> None:
         """Forget a listing."""
         self._listings.pop(fh, None)
-        self._pids.pop(fh, None)
+        self._directories.pop(fh, None)
+
+    def stacktrace(self) -> None:
+        """Nothing: pyfuse3 would fill the log for whoever sets an attribute of the root."""
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Answer like procfs: no blocks. Podman refuses to bind what has no statfs(2)."""

@@ -16,16 +16,22 @@ import errno
 import os
 import select
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from pylxcfs.fusefs import wire
+from pylxcfs.fusefs import nodes, wire
 
 #: What poll(2) says of a file that is always ready (DEFAULT_POLLMASK of include/linux/poll.h).
 READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 #: Pollers of a dead server have numbers that count up from 1 with each polled handle.
 _OLD_POLLERS: Final = 4096
+
+
+#: Triggers of one container, and of all: each costs a descriptor here.
+_MOST_EACH: Final = 64
+_MOST: Final = 4096
 
 
 class Trigger:
@@ -45,6 +51,8 @@ class Triggers:
     def __init__(self, notify: Callable[[int], None]) -> None:
         self._notify = notify
         self._by_handle: dict[int, Trigger] = {}
+        #: How many there are of each packed owner.
+        self._armed: Counter[int] = Counter()
         self._by_descriptor: dict[int, Trigger] = {}
         self._opened: set[int] = set()
         self._epoll = select.epoll()
@@ -55,9 +63,12 @@ class Triggers:
 
     def arm(self, handle: int, descriptor: int, text: bytes) -> None:
         """Write a trigger to an open pressure file, which is taken over. Raise OSError."""
+        owner = nodes.pair_of(handle)
         try:
             if handle in self._by_handle:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            if self._armed[owner] >= _MOST_EACH or len(self._by_handle) >= _MOST:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             os.write(descriptor, text)
             self._epoll.register(descriptor, select.EPOLLPRI)
         except OSError:
@@ -66,6 +77,7 @@ class Triggers:
         trigger = Trigger(descriptor)
         self._by_descriptor[descriptor] = trigger
         self._by_handle[handle] = trigger
+        self._armed[owner] += 1
 
     def poll(self, handle: int, poller: int, schedule: bool) -> int:
         """Return the events of a handle; with `schedule`, wake `poller` at the next ones."""
@@ -114,6 +126,10 @@ class Triggers:
         self._opened.discard(handle)
         trigger = self._by_handle.pop(handle, None)
         if trigger is not None:
+            owner = nodes.pair_of(handle)
+            self._armed[owner] -= 1
+            if not self._armed[owner]:
+                del self._armed[owner]
             del self._by_descriptor[trigger.descriptor]
             os.close(trigger.descriptor)
 

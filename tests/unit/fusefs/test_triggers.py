@@ -37,7 +37,7 @@ def test_one_container_cannot_use_up_the_descriptors(
 ) -> None:
     monkeypatch.setattr(triggers, "_MOST_EACH", 3)
     handles = [arm(armed, A, serial) for serial in range(3)]
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="allocate memory") as caught:
         arm(armed, A, 3)
     assert caught.value.errno == errno.ENOMEM
     handles.append(arm(armed, B, 0))
@@ -51,7 +51,7 @@ def test_one_container_cannot_use_up_the_descriptors(
 def test_all_together_cannot_either(armed: Triggers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggers, "_MOST", 1)
     handle = arm(armed, A, 0)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="allocate memory") as caught:
         arm(armed, B, 0)
     assert caught.value.errno == errno.ENOMEM
     armed.release(handle)

@@ -158,8 +158,12 @@ class Registry:
 
     def reap(self) -> None:
         """Forget the containers whose init has ended."""
-        for pidfd, _ in self._epoll.poll(0):
-            with self._lock:
+        if not self._epoll.poll(0):
+            return
+        with self._lock:
+            # Asked again: another thread may have been here meanwhile, and the descriptor that
+            # said so may be a living container's by now.
+            for pidfd, _ in self._epoll.poll(0):
                 pidns = self._by_pidfd.get(pidfd)
                 if pidns is not None:
                     self._forget(pidns)

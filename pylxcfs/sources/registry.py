@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,11 @@ _KNOWN_PER_OPEN = 3
 #: Cgroup namespaces told apart inside one pid namespace: more than a pod has containers, and a
 #: bound on what a program that makes namespaces for fun can cost.
 _MAX_SIBLINGS = 64
+
+#: Seconds that may be spent at once on looking at all processes, and their share of all time: the
+#: names of by-pidns/ are there for everybody to ask for, and meanwhile nobody else is served.
+_SEARCH_S = 0.5
+_SEARCH_SHARE = 0.05
 
 OnNew = Callable[[Identity, ContainerSource], None]
 
@@ -59,7 +65,11 @@ class Registry:
         init_finder: InitFinder,
         max_containers: int = 512,
         on_new: OnNew | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._search_left = _SEARCH_S
+        self._searched = clock()
         self._hierarchies = hierarchies
         self._finder = init_finder
         self._max_open = max_containers
@@ -126,8 +136,19 @@ class Registry:
     def search(self, identity: Identity) -> int:
         """Return the pid of some process of a container, looking at all of them; 0 if none.
 
-        For a daemon that was restarted and has a file handle, but no caller yet.
+        For a daemon that was restarted and has a file handle, but no caller yet. Who makes it
+        search all the time finds nothing for a while.
         """
+        now = self._clock()
+        left = self._search_left + (now - self._searched) * _SEARCH_SHARE
+        self._search_left, self._searched = min(left, _SEARCH_S), now
+        if left <= 0:
+            return 0
+        found = self._search(identity)
+        self._search_left -= self._clock() - now
+        return found
+
+    def _search(self, identity: Identity) -> int:
         try:
             names = os.listdir(self._proc)
         except OSError:

@@ -8,6 +8,7 @@ import select
 import pytest
 
 from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry, _Init
@@ -58,3 +59,28 @@ def test_an_end_that_another_thread_has_seen_ends_no_container_after_it(registry
     assert list(registry._inits) == [2]
     os.close(living)
     os.close(closed)
+
+
+def test_searching_for_what_is_not_there_takes_a_share_of_the_time_and_no_more(tree):
+    for pid in (7, 8):
+        (tree.root / f"proc/{pid}/ns").mkdir(parents=True)
+        (tree.root / f"proc/{pid}/ns/pid").symlink_to(f"pid:[{4026532000 + pid}]")
+    now = [1000.0]
+    looked = []
+
+    class Slow(Registry):
+        def _search(self, identity):
+            looked.append(identity)
+            now[0] += 0.1
+            return super()._search(identity)
+
+    registry = Slow(
+        tree.hierarchies(), HostFiles(str(tree.root)), InitFinder(), clock=lambda: now[0]
+    )
+    assert registry.search(Identity(4026532007, 0)) == 7
+    for _ in range(100):
+        registry.search(Identity(4026539999, 0))
+    assert len(looked) < 8
+    now[0] += 60
+    assert registry.search(Identity(4026532008, 0)) == 8
+    registry.close()

@@ -21,6 +21,10 @@ from pylxcfs.views.model import Load
 #: How early a sample may come and count as the next step's.
 _SLACK_NS = STEP_NS // 4
 
+#: For how long a count is good for others in the same cgroup.
+_SHARED_NS = STEP_NS // 2
+_MOST_COUNTS = 1024
+
 #: v1 hierarchies in the order in which they are likely to tell a container from its host.
 _V1_HIERARCHIES = ("pids", "memory", "cpu", "cpuacct", "freezer", "name=systemd", "devices")
 
@@ -45,6 +49,8 @@ class Sampler:
 
     def __init__(self, hierarchies: Hierarchies) -> None:
         self._hierarchies = hierarchies
+        #: When each cgroup was last counted, and what.
+        self._counts: dict[str, tuple[int, Count]] = {}
         self._proc = f"{hierarchies.root.rstrip('/')}/proc"
 
     def sample(self, containers: Iterable[ContainerSource], now_ns: int) -> None:
@@ -63,7 +69,7 @@ class Sampler:
         steps = max(0, (now_ns - state.at_ns + _SLACK_NS) // STEP_NS)
         if steps < 1 and container.sampled is not None:
             return
-        count = self.count(container.paths())
+        count = self._recent_count(container.paths(), now_ns)
         if count is None:
             return
         state.averages.advance(count.running + count.uninterruptible, steps)
@@ -79,8 +85,21 @@ class Sampler:
     def count(self, paths: Paths) -> Count | None:
         """Count the threads of a container; None if no hierarchy tells it from its host."""
         place = self._place(paths)
+        return None if place is None else self._count(place)
+
+    def _recent_count(self, paths: Paths, now_ns: int) -> Count | None:
+        """Count once for all that are in a cgroup: it may hold many pid namespaces."""
+        place = self._place(paths)
         if place is None:
             return None
+        known = self._counts.get(place.own)
+        if known is None or now_ns - known[0] >= _SHARED_NS:
+            if len(self._counts) >= _MOST_COUNTS:
+                self._counts.clear()
+            known = self._counts[place.own] = now_ns, self._count(place)
+        return known[1]
+
+    def _count(self, place: Place) -> Count:
         name = "tasks" if place.version == 1 else "cgroup.threads"
         running = uninterruptible = total = last = 0
         for thread in _threads(place.own, name):

@@ -104,3 +104,18 @@ def test_a_container_that_has_ended_has_no_load(host):
     Sampler(host.hierarchies()).sample([gone, alive], START)
     assert gone.load() is None
     assert alive.load().total == 0
+
+
+def test_containers_in_one_cgroup_are_counted_once(host, monkeypatch):
+    host.cgroup("c", {"cgroup.threads": "100\n"})
+    thread(host, 100, "R")
+    sampler = Sampler(host.hierarchies())
+    looked = []
+    state = sampler._state
+    monkeypatch.setattr(sampler, "_state", lambda tid: looked.append(tid) or state(tid))
+    many = [container(host) for _ in range(5)]
+    sampler.sample(many, START)
+    assert [made.load().total for made in many] == [1] * 5
+    assert looked == ["100"]
+    sampler.sample(many, START + STEP_NS)
+    assert looked == ["100"] * 2

@@ -19,6 +19,11 @@ from pylxcfs.sources.kept import Descriptor, read_whole
 from pylxcfs.sources.translation import Translator
 
 
+#: Processes of which the start is looked at: the kernel lists old ones first (v1 by pid, v2 as
+#: they came), and a container may have any number.
+_MOST_LOOKED_AT = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Sibling:
     """A container that has a cgroup namespace of its own.
@@ -67,7 +72,7 @@ def _start_of_oldest(hierarchies: Hierarchies, paths: Paths, pid: int) -> int:
         if place is None or place.is_root:
             continue
         try:
-            for member in read_whole(f"{place.own}/cgroup.procs").split():
+            for member in read_whole(f"{place.own}/cgroup.procs").split()[:_MOST_LOOKED_AT]:
                 starts.append(start_of(hierarchies.root, int(member)))
         except PylxcfsError:
             continue  # one of them ended just now; the others were looked at

@@ -29,7 +29,7 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 def require(feature: str, reason: str) -> NoReturn:
     """End the test: skip it because `feature` is missing, or fail if PYLXCFS_REQUIRE lists it.
 
-    Features: fuse, cgroup, vm, systemd, resend, clients, docker, lxc. Say in `reason` what is missing.
+    Features: fuse, cgroup, vm, systemd, resend, clients, docker, lxc. `reason`: what is missing.
     """
     required = os.environ.get("PYLXCFS_REQUIRE", "")
     if feature in (name.strip() for name in required.split(",")):

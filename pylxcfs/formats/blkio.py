@@ -1,9 +1,9 @@
 """v1's blkio files (block/blk-throttle.c, bfq-cgroup.c): a number by device and kind of request.
 
-    8:0 Read 4096
-    8:0 Write 0
-    8:0 Sync 4096          Async, Discard and Total alike
-    Total 4096             of all devices
+8:0 Read 4096
+8:0 Write 0
+8:0 Sync 4096          Async, Discard and Total alike
+Total 4096             of all devices
 """
 
 from __future__ import annotations

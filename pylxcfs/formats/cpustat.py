@@ -1,10 +1,10 @@
 """CPU time of a cgroup: v2's cpu.stat (kernel/cgroup/rstat.c, kernel/sched/core.c).
 
-    usage_usec 500
-    user_usec 300
-    system_usec 200
-    nice_usec 0            (Linux 6.12+; part of user_usec)
-    nr_periods 0           (only where the cpu controller is enabled)
+usage_usec 500
+user_usec 300
+system_usec 200
+nice_usec 0            (Linux 6.12+; part of user_usec)
+nr_periods 0           (only where the cpu controller is enabled)
 """
 
 from __future__ import annotations

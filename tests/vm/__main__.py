@@ -1,4 +1,4 @@
-"""Boot a machine by hand: python -m tests.vm [--cpus N] [--nodes N] [--memory 2G] COMMAND..."""
+"""Boot a machine by hand: python -m tests.vm [--cpus N] [--nodes N] [--memory 4G] COMMAND..."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__)
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--memory", default="2G", help="of each node")
+    parser.add_argument("--memory", default="4G", help="of each node")
     parser.add_argument("--kernel-args", default="")
     parser.add_argument("--timeout", type=float, default=600)
     parser.add_argument("command", nargs=argparse.REMAINDER)

@@ -55,7 +55,7 @@ def run(
     args: Sequence[str],
     cpus: int = 2,
     nodes: int = 1,
-    memory: str = "2G",
+    memory: str = "4G",
     *,
     kernel_args: str = "",
     environment: Mapping[str, str] | None = None,

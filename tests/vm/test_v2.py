@@ -41,7 +41,7 @@ def host_has_pure_v2() -> bool:
     return controllers.exists() and "memory" in controllers.read_text().split()
 
 
-def boot(tests: list[str], *, cpus: int, nodes: int = 1, memory: str = "2G") -> machine.Result:
+def boot(tests: list[str], *, cpus: int, nodes: int = 1, memory: str = "4G") -> machine.Result:
     if reason := machine.why_not():
         require("vm", reason)
     try:

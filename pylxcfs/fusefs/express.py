@@ -91,12 +91,18 @@ class Lane(threading.Thread):
     # -- the loop ------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until the connection ends, `stop` is readable, or the watchdog took over."""
+        """Serve until the connection ends, `stop` is readable, or the watchdog took over.
+
+        What a monitoring agent does all day, to open and to close what it has read before, is
+        answered first and outside of the guard: after a pause it is the length of the code, not
+        of the work, that its reader waits for.
+        """
         buffer = self._buffer
         buffers = [buffer]
         device = self._device
         unpack = IN_HEADER.unpack_from
         call = self._guard.call
+        reopen = self._fs.reopen
         wait = self._waiter()
         while True:
             try:
@@ -113,7 +119,18 @@ class Lane(threading.Thread):
             if self.leaving:
                 return  # unanswered, so it comes again: only kernels that resend get here
             _, opcode, unique, node, uid, _, pid, _ = unpack(buffer)
-            if opcode not in self._table:
+            if opcode == wire.OPEN:
+                (flags,) = wire.OPEN_IN.unpack_from(buffer, _HEADER)
+                handle = reopen(node, pid, flags)
+                if handle:
+                    self._send(wire.open_reply(unique, handle, wire.FOPEN_KEEP_CACHE))
+                    continue
+            elif opcode == wire.RELEASE:
+                (handle,) = wire.RELEASE_IN.unpack_from(buffer, _HEADER)
+                if handle & CACHED:  # nothing is kept of those
+                    self._send(error_reply(unique, 0))
+                    continue
+            elif opcode not in self._table:
                 self._pass_on(length, unique)
                 continue
             self.serving = unique
@@ -125,12 +142,15 @@ class Lane(threading.Thread):
                     return
                 self.serving = 0
             if reply is not None:
-                try:
-                    os.write(device, reply)
-                except OSError as error:
-                    # ENOENT: the reader was killed meanwhile, or it was answered already.
-                    if error.errno not in (errno.ENOENT, *_ENDED):
-                        _log.warning("answer to opcode %d refused: %s", opcode, error)
+                self._send(reply)
+
+    def _send(self, reply: bytes) -> None:
+        try:
+            os.write(self._device, reply)
+        except OSError as error:
+            # ENOENT: the reader was killed meanwhile, or it was answered already.
+            if error.errno not in (errno.ENOENT, *_ENDED):
+                _log.warning("an answer was refused: %s", error)
 
     def _waiter(self) -> Callable[[], bool] | None:
         """Return what waits for a request and is false once `stop` is readable."""
@@ -217,8 +237,7 @@ class Lane(threading.Thread):
 
     def _release(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         (handle,) = wire.RELEASE_IN.unpack_from(self._buffer, _HEADER)
-        if not handle & CACHED:  # nothing is kept of those
-            self._fs.release(node, handle)
+        self._fs.release(node, handle)
         return error_reply(unique, 0)
 
     def _setattr(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:

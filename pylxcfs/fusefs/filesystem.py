@@ -128,15 +128,19 @@ class Filesystem:
 
     # -- contents ------------------------------------------------------------------------------
 
+    def reopen(self, node: int, pid: int, flags: int) -> int:
+        """Return a handle that reads the kept pages, for a thread that had one; else 0: `open`."""
+        if pid not in self._cleared:
+            return 0
+        self.callers.refresh()
+        known = self._cleared.get(pid)
+        if known is None or node not in known or flags & os.O_ACCMODE:
+            return 0
+        return known[node] | next(self._serial) & SERIAL_MASK
+
     def open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
         """Return (handle, FOPEN flags). Raise Refused."""
         self.callers.refresh()
-        known = self._cleared.get(pid)
-        if known is not None and node in known and not flags & os.O_ACCMODE:
-            return known[node] | next(self._serial) & SERIAL_MASK, FOPEN_KEEP_CACHE
-        return self._open(node, flags, uid, pid)
-
-    def _open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
         index = nodes.index_of(node)
         if index < FILES:
             raise Refused(errno.EISDIR if self.tree.is_directory(index) else errno.ELOOP)

@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,7 +147,32 @@ def test_a_thread_that_reads_whole_files_gets_the_cache(world: World) -> None:
     assert flags == 0  # no pages of the kernel's are trusted yet
     attributes = world.fs.attributes(node, handle, ME)
     assert (attributes.size, attributes.valid_ns) == (len(b"text of A\n"), 100)
+    assert world.fs.reopen(node, ME, os.O_RDONLY) == 0  # has to be looked at once more
     assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_KEEP_CACHE
+    assert world.fs.reopen(node, ME, os.O_RDONLY)
+    assert world.fs.reopen(node, ME, os.O_RDWR) == 0
+    assert world.fs.reopen(world.node(B), ME, os.O_RDONLY) == 0
+    assert world.fs.reopen(node, 20, os.O_RDONLY) == 0
+
+
+def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: World) -> None:
+    node = world.node(A)
+    changes: list[Callable[[], object]] = [
+        world.fs.changed,
+        world.fs.sweep,
+        world.fs.callers.on_end,
+        lambda: world.fs.readers.saw_piece(ME),
+        lambda: world.fs.open(node, os.O_RDONLY, 0, 20),
+    ]
+    for change in changes:
+        for _ in range(2):
+            world.read_whole(node, ME)
+        for _ in range(2):
+            handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+            world.fs.attributes(node, handle, ME)
+        assert world.fs.reopen(node, ME, os.O_RDONLY)
+        change()
+        assert world.fs.reopen(node, ME, os.O_RDONLY) == 0
 
 
 def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -32,6 +33,9 @@ class WholeReaders:
         self._by_fd: dict[int, int] = {}
         self._seen_once: dict[int, None] = {}
         self._epoll = select.epoll()
+        #: The event loop reaps, too. Without this an end that it saw late could be taken for
+        #: that of a thread which is being watched just now, and leave its owner behind.
+        self._lock = threading.Lock()
         #: Called with each known thread that is known no more.
         self.on_forget: Callable[[int], None] = lambda tid: None
 
@@ -71,20 +75,26 @@ class WholeReaders:
     def saw_piece(self, tid: int) -> None:
         """Note a file read in pieces: the thread has to show itself anew."""
         self._seen_once.pop(tid, None)
-        self._forget(tid)
+        if tid in self._watched:
+            with self._lock:
+                self._forget(tid)
 
     def reap(self) -> None:
         """Forget threads that have ended, before their numbers come back."""
-        for fd, _ in self._epoll.poll(0):
-            tid = self._by_fd.get(fd)
-            if tid is not None:
-                self._forget(tid)
+        if not self._epoll.poll(0):
+            return
+        with self._lock:
+            for fd, _ in self._epoll.poll(0):
+                tid = self._by_fd.get(fd)
+                if tid is not None:
+                    self._forget(tid)
 
     def close(self) -> None:
         """Close every descriptor."""
-        for tid in list(self._watched):
-            self._forget(tid)
-        self._epoll.close()
+        with self._lock:
+            for tid in list(self._watched):
+                self._forget(tid)
+            self._epoll.close()
 
     def _watch(self, tid: int, identify: Callable[[int], int]) -> None:
         try:
@@ -99,14 +109,19 @@ class WholeReaders:
         if not owner:
             os.close(fd)
             return
-        while len(self._watched) >= self._most:
-            self._forget(next(iter(self._watched)))
-        self._by_fd[fd] = tid
-        self._watched[tid] = fd
-        self._owners[tid] = owner
-        self._epoll.register(fd, select.EPOLLIN)
+        with self._lock:
+            while len(self._watched) >= self._most:
+                self._forget(next(iter(self._watched)))
+            if tid in self._watched:
+                os.close(fd)
+                return
+            self._by_fd[fd] = tid
+            self._watched[tid] = fd
+            self._owners[tid] = owner
+            self._epoll.register(fd, select.EPOLLIN)
 
     def _forget(self, tid: int) -> None:
+        """Drop a thread; with the lock held."""
         self._owners.pop(tid, None)
         fd = self._watched.pop(tid, None)
         if fd is not None:

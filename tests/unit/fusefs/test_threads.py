@@ -2,6 +2,7 @@
 
 import os
 import threading
+from typing import Any
 
 from pylxcfs.fusefs.threads import WholeReaders
 from tests.conftest import wait_until
@@ -77,4 +78,40 @@ def test_a_thread_whose_owner_cannot_be_known_stays_unknown() -> None:
         readers.saw_whole(os.getpid(), lambda tid: 0)
     assert os.getpid() not in readers
     assert readers.owner(os.getpid()) == 0
+    readers.close()
+
+
+def test_an_end_that_another_thread_has_seen_forgets_nobody_after_it() -> None:
+    readers = WholeReaders()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    for _ in range(2):
+        readers.saw_whole(child, owner_seven)
+    number = readers._watched[child]
+    epoll = readers._epoll
+
+    class Overtaken:
+        """Between an answer and what comes of it, another thread reaps, and watches another."""
+
+        done = False
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            found = epoll.poll(timeout)
+            if not self.done:
+                self.done = True
+                readers.reap()
+                for _ in range(2):
+                    readers.saw_whole(os.getpid(), owner_seven)
+                assert readers._watched[os.getpid()] == number
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(epoll, name)
+
+    readers._epoll = Overtaken()  # type: ignore[assignment]
+    readers.reap()
+    os.waitpid(child, 0)
+    assert os.getpid() in readers
     readers.close()

@@ -57,12 +57,16 @@ class Snapshots:
         """Make `data` the node's snapshot.
 
         Where the kernel caches the node, the text is lengthened to what its last one measured:
-        a reader that has the old size and the new page would otherwise miss the end.
+        a reader that has the old size and the new page would otherwise miss the end. A text that
+        is the same as before keeps its mtime, and with that the kernel its page.
         """
         before = self._shown.get(node)
         if before is not None and pad is not None and len(data) < len(before.data):
             data = pad(data, len(before.data))
-        snapshot = Snapshot(data, self.clock() + self.ttl_ns, time.time_ns(), container)
+        mtime_ns = time.time_ns()
+        if before is not None and before.container is container and before.data == data:
+            mtime_ns = before.mtime_ns
+        snapshot = Snapshot(data, self.clock() + self.ttl_ns, mtime_ns, container)
         if self.ttl_ns:
             self._recent[node] = snapshot
         return snapshot

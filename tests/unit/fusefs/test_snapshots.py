@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pytest
+
 from pylxcfs.fusefs.snapshots import PAGE, Snapshots
 from pylxcfs.views.padding import blanks
 
@@ -40,6 +42,18 @@ def test_a_shorter_text_is_lengthened_only_where_the_kernel_has_pages() -> None:
     snapshots.show(7, first)
     assert snapshots.keep(7, b"1.00 2.00\n", "container", blanks).data == b"1.00 2.00  \n"
     assert snapshots.keep(7, b"0-1\n", "container", None).data == b"0-1\n"
+
+
+def test_a_text_that_stays_the_same_keeps_its_mtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(1, 10))
+    monkeypatch.setattr("time.time_ns", lambda: next(times))
+    snapshots = Snapshots(TTL, Clock())
+    first = snapshots.keep(7, b"same\n", "container", blanks)
+    assert snapshots.keep(7, b"same\n", "container", blanks).mtime_ns != first.mtime_ns
+    snapshots.show(7, first)
+    assert snapshots.keep(7, b"same\n", "container", blanks).mtime_ns == first.mtime_ns
+    assert snapshots.keep(7, b"else\n", "container", blanks).mtime_ns != first.mtime_ns
+    assert snapshots.keep(7, b"same\n", "another", blanks).mtime_ns != first.mtime_ns
 
 
 def test_what_another_container_left_is_not_this_ones() -> None:

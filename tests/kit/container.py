@@ -67,7 +67,7 @@ done
 #: Never waited for by a test that passes; a virtual machine without hardware support is slow.
 DEADLINE_S = 60.0
 NAMESPACE_FLAGS = {"cgroup": "-C", "uts": "-u", "ipc": "-i", "net": "-n"}
-SYSFS = ("sys/devices/system/cpu", "sys/devices/system/node")
+SYSFS = ("sys/devices/system/cpu", "sys/devices/system/node", "sys/devices/system/memory")
 
 
 class ContainerError(AssertionError):

@@ -107,18 +107,18 @@ class Reader:
 
     def _mmap(self, name: str) -> bytes:
         with open(f"/{name}", "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if 0 < size <= PAGE:
+            fd = file.fileno()
+            while 0 < (size := os.fstat(fd).st_size) <= PAGE:
                 try:
-                    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
+                    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as mapped:
                         content = mapped[:]
                 except OSError:
-                    pass  # not allowed on a file that bypasses the page cache
-                else:
+                    break  # not allowed on a file that bypasses the page cache
+                # A map shows what the file is now, up to the size that it had before.
+                if os.fstat(fd).st_size == size:
                     self._report.mapped += 1
-                    # What the kernel puts behind the end of a file that has become shorter.
-                    return content.rstrip(b"\0")
-            return _to_end(file.fileno(), 1 << 16)
+                    return content
+            return _to_end(fd, 1 << 16)
 
 
 def _to_end(fd: int, piece: int) -> bytes:

@@ -5,15 +5,29 @@ Every failure of a view ends here with the host's file. Knows no handles, no sna
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 from pylxcfs.errors import SourceError
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.nodes import FILES, SYSFS
 from pylxcfs.fusefs.snapshots import PAGE
-from pylxcfs.fusefs.systree import CPU, NODE, SysTree
-from pylxcfs.views import View, syscpu, sysnode
+from pylxcfs.fusefs.systree import CPU, MEMORY, NODE, SysTree
+from pylxcfs.views import View, syscpu, sysmemory, sysnode
 from pylxcfs.views.model import Container, Host, Options
+
+
+class TreeView(Protocol):
+    """What a module of views/ says of a tree of sysfs; paths are relative to the root."""
+
+    def render(
+        self, path: str, host: Host, container: Container, options: Options
+    ) -> bytes | None: ...
+
+    def hidden(self, path: str, host: Host, container: Container, options: Options) -> bool: ...
+
+
+_TREE_VIEWS: Final[Mapping[str, TreeView]] = {CPU: syscpu, NODE: sysnode, MEMORY: sysmemory}
 
 
 class Contents:
@@ -69,10 +83,12 @@ class Contents:
         """Whether a path of sysfs does not exist for this container."""
         if container is None or not self.virtual:
             return False
-        hidden = syscpu.hidden if path.startswith(CPU) else sysnode.hidden
+        view = _tree_view(path)
+        if view is None:
+            return False
         return self._guard.call(
             path,
-            lambda: hidden(path, self._host, container, self.options),
+            lambda: view.hidden(path, self._host, container, self.options),
             lambda: False,
         )
 
@@ -118,12 +134,12 @@ class Contents:
 
     def _render_sysfs(self, index: int, container: Container) -> bytes:
         path = self._host_path(index)
-        if not path.startswith((CPU, NODE)):
+        view = _tree_view(path)
+        if view is None:
             return self._host.read(path)
-        render = syscpu.render if path.startswith(CPU) else sysnode.render
         text = self._guard.call(
             path,
-            lambda: render(path, self._host, container, self.options),
+            lambda: view.render(path, self._host, container, self.options),
             lambda: None,
         )
         return self._host.read(path) if text is None else text
@@ -135,3 +151,8 @@ class Contents:
         if path is None:
             raise SourceError(f"no file of sysfs has the number {index - SYSFS}")
         return path
+
+
+def _tree_view(path: str) -> TreeView | None:
+    """Return what knows the tree that `path` is in: the first four names of it."""
+    return _TREE_VIEWS.get("/".join(path.split("/", 4)[:4]))

@@ -46,6 +46,7 @@ BY_PIDNS: Final = 7
 SELF: Final = 8
 CPU_LINK: Final = 9
 NODE_LINK: Final = 10
+MEMORY_LINK: Final = 11
 OWN_ROOT: Final = 32
 OWN_PROC: Final = 33
 OWN_PRESSURE: Final = 34
@@ -55,7 +56,8 @@ OWN_SYSTEM: Final = 37
 #: Symlink of view i in the shared proc/ is LINKS + i; its file in a container's is FILES + i.
 LINKS: Final = 64
 FILES: Final = 128
-#: A file below the container's sys/devices/system/{cpu,node}: SYSFS + the host file's inode number.
+#: A file below the container's sys/devices/system/{cpu,node,memory}: SYSFS + the inode number of
+#: the host's file.
 SYSFS: Final = 256
 
 

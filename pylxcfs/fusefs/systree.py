@@ -1,9 +1,10 @@
-"""The host's sys/devices/system/{cpu,node} as nodes: paths to file indexes and back.
+"""The host's sys/devices/system/{cpu,node,memory} as nodes: paths to file indexes and back.
 
 The index of a file is its sysfs inode number (kernfs numbers them once and keeps them for the
 life of the entry, fs/kernfs/dir.c), so it survives a restart of the server. Numbers that do not
 fit, which only hotplug after millions of sysfs entries makes, get one for as long as this
-process lives. Serves no contents and hides nothing; that is views/syscpu.py and sysnode.py.
+process lives. Serves no contents and hides nothing; that is contents.py and, behind it,
+views/sys*.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pylxcfs.fusefs.nodes import INDEX_LIMIT, SYSFS
 
 CPU: Final = "sys/devices/system/cpu"
 NODE: Final = "sys/devices/system/node"
+MEMORY: Final = "sys/devices/system/memory"
+TREES: Final = (CPU, NODE, MEMORY)
 
 #: Indexes kept for inode numbers that do not fit.
 _SPARE: Final = 4096
@@ -31,7 +34,7 @@ class Entry(NamedTuple):
 
 
 class SysTree:
-    """The two trees below `root`."""
+    """The trees below `root`, as far as this host has them."""
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
@@ -40,7 +43,7 @@ class SysTree:
 
     def roots(self) -> Iterator[tuple[str, int]]:
         """Yield the trees that this host has, with their indexes."""
-        for path in (CPU, NODE):
+        for path in TREES:
             index = self.index(path)
             if index is not None:
                 yield path, index
@@ -56,8 +59,10 @@ class SysTree:
         """Return the path of an index, looking through the trees if it is not known yet."""
         path = self._paths.get(index)
         if path is None:
-            for tree in (CPU, NODE):
+            for tree in TREES:
                 self._walk(tree)
+                if index in self._paths:
+                    break
             path = self._paths.get(index)
         return path
 

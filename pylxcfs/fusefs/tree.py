@@ -1,9 +1,9 @@
 """The names of the filesystem: which node has which children, and where its symlinks lead.
 
-    proc/NAME, sys/devices/system/{cpu,node}   symlinks, resolved for whoever asks
-    by-pidns/NUMBER/proc/NAME                  the files of one container
-    by-pidns/NUMBER/sys/devices/system/...     its CPU and node trees, mirrored from the host
-    by-pidns/self                              symlink to the caller's own
+    proc/NAME, sys/devices/system/{cpu,node,memory}   symlinks, resolved for whoever asks
+    by-pidns/NUMBER/proc/NAME                         the files of one container
+    by-pidns/NUMBER/sys/devices/system/...            its trees, mirrored from the host
+    by-pidns/self                                     symlink to the caller's own
 
 Everything here is a function of names and numbers; contents are filesystem.py's, the host's
 sysfs is systree.py's.
@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from pylxcfs.fusefs import nodes
-from pylxcfs.fusefs.systree import CPU, NODE, Entry, SysTree
+from pylxcfs.fusefs.systree import CPU, MEMORY, NODE, Entry, SysTree
 
 _DIR: Final = stat.S_IFDIR | 0o555
 _LINK: Final = stat.S_IFLNK | 0o777
 _FILE: Final = stat.S_IFREG | 0o444
+_TREE_LINKS: Final = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
 
 
 class Named(Protocol):
@@ -67,7 +68,7 @@ class Tree:
             )
             self._targets[nodes.LINKS + i] = path
         for path, index in sysfs.roots():
-            name, link = (b"cpu", nodes.CPU_LINK) if path == CPU else (b"node", nodes.NODE_LINK)
+            name, link = path.rpartition("/")[2].encode(), _TREE_LINKS[path]
             shared[nodes.SYSTEM][name] = link
             own[nodes.OWN_SYSTEM][name] = index
             self._targets[link] = path
@@ -103,6 +104,3 @@ class Tree:
         if not path:
             return owner_name
         return b"../" * path.count("/") + b"by-pidns/" + owner_name + b"/" + path.encode()
-
-
-__all__ = ["CPU", "NODE", "Named", "Tree"]

@@ -11,7 +11,7 @@ import time
 
 from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import cpulist
-from pylxcfs.sources.kept import KeptRecords, read_optional, read_whole
+from pylxcfs.sources.kept import KeptRecords, read_optional, read_whole, translate
 
 #: Host files of which the descriptor is kept: what views read all the time, not every file of
 #: sysfs that somebody looks at once.
@@ -49,6 +49,13 @@ class HostFiles:
     def read_optional(self, path: str) -> bytes | None:
         """Return the whole file, or None where there is none."""
         return read_optional(self._path(path))
+
+    def list(self, path: str) -> list[str]:
+        """Return the names in a host directory, in no order, `path` relative to the root."""
+        try:
+            return os.listdir(self._path(path))
+        except OSError as error:
+            raise translate(error, self._path(path)) from None
 
     def now_ns(self) -> int:
         """CLOCK_BOOTTIME."""

@@ -140,6 +140,13 @@ class Host(Protocol):
         """
         ...
 
+    def list(self, path: str) -> list[str]:
+        """Return the names in a host directory, in no order, `path` relative to the root.
+
+        Raise SourceError if it cannot be read.
+        """
+        ...
+
     def now_ns(self) -> int:
         """CLOCK_BOOTTIME."""
         ...

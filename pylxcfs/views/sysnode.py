@@ -1,9 +1,8 @@
 """sys/devices/system/node: the NUMA nodes that a container may use, and its CPUs in them.
 
-A node with memory is visible if the cpuset's mems (v1 cpuset.effective_mems, v2
-cpuset.mems.effective) have it; one without memory always is, as mems never name it. Others are
-hidden, and gone from online, has_* and distance; `possible` stays, as programs size arrays by it.
-cpulist and cpumap name visible CPUs (views/cpus.py) only.
+Nodes outside of views/numa.py's are hidden, and gone from online, has_* and distance; `possible`
+stays, as programs size arrays by it. cpulist and cpumap name visible CPUs (views/cpus.py) only,
+and links lead to visible memory blocks (views/sysmemory.py) only.
 
 A cgroup's use by node is in no file that both versions have, so the lines of nodeN/meminfo are
 the container's (views/meminfo.py) spread over its nodes by their sizes. MemTotal and MemFree of
@@ -15,14 +14,13 @@ LXCFS has no such tree.
 
 from __future__ import annotations
 
-from pylxcfs.errors import FormatError, SourceError
+from pylxcfs.errors import FormatError
 from pylxcfs.formats import cpulist, nodememinfo
 from pylxcfs.formats import meminfo as meminfo_format
 from pylxcfs.units import KIB
-from pylxcfs.views import cpus, meminfo
+from pylxcfs.views import cpus, meminfo, sysmemory
 from pylxcfs.views.model import Container, Host, Memory, Options, SysCpu
-
-TREE = "sys/devices/system/node/"
+from pylxcfs.views.numa import TREE, numbers, visible
 
 #: Lists of nodes at the top that narrow to the visible ones; has_cpu asks for CPUs besides.
 _LISTS = ("online", "has_memory", "has_normal_memory", "has_high_memory", "has_generic_initiator")
@@ -36,7 +34,7 @@ def render(path: str, host: Host, container: Container, options: Options) -> byt
     match path.removeprefix(TREE).split("/"):
         case [name] if name in _LISTS:
             seen = frozenset(visible(host, container))
-            return _line([node for node in _list(host, name) if node in seen])
+            return _line([node for node in numbers(host, name) if node in seen])
         case ["has_cpu"]:
             return _line(_with_cpus(host, container, options))
         case [name, "cpulist"] if (node := _number(name, "node")) is not None:
@@ -57,6 +55,12 @@ def hidden(path: str, host: Host, container: Container, options: Options) -> boo
     node = _number(parts[0], "node")
     if node is None:
         return False
+    block = sysmemory.block(parts[1]) if len(parts) > 1 else None
+    if block is not None:
+        blocks = sysmemory.visible(host, container, options)
+        # A node may have thousands: those of hidden nodes are not among the visible ones.
+        if blocks is not None:
+            return block not in blocks
     if node not in visible(host, container):
         return True
     if options.sys_cpu is not SysCpu.HIDE or len(parts) < 2:
@@ -65,16 +69,6 @@ def hidden(path: str, host: Host, container: Container, options: Options) -> boo
     return cpu is not None and cpu not in cpus.shown(
         cpus.visible(host, container, options), options
     )
-
-
-def visible(host: Host, container: Container) -> tuple[int, ...]:
-    """Return the nodes that the container sees, ascending; all, if it would be none."""
-    online = _list(host, "online")
-    mems = container.mems()
-    if mems is None:
-        return online
-    with_memory = _with_memory(host, online)
-    return tuple([n for n in online if n in mems or n not in with_memory]) or online
 
 
 def spread(amount: int, sizes: list[int]) -> list[int]:
@@ -125,7 +119,7 @@ def _amounts(info: meminfo_format.MemInfo, memory: Memory) -> dict[bytes, int]:
 
 def _distance(text: bytes, host: Host, container: Container) -> bytes:
     # One column for each online node (drivers/base/node.c node_read_distance).
-    online = _list(host, "online")
+    online = numbers(host, "online")
     columns = text.split()
     if len(columns) != len(online):
         raise FormatError("distance", text)
@@ -138,7 +132,7 @@ def _with_cpus(host: Host, container: Container, options: Options) -> list[int]:
     nodes = visible(host, container)
     return [
         node
-        for node in _list(host, "has_cpu")
+        for node in numbers(host, "has_cpu")
         if node in nodes and _cpus(node, host, container, options)
     ]
 
@@ -146,18 +140,7 @@ def _with_cpus(host: Host, container: Container, options: Options) -> list[int]:
 def _cpus(node: int, host: Host, container: Container, options: Options) -> list[int]:
     """Return the visible CPUs of a node, under the numbers they are shown with."""
     names = cpus.names(cpus.visible(host, container, options), options)
-    return [names[cpu] for cpu in _list(host, f"node{node}/cpulist") if cpu in names]
-
-
-def _with_memory(host: Host, online: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        return _list(host, "has_memory")
-    except SourceError:
-        return online  # Linux before 3.8
-
-
-def _list(host: Host, name: str) -> tuple[int, ...]:
-    return cpulist.parse(host.read(TREE + name))
+    return [names[cpu] for cpu in numbers(host, f"node{node}/cpulist") if cpu in names]
 
 
 def _line(numbers: list[int]) -> bytes:

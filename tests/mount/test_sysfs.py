@@ -1,9 +1,11 @@
-"""sys/devices/system/{cpu,node}: the host's tree, with the CPUs outside the view offline."""
+"""sys/devices/system/{cpu,node,memory}: the host's trees, narrowed to what the view has."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
 CPU = "/sys/devices/system/cpu"
+NODE = "/sys/devices/system/node"
+MEMORY = "/sys/devices/system/memory"
+MIB = 1 << 20
 
 #: Runs in a container: every path with type, permissions and link target.
 _WALK = """
@@ -48,10 +53,10 @@ def walk(container: Container, top: str) -> dict[str, list[object]]:
     return found
 
 
-@pytest.mark.parametrize("top", [CPU, "/sys/devices/system/node"])
+@pytest.mark.parametrize("top", [CPU, NODE, MEMORY])
 def test_the_tree_is_the_hosts(daemon: Daemon, top: str) -> None:
     if not os.path.isdir(top):
-        require("numa", f"this host has no {top}")
+        require("sysfs", f"this host has no {top}")
     with Container(daemon.mountpoint) as container, Container() as plain:
         assert walk(container, top) == walk(plain, top)
 
@@ -96,3 +101,41 @@ def test_a_file_only_root_may_read_stays_so(daemon: Daemon, small: Container) ->
     )
     assert done.returncode != 0
     assert b"denied" in done.stderr
+
+
+def online_memory(container: Container) -> int:
+    """What lsmem adds up, in bytes."""
+    if not os.path.isdir(MEMORY) or shutil.which("lsmem") is None:
+        require("sysfs", f"it takes lsmem, and a host that has {MEMORY}")
+    said = container.exec(["lsmem", "-b"], env={**os.environ, "LC_ALL": "C"}).stdout
+    found = re.search(rb"^Total online memory: +(\d+)$", said, re.MULTILINE)
+    assert found is not None, said
+    return int(found[1])
+
+
+def blocks(container: Container, directory: str) -> set[bytes]:
+    names = container.exec(["ls", directory]).stdout.split()
+    return {name for name in names if re.fullmatch(rb"memory\d+", name)}
+
+
+def test_lsmem_agrees_with_the_limit(daemon: Daemon) -> None:
+    with Container(daemon.mountpoint, memory=512 * MIB) as container:
+        online = online_memory(container)
+        block = int(Path(MEMORY, "block_size_bytes").read_text(), 16)
+        assert online == -(-512 * MIB // block) * block
+        # The node tree has links to what there is, and to nothing else.
+        if os.path.isdir(f"{NODE}/node0"):
+            linked = [
+                blocks(container, f"{NODE}/{path.name}") for path in Path(NODE).glob("node[0-9]*")
+            ]
+            assert set().union(*linked) == blocks(container, MEMORY)
+        # By name neither.
+        everything = {os.fsencode(path.name) for path in Path(MEMORY).glob("memory[0-9]*")}
+        for name in sorted(everything - blocks(container, MEMORY))[:1]:
+            path = f"{MEMORY}/{os.fsdecode(name)}/state"
+            assert container.exec(["cat", path], check=False).returncode != 0
+
+
+def test_lsmem_without_a_limit_is_the_hosts(daemon: Daemon) -> None:
+    with Container(daemon.mountpoint) as container, Container() as plain:
+        assert online_memory(container) == online_memory(plain)

@@ -61,3 +61,14 @@ def test_this_machine():
     assert host.read("proc/cpuinfo").count(b"processor") >= len(host.online_cpus())
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     assert before <= host.now_ns() <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def test_listing_a_directory(tree):
+    tree.write("sys/devices/system/memory/memory0/state", "online\n")
+    tree.write("sys/devices/system/memory/block_size_bytes", "8000000\n")
+    host = HostFiles(str(tree.root))
+    assert sorted(host.list("sys/devices/system/memory")) == ["block_size_bytes", "memory0"]
+    with pytest.raises(Gone):
+        host.list("sys/devices/system/node")
+    with pytest.raises(SourceError):
+        host.list("sys/devices/system/memory/block_size_bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,19 @@ class FakeHost:
             return (self.directory / path).read_bytes()
         raise SourceError(f"{path}: no such file")
 
+    def list(self, path: str) -> list[str]:
+        self.reads.append(path)
+        names = {
+            file[len(path) + 1 :].partition("/")[0]
+            for file in self.files
+            if file.startswith(f"{path}/")
+        }
+        if self.directory is not None and (self.directory / path).is_dir():
+            names.update(os.listdir(self.directory / path))
+        if not names:
+            raise SourceError(f"{path}: no such directory")
+        return sorted(names)
+
     def now_ns(self) -> int:
         return self.now
 
@@ -39,7 +53,7 @@ class FakeHost:
         return self.cpus
 
 
-@dataclass
+@dataclass(eq=False)  # one is not another, as real ones are not
 class FakeContainer:
     """Answers by the name of the method, each with `_` behind it; None where it may be."""
 

@@ -10,7 +10,7 @@ from pylxcfs.errors import FormatError
 from pylxcfs.formats import cpulist, nodememinfo
 from pylxcfs.formats import meminfo as meminfo_format
 from pylxcfs.units import GIB, MIB
-from pylxcfs.views import meminfo, sysnode
+from pylxcfs.views import meminfo, numa, sysnode
 from pylxcfs.views.model import CpuLimit, CpuNumbering, Options, SysCpu
 from tests.unit.views.fakes import FakeContainer, FakeHost, captured, memory
 
@@ -170,16 +170,16 @@ def test_without_a_cpuset_nothing_is_hidden():
 def test_kernels_without_has_memory():
     machine = host()
     del machine.files[sysnode.TREE + "has_memory"]
-    assert sysnode.visible(machine, container({1})) == (1,)
+    assert numa.visible(machine, container({1})) == (1,)
 
 
 def test_a_node_that_went_since_leaves_nothing_to_narrow_to():
     machine = FakeHost({sysnode.TREE + "online": b"0\n", sysnode.TREE + "has_memory": b"0\n"})
-    assert sysnode.visible(machine, container({1})) == (0,)
+    assert numa.visible(machine, container({1})) == (0,)
 
 
 def nodes(who, options=None):
-    texts = [read(f"node{node}/meminfo", who, options) for node in sysnode.visible(host(), who)]
+    texts = [read(f"node{node}/meminfo", who, options) for node in numa.visible(host(), who)]
     return dict(map(nodememinfo.parse, texts))
 
 
@@ -228,7 +228,11 @@ def test_a_distance_of_another_machine_is_a_format_error():
         sysnode.render(sysnode.TREE + "node0/distance", machine, container({0}), Options())
 
 
-@pytest.mark.parametrize("directory", captured(), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "directory",
+    [path for path in captured() if (path / numa.TREE).is_dir()],
+    ids=lambda path: path.name,
+)
 def test_on_captured_hosts_a_free_container_sees_the_hosts_nodes(directory):
     machine = FakeHost(directory=directory)
     machine.cpus = cpulist.parse(machine.read("sys/devices/system/cpu/online"))

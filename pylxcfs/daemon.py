@@ -79,7 +79,7 @@ def _index(server: Server, path: str) -> int:
         names = " ".join(view.path for view in VIEWS)
         raise UserError(
             f"no such file is served: {path}",
-            f"served are {names} and what is below sys/devices/system/cpu and node",
+            f"served are {names} and what is below sys/devices/system/cpu, node and memory",
         )
     return index
 

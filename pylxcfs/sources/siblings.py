@@ -18,7 +18,6 @@ from pylxcfs.sources.containers import ContainerSource, start_of
 from pylxcfs.sources.kept import Descriptor, read_whole
 from pylxcfs.sources.translation import Translator
 
-
 #: Processes of which the start is looked at: the kernel lists old ones first (v1 by pid, v2 as
 #: they came), and a container may have any number.
 _MOST_LOOKED_AT = 64

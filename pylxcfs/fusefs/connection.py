@@ -108,6 +108,7 @@ class Connection:
         self._handshake = Handshake(init_fd)
         self._timeout = request_timeout
         self._opened = self._device = device
+        filesystem.on_stranger = self._forget_attributes
         self._stop: tuple[int, int] | None = None
         if not self._handshake.can_resend:
             self._device = _clone(device)
@@ -188,6 +189,11 @@ class Connection:
             os.write(self._device, wire.NOTIFY_RESEND)
         except OSError as error:
             _log.warning("the kernel does not hand out unanswered requests again: %s", error)
+
+    def _forget_attributes(self, node: int) -> None:
+        # Waits for nothing, unlike forgetting pages, which may wait for an answer of ours.
+        with contextlib.suppress(OSError):  # the kernel may not know the node
+            os.write(self._device, wire.forget_attributes(node))
 
     def _relay(self) -> None:
         """Bring pyfuse3's answers to the kernel; the first one is libfuse's to INIT."""

@@ -20,6 +20,7 @@ import itertools
 import os
 import stat
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from pylxcfs.errors import SourceError
@@ -82,8 +83,10 @@ class Filesystem:
         self._cleared: dict[int, dict[int, int]] = {}
         self.callers.on_end = self._cleared.clear
         readers.on_forget = self._forget_cleared
-        #: Open handles of strangers by node: while there are any, its pages are not trusted.
-        self._strangers: dict[int, int] = {}
+        #: Nodes that strangers have opened: their pages are not trusted again.
+        self._strangers: set[int] = set()
+        #: Called with each of them: attributes that the kernel still believes have to go.
+        self.on_stranger: Callable[[int], object] = lambda node: None
         # Handles of a server before this one may still be open; start somewhere else.
         self._serial = itertools.count(time.monotonic_ns() >> 10)
         self._started_ns = time.time_ns()
@@ -106,7 +109,8 @@ class Filesystem:
         # and a size below the content would cut off who reads through the page cache anyway
         # (sendfile, mmap).
         size = self.contents.size_bound(index)
-        return Attributes(mode, 1, size, time.time_ns(), self.snapshots.ttl_ns)
+        valid_ns = 0 if node in self._strangers else self.snapshots.ttl_ns
+        return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _fixed(self, index: int) -> Attributes:
         try:
@@ -156,8 +160,7 @@ class Filesystem:
         if caller == self.callers.host:
             return self._direct(owner, flags)
         if caller != owner:
-            self._strangers[node] = self._strangers.get(node, 0) + 1
-            self._cleared.clear()
+            self._distrust(node)
             self._check_origin(nodes.node(caller, index), caller, pid)
             return self._direct(caller, flags | STRANGER)
         self._check_origin(node, caller, pid)
@@ -200,9 +203,8 @@ class Filesystem:
         data = self._handles.get(handle)
         if offset == 0 or data is None:
             own = nodes.node(nodes.pair_of(handle), nodes.index_of(node))
-            if handle & STRANGER and node not in self._strangers:
-                self._strangers[node] = 1  # opened while another server served
-                self._cleared.clear()
+            if handle & STRANGER:
+                self._distrust(node)  # opened while another server served
             if handle & COMPAT:
                 data = self._render(own, pid, compat=True).data
             else:
@@ -262,13 +264,6 @@ class Filesystem:
         if self.triggers is not None:
             self.triggers.release(handle)
         self._handles.pop(handle, None)
-        if handle & STRANGER:
-            left = self._strangers.get(node, 0) - 1
-            if left > 0:
-                self._strangers[node] = left
-            elif self._strangers.pop(node, None) is not None:
-                # Its pages may be a stranger's; the owner's next open starts afresh.
-                self.snapshots.drop(node)
 
     def host_text(self, node: int) -> bytes:
         """Return the host's file behind a node. Raise Refused(EIO) if it cannot be read."""
@@ -287,6 +282,20 @@ class Filesystem:
         self._cleared.clear()
         alive = set(self.callers.known())
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
+        for node in list(self._strangers):
+            if nodes.pair_of(node) not in alive:
+                self._strangers.discard(node)
+
+    def _distrust(self, node: int) -> None:
+        """Serve a node past the cache from now on, as a stranger opens it.
+
+        Its sendfile(2) or mapping fills the page cache whatever flags its handle has, and the
+        owner may keep a cached handle open for ever: no page is safe once its stranger is gone.
+        """
+        if node not in self._strangers and nodes.pair_of(node) != self.callers.host:
+            self._strangers.add(node)
+            self._cleared.clear()
+            self.on_stranger(node)
 
     def _forget_cleared(self, tid: int) -> None:
         self._cleared.pop(tid, None)

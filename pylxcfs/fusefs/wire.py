@@ -82,6 +82,8 @@ POLL_REPLY: Final = WRITE_REPLY
 
 #: A notification's header has its code as error and no `unique`; this one names a poller.
 NOTIFY_POLL: Final = struct.Struct("=IiQQ")
+#: This one makes the kernel forget a node's attributes (offset -1: its pages stay).
+NOTIFY_INVAL_INODE: Final = struct.Struct("=IiQQqq")
 NOTIFY_RESEND: Final = OUT_HEADER.pack(16, 7, 0)
 
 #: Least size of a buffer to read requests into (FUSE_MIN_READ_BUFFER).
@@ -91,6 +93,11 @@ MIN_READ_BUFFER: Final = 8192
 DEV_IOC_CLONE: Final = 0x8004E500
 
 _NS = 1_000_000_000
+
+
+def forget_attributes(node: int) -> bytes:
+    """The message that makes the kernel ask for a node's attributes again."""
+    return NOTIFY_INVAL_INODE.pack(NOTIFY_INVAL_INODE.size, 2, 0, node, -1, 0)
 
 
 def error_reply(unique: int, errno: int) -> bytes:

@@ -196,12 +196,17 @@ def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> No
         world.read_whole(node, ME)
     cached, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     world.fs.attributes(node, cached, ME)
+    told: list[int] = []
+    world.fs.on_stranger = told.append
     stranger, _ = world.fs.open(node, os.O_RDONLY, 0, 20)
     assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_DIRECT_IO
     assert world.fs.attributes(node, cached, ME).valid_ns == 0
+    assert told == [node]
     world.fs.release(node, stranger)
     world.read_whole(node, ME)
-    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == 0  # and the pages go first
+    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_DIRECT_IO
+    assert world.fs.attributes(node, cached, ME).valid_ns == 0
+    assert world.fs.attributes(node, 0, ME).valid_ns == 0
 
 
 def test_a_namespace_number_that_comes_back_does_not_keep_the_old_pages(world: World) -> None:

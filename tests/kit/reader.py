@@ -44,6 +44,8 @@ class Report:
 
     reads: Counter[str] = field(default_factory=Counter)
     mapped: int = 0
+    #: Maps that had zeros behind the text.
+    zeros: int = 0
     errors: list[str] = field(default_factory=list)
     longest_ms: float = 0.0
 
@@ -112,12 +114,17 @@ class Reader:
                 try:
                     with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as mapped:
                         content = mapped[:]
+                except ValueError:
+                    continue  # it has become shorter meanwhile
                 except OSError:
                     break  # not allowed on a file that bypasses the page cache
                 # A map shows what the file is now, up to the size that it had before.
                 if os.fstat(fd).st_size == size:
                     self._report.mapped += 1
-                    return content
+                    # Until a new server has rendered the file it may be said to be a page long.
+                    text = content.rstrip(b"\0")
+                    self._report.zeros += len(text) < size
+                    return text
             return _to_end(fd, 1 << 16)
 
 

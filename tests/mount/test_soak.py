@@ -52,6 +52,12 @@ class Running:
         assert self.process.returncode == 0, f"{self.process.returncode}: {err.decode()}"
         return json.loads(out)
 
+    def discard(self) -> None:
+        """Kill it if it still runs (the test has failed)."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate(timeout=DEADLINE_S)
+
 
 def _start_reader(container: Container, memory: int, style: str, progress: Path) -> Running:
     progress.write_bytes(bytes(8))
@@ -83,7 +89,9 @@ def _eight_readers(daemon: Daemon, directory: Path) -> Iterator[list[Running]]:
             for half in range(2):
                 style = STYLES[(2 * number + half) % len(STYLES)]
                 progress = directory / f"{number}-{half}"
-                readers.append(_start_reader(container, memory, style, progress))
+                reader = _start_reader(container, memory, style, progress)
+                stack.callback(reader.discard)
+                readers.append(reader)
         yield readers
 
 
@@ -93,7 +101,8 @@ def _wait_all_progress(readers: list[Running]) -> None:
 
     def moved() -> bool:
         for reader in readers:
-            assert reader.process.poll() is None, f"the {reader.style} reader ended"
+            if reader.process.poll() is not None:
+                pytest.fail(f"the {reader.style} reader ended: {reader.finish()}")
         return all(reader.count() > count for reader, count in zip(readers, before, strict=True))
 
     wait_until(moved, DEADLINE_S, what="all readers to go on")
@@ -118,6 +127,7 @@ def _soak(daemon: Daemon, directory: Path, harm: Callable[[], None], blind: int)
     for reader, report in zip(readers, reports, strict=True):
         print(
             f"{reader.style:7} reads {sum(report['reads'].values()):7}  mapped {report['mapped']:6}"
+            f" ({report['zeros']} with zeros behind the text)"
             f"  longest {report['longest_ms']:6.0f} ms  errors {len(report['errors'])}"
         )
     total = sum(sum(report["reads"].values()) for report in reports)

@@ -18,6 +18,9 @@ PAGE: Final = 4096
 #: A cached node that nobody has asked about for so long goes back to plain attributes.
 _FORGET_NS: Final = 10 * 1_000_000_000
 
+#: A page is kept for so long at most, however long its text stays the same.
+_SAME_NS: Final = 1_000_000_000
+
 
 class Snapshot:
     """One rendering: its bytes, until when it may be shown (monotonic), its mtime, its origin."""
@@ -58,13 +61,22 @@ class Snapshots:
 
         Where the kernel caches the node, the text is lengthened to what its last one measured:
         a reader that has the old size and the new page would otherwise miss the end. A text that
-        is the same as before keeps its mtime, and with that the kernel its page.
+        is the same as before keeps its mtime, and with that the kernel its page; unless there was
+        another in between, which a sendfile(2) past us may have put there, and never for long, as
+        the page may be an answer to a request that had failed.
         """
         before = self._shown.get(node)
+        last = self._recent.get(node)
         if before is not None and pad is not None and len(data) < len(before.data):
             data = pad(data, len(before.data))
         mtime_ns = time.time_ns()
-        if before is not None and before.container is container and before.data == data:
+        if (
+            before is not None
+            and last is not None
+            and last.mtime_ns == before.mtime_ns > mtime_ns - _SAME_NS
+            and before.container is container
+            and before.data == data
+        ):
             mtime_ns = before.mtime_ns
         snapshot = Snapshot(data, self.clock() + self.ttl_ns, mtime_ns, container)
         if self.ttl_ns:

@@ -49,11 +49,39 @@ def test_a_text_that_stays_the_same_keeps_its_mtime(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("time.time_ns", lambda: next(times))
     snapshots = Snapshots(TTL, Clock())
     first = snapshots.keep(7, b"same\n", "container", blanks)
-    assert snapshots.keep(7, b"same\n", "container", blanks).mtime_ns != first.mtime_ns
+    again = snapshots.keep(7, b"same\n", "container", blanks)
+    assert again.mtime_ns != first.mtime_ns
+    first = again
     snapshots.show(7, first)
     assert snapshots.keep(7, b"same\n", "container", blanks).mtime_ns == first.mtime_ns
     assert snapshots.keep(7, b"else\n", "container", blanks).mtime_ns != first.mtime_ns
     assert snapshots.keep(7, b"same\n", "another", blanks).mtime_ns != first.mtime_ns
+
+
+def test_a_text_that_comes_back_or_has_been_kept_for_long_gets_a_new_mtime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1 << 40]
+    monkeypatch.setattr("time.time_ns", lambda: now[0])
+    snapshots = Snapshots(TTL, Clock())
+
+    def keep(text: bytes) -> int:
+        now[0] += 1000
+        return snapshots.keep(7, text, "container", blanks).mtime_ns
+
+    first = snapshots.keep(7, b"same\n", "container", blanks)
+    snapshots.show(7, first)
+    assert keep(b"same\n") == first.mtime_ns
+    # Never shown, but its page may be there.
+    keep(b"else\n")
+    assert keep(b"same\n") != first.mtime_ns
+    assert keep(b"same\n") != first.mtime_ns
+    shown = snapshots.alive(7)
+    assert shown is not None
+    snapshots.show(7, shown)
+    assert keep(b"same\n") == shown.mtime_ns
+    now[0] += 2_000_000_000
+    assert keep(b"same\n") == now[0]
 
 
 def test_what_another_container_left_is_not_this_ones() -> None:

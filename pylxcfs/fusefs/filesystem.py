@@ -157,6 +157,7 @@ class Filesystem:
         flags = 0
         if self.contents.by_personality(index) and self.callers.containers.is_32bit(pid):
             flags = COMPAT
+            self._distrust(node)  # as a stranger's, its sendfile(2) would be read by others
         if caller == self.callers.host:
             return self._direct(owner, flags)
         if caller != owner:

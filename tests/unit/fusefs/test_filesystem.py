@@ -274,6 +274,8 @@ def test_a_32_bit_reader_gets_its_own_text_and_nobody_else_does(world: World) ->
     world.people.old.add(ME)
     assert world.read_whole(node, ME) == (b"text of A\n32 bits\n", FOPEN_DIRECT_IO)
     world.people.old.clear()
+    assert world.read_whole(node, ME) == (b"text of A\n", FOPEN_DIRECT_IO)
+    assert world.fs.attributes(node, 0, ME).valid_ns == 0
     assert world.read_whole(node, 1)[0] == b"text of A\n"
 
 

@@ -10,11 +10,13 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
 from pylxcfs.fusefs import session
 from pylxcfs.fusefs.connection import Connection
+from pylxcfs.fusefs.guard import Guard
 from pylxcfs.server import Server
 from pylxcfs.sources.averages import STEP_NS
 from pylxcfs.units import NS_PER_S
@@ -23,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 0.5
 _SWEEP_S = 5.0
+_AFTER_FAILURE_S = 1.0
 _SAVE_S = 60.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -33,7 +36,7 @@ async def run(server: Server, connection: Connection, heartbeat: int) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_heed_signals, server, connection)
         callers = server.filesystem.callers
-        nursery.start_soon(_whenever, callers.fileno(), callers.refresh)
+        nursery.start_soon(_whenever, callers.fileno(), server.guard, callers.refresh)
         nursery.start_soon(_sample, server)
         nursery.start_soon(_sweep, server)
         async with trio.open_nursery() as serving:
@@ -59,18 +62,19 @@ async def _heed_signals(
         task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
-                server.reload()
+                server.guard.attempt("reload", server.reload)
             elif number == signal.SIGUSR2:
-                server.toggle()
+                server.guard.attempt("toggle", server.toggle)
             else:
                 connection.ended()
 
 
-async def _whenever(fd: int, work: Callable[[], None]) -> None:
+async def _whenever(fd: int, guard: Guard, work: Callable[[], None]) -> None:
     """Do `work` each time that `fd` is readable."""
     while True:
         await trio.lowlevel.wait_readable(fd)
-        work()
+        if not guard.attempt("reap", work):
+            await trio.sleep(_AFTER_FAILURE_S)  # it is readable still
 
 
 async def _sample(server: Server) -> None:
@@ -79,7 +83,8 @@ async def _sample(server: Server) -> None:
         if not server.config.loadavg:
             continue
         for _, container in server.registry.containers():
-            server.sampler.sample([container], server.host.now_ns())
+            sample = partial(server.sampler.sample, [container], server.host.now_ns())
+            server.guard.attempt("sample", sample)
             await trio.lowlevel.checkpoint()
 
 
@@ -87,10 +92,10 @@ async def _sweep(server: Server) -> None:
     saved = trio.current_time()
     while True:
         await trio.sleep(_SWEEP_S)
-        server.filesystem.sweep()
-        server.contents.forget_bounds()
+        server.guard.attempt("sweep", server.filesystem.sweep)
+        server.guard.attempt("sweep", server.contents.forget_bounds)
         if trio.current_time() - saved >= _SAVE_S:
-            server.save_state()
+            server.guard.attempt("save", server.save_state)
             saved = trio.current_time()
 
 

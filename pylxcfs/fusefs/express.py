@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import select
 import socket
@@ -27,8 +26,6 @@ from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.nodes import CACHED, inode_number
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.wire import IN_HEADER, error_reply
-
-_log = logging.getLogger(__name__)
 
 #: Bounds a request; the INIT reply (session.py) tells the kernel a max_write that fits.
 BUFFER: Final = 65536
@@ -150,7 +147,7 @@ class Lane(threading.Thread):
         except OSError as error:
             # ENOENT: the reader was killed meanwhile, or it was answered already.
             if error.errno not in (errno.ENOENT, *_ENDED):
-                _log.warning("an answer was refused: %s", error)
+                self._guard.warn("answer", "an answer was refused: %s", error)
 
     def _waiter(self) -> Callable[[], bool] | None:
         """Return what waits for a request and is false once `stop` is readable."""
@@ -168,7 +165,7 @@ class Lane(threading.Thread):
             self.passed += 1
         except OSError as error:
             # pyfuse3 does not keep up, or is ending: never wait for it here.
-            _log.warning("request not passed on: %s", error)
+            self._guard.warn("pass on", "request not passed on: %s", error)
             with contextlib.suppress(OSError):  # it was given up, or the connection ended
                 os.write(self._device, error_reply(unique, errno.EAGAIN))
 

@@ -27,6 +27,7 @@ from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
+from pylxcfs.fusefs.handles import Handles
 from pylxcfs.fusefs.names import Names
 from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER
 from pylxcfs.fusefs.ports import Containers
@@ -76,7 +77,7 @@ class Filesystem:
         self.callers = Callers(containers, readers)
         self.names = Names(tree, contents, self.callers)
         #: Open handles that are not cached, with the text that each reads.
-        self._handles: dict[int, bytes | None] = {}
+        self._handles = Handles()
         #: Nodes that known threads may open through the page cache without another look, by
         #: thread, with their handles but for the serial. Cleared whenever anything ends or
         #: changes that this was concluded from.
@@ -187,7 +188,7 @@ class Filesystem:
             handle = nodes.handle(reads, flags, next(self._serial))
             if handle not in self._handles:
                 break
-        self._handles[handle] = None
+        self._handles.open(handle)
         return handle, FOPEN_DIRECT_IO
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
@@ -201,7 +202,7 @@ class Filesystem:
                 snapshot = self.snapshots.alive(node) or self._render(node, pid)
                 self.snapshots.show(node, snapshot)
             return snapshot.data[offset : offset + size]
-        data = self._handles.get(handle)
+        data = self._handles.text(handle)
         if offset == 0 or data is None:
             own = nodes.node(nodes.pair_of(handle), nodes.index_of(node))
             if handle & STRANGER:
@@ -210,7 +211,7 @@ class Filesystem:
                 data = self._render(own, pid, compat=True).data
             else:
                 data = (self.snapshots.alive(own) or self._render(own, pid)).data
-            self._handles[handle] = data
+            self._handles.keep(handle, data)
         length = len(data)
         if offset == 0:
             if size < length:
@@ -264,7 +265,7 @@ class Filesystem:
         """Forget a handle."""
         if self.triggers is not None:
             self.triggers.release(handle)
-        self._handles.pop(handle, None)
+        self._handles.release(handle)
 
     def host_text(self, node: int) -> bytes:
         """Return the host's file behind a node. Raise Refused(EIO) if it cannot be read."""

@@ -53,9 +53,28 @@ class Guard:
             self._report(place)
         return fallback(*args, **kwargs)
 
+    def attempt(self, place: str, work: Callable[[], object]) -> bool:
+        """Do some work that nobody waits for; say whether it went well."""
+
+        def done() -> bool:
+            work()
+            return True
+
+        return self.call(place, done, lambda: False)
+
+    def warn(self, place: str, text: str, *args: object) -> None:
+        """Log a warning, once a minute a place."""
+        if self._is_due(place):
+            _log.warning(text, *args)
+
     def _report(self, place: str) -> None:
         self.failures[place] += 1
-        now = self._clock()
-        if now - self._logged.get(place, -_QUIET_S) >= _QUIET_S:
-            self._logged[place] = now
+        if self._is_due(place):
             _log.exception("%s: a bug of pylxcfs; the fallback is served", place)
+
+    def _is_due(self, place: str) -> bool:
+        now = self._clock()
+        if now - self._logged.get(place, -_QUIET_S) < _QUIET_S:
+            return False
+        self._logged[place] = now
+        return True

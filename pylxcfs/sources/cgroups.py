@@ -32,6 +32,10 @@ _V2_NAMES = {"blkio": "io", "cpuacct": UNIFIED}
 #: Controllers of which v2 must have one for runtimes to make a v2 cgroup for each container.
 _V2_MAIN = frozenset({"cpu", "memory", "pids"})
 
+#: Levels that count at either end of a path. Who nests deeper does so below a cgroup that was
+#: delegated to it: what it leaves out is its own, and a thousand files to read would be ours.
+_MOST_LEVELS = 16
+
 #: Superblock options of a v1 mount that are not controllers.
 _NOT_CONTROLLERS = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "none"})
 
@@ -160,7 +164,10 @@ def _place(version: int, mount: Mount, path: str | None) -> Place | None:
     for name in names:
         directories.append(f"{directories[-1]}/{name}")
     is_root = not names and _is_real_root(version, mount.mountpoint)
-    return Place(version, tuple(reversed(directories)), is_root)
+    directories.reverse()
+    if len(directories) > 2 * _MOST_LEVELS:
+        directories[_MOST_LEVELS:-_MOST_LEVELS] = []
+    return Place(version, tuple(directories), is_root)
 
 
 def _is_real_root(version: int, directory: str) -> bool:

@@ -122,6 +122,8 @@ class Registry:
         container.gone = False  # its init lives, so it has a cgroup, whatever was seen before
         if identity.cgroupns:
             sibling = init.siblings.get(identity.cgroupns)
+            if sibling is None and pid <= 0:
+                return None
             if sibling is None or sibling.container.gone:
                 sibling = self._add_sibling(init, identity, pid)
             if sibling is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -53,6 +54,9 @@ def init_of(namespace: int) -> bytes:
                 raise TimeoutError("no message from inside of the pid namespace")
             message, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
         finally:
+            # What it has sent is here. Its own child is a process of the namespace, where somebody
+            # may have stopped it.
+            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     if not message:
         raise ProcessLookupError("nobody can enter the pid namespace: its init has ended")

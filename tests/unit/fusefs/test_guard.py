@@ -47,3 +47,20 @@ def test_arguments_reach_both() -> None:
     guard = Guard()
     assert guard.call("add", lambda a, b: a + b, lambda a, b: 0, 2, 3) == 5
     assert guard.call("div", lambda a, b: a // b, lambda a, b: a, 2, 0) == 2
+
+
+def test_work_that_fails_says_so_and_goes_no_further() -> None:
+    guard = Guard()
+    assert guard.attempt("sweep", lambda: None)
+    assert not guard.attempt("sweep", lambda: fail(ValueError()))
+    assert guard.failures["sweep"] == 1
+
+
+def test_a_warning_is_given_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    guard = Guard(clock=lambda: now[0])
+    for _ in range(3):
+        guard.warn("answer", "refused: %s", "x")
+    now[0] = 61
+    guard.warn("answer", "refused: %s", "x")
+    assert [record.getMessage() for record in caplog.records] == ["refused: x"] * 2

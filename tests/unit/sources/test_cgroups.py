@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pylxcfs.errors import Gone
+from pylxcfs.formats.mountinfo import Mount
+from pylxcfs.formats.pidcgroup import UNIFIED
+from pylxcfs.sources.cgroups import Hierarchies
 
 
 def below(tree, *directories):
@@ -129,3 +132,14 @@ def test_no_hierarchy_at_all(tree):
     hierarchies = tree.hierarchies()
     assert hierarchies.place("memory", {"memory": "/a"}) is None
     assert hierarchies.place("cpuacct", {}) is None
+
+
+def test_a_path_of_a_thousand_levels_costs_its_two_ends() -> None:
+    mount = Mount("/", "/sys/fs/cgroup", "cgroup2", ())
+    path = "".join(f"/{level}" for level in range(1000))
+    place = Hierarchies({}, mount).unified({UNIFIED: path})
+    assert place is not None
+    assert len(place.directories) == 32
+    assert place.own == f"/sys/fs/cgroup{path}"
+    assert place.directories[-1] == "/sys/fs/cgroup"
+    assert place.directories[-2] == "/sys/fs/cgroup/0"

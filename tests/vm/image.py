@@ -24,9 +24,10 @@ CACHE = REPOSITORY / ".cache" / "vm"
 #: What tests run. One that is absent on the host is absent in the machine.
 PROGRAMS = """
     sh bash busybox cat chmod cp cut date dd df echo env false fusermount3 grep head hostname htop
-    id ip kill ldd ln ls lscpu lsmem mkdir mknod mount mountpoint mv nproc nsenter numactl ps
-    readlink rm rmdir sed seq setpriv sleep sort stat strace sync tail tee test timeout top touch
-    true uname umount unshare uptime vmstat wc free taskset lsns findmnt prlimit chroot setarch
+    id ip kill ldd ln losetup ls lscpu lsmem mkdir mknod mount mountpoint mv nproc nsenter
+    numactl ps readlink rm rmdir sed seq setpriv sleep sort stat strace sync tail tee test timeout
+    top touch true uname umount unshare uptime vmstat wc free taskset lsns findmnt prlimit chroot
+    setarch
 """
 
 #: Data that those programs and glibc look for.
@@ -47,8 +48,9 @@ NOT_FROM_VENV = re.compile(
     r"(/|$)|.*mypyc.*\.so$|numpy\.libs|pillow\.libs"
 )
 
-#: The directories of the source tree that tests in the machine need.
+#: What tests in the machine need of the source tree.
 SOURCES = ("pylxcfs", "tests", "container", "systemd", "pyproject.toml")
+NOT_FROM_SOURCES = re.compile(r"data(/|$)")
 
 
 def system_image() -> Path:
@@ -69,7 +71,7 @@ def source_image(image: Path, command: str) -> None:
     stage = Stage(image.with_suffix(".stage"))
     for name in SOURCES:
         if (REPOSITORY / name).exists():
-            stage.add_tree(REPOSITORY / name)
+            stage.add_tree(REPOSITORY / name, NOT_FROM_SOURCES)
     stage.write("/pylxcfs-command", command.encode())
     stage.write("/pylxcfs-init", Path(__file__).with_name("init").read_bytes())
     package = f"{stage.root}{REPOSITORY}/pylxcfs"

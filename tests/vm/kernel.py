@@ -20,7 +20,7 @@ from pathlib import Path
 from .image import CACHE, find_program
 
 #: Loaded at boot, with what they depend on. Those that are built in are skipped.
-MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay", "fuse")
+MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay", "fuse", "loop")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import sys
 from pylxcfs.config import Config
 from pylxcfs.errors import SourceError, UserError
 from pylxcfs.fusefs.nodes import FILES, SYSFS
+from pylxcfs.heartbeat import HEALTHY, beat
 from pylxcfs.server import Server
 from pylxcfs.views import VIEWS
 
@@ -30,6 +31,7 @@ def serve(config: Config, connection_fd: int, init_fd: int, heartbeat_fd: int) -
     server = Server(config)
     server.load_state()
     connection = server.connect(connection_fd, init_fd)
+    beat(heartbeat_fd, HEALTHY)
     # Readers are served from here on, unless this is the mount's first server. The rest takes
     # as long to load as everything before it.
     import trio

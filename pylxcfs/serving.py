@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ import trio
 from pylxcfs.fusefs import session
 from pylxcfs.fusefs.connection import Connection
 from pylxcfs.fusefs.guard import Guard
+from pylxcfs.heartbeat import HEALTHY, READY, beat
 from pylxcfs.server import Server
 from pylxcfs.sources.averages import STEP_NS
 from pylxcfs.units import NS_PER_S
@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 0.5
 _SWEEP_S = 5.0
+#: What is kept of containers that ended goes so soon, or churn would pile it up.
+_SWEEP_ENDED_S = 0.25
 _AFTER_FAILURE_S = 1.0
 _SAVE_S = 60.0
 
@@ -44,7 +46,7 @@ async def run(server: Server, connection: Connection, heartbeat: int) -> None:
             if server.triggers is not None:
                 server.triggers.start()
                 server.triggers.wake_pollers_of_the_dead()
-            _beat(heartbeat, b"R")
+            beat(heartbeat, READY)
             gc.collect()
             gc.freeze()
             nursery.start_soon(_beat_on, connection, heartbeat)
@@ -89,27 +91,22 @@ async def _sample(server: Server) -> None:
 
 
 async def _sweep(server: Server) -> None:
-    saved = trio.current_time()
+    saved = swept = trio.current_time()
     while True:
-        await trio.sleep(_SWEEP_S)
+        await trio.sleep(_SWEEP_ENDED_S)
+        now = trio.current_time()
+        if now - swept < _SWEEP_S and not server.filesystem.callers.ended:
+            continue
+        swept = now
         server.guard.attempt("sweep", server.filesystem.sweep)
         server.guard.attempt("sweep", server.contents.forget_bounds)
-        if trio.current_time() - saved >= _SAVE_S:
+        if now - saved >= _SAVE_S:
             server.guard.attempt("save", server.save_state)
-            saved = trio.current_time()
+            saved = now
 
 
 async def _beat_on(connection: Connection, heartbeat: int) -> None:
     while connection.healthy:
-        _beat(heartbeat, b"H")
+        beat(heartbeat, HEALTHY)
         await trio.sleep(_HEARTBEAT_S)
     _log.error("too many requests are stuck, or the lane has ended; waiting to be replaced")
-
-
-def _beat(heartbeat: int, byte: bytes) -> None:
-    try:
-        os.write(heartbeat, byte)
-    except BrokenPipeError:
-        _log.warning("the keeper has ended")
-    except BlockingIOError:
-        pass  # it has plenty of beats to read

@@ -27,6 +27,8 @@ class Callers:
         self.host = nodes.pair((containers.host_pidns, 0))
         #: Called before anything is forgotten: what was concluded from it has to go first.
         self.on_end: Callable[[], object] = lambda: None
+        #: Something has ended since somebody set this to False.
+        self.ended = False
         self._readers = readers
         self._ends = select.epoll()
         self._ends.register(readers.fileno(), select.EPOLLIN)
@@ -43,6 +45,7 @@ class Callers:
         One system call where none has.
         """
         if self._ends.poll(0):
+            self.ended = True
             self.on_end()
             self._readers.reap()
             self.containers.reap()

@@ -115,6 +115,10 @@ class Contents:
             self._modes[index] = mode
         return mode
 
+    def differences(self, index: int) -> bool:
+        """Whether readers of this file compare it with what they read before."""
+        return index < SYSFS and self._views[index - FILES].differences
+
     def by_personality(self, index: int) -> bool:
         """Whether a file differs for readers with a 32-bit personality."""
         return (

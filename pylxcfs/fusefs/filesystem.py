@@ -210,7 +210,12 @@ class Filesystem:
             if handle & COMPAT:
                 data = self._render(own, pid, compat=True).data
             else:
-                data = (self.snapshots.alive(own) or self._render(own, pid)).data
+                snapshot = self.snapshots.alive(own)
+                if snapshot is None or (
+                    snapshot.data is data and self.contents.differences(nodes.index_of(node))
+                ):
+                    snapshot = self._render(own, pid)
+                data = snapshot.data
             self._handles.keep(handle, data)
         length = len(data)
         if offset == 0:
@@ -281,6 +286,7 @@ class Filesystem:
 
     def sweep(self) -> None:
         """Drop what belongs to containers that have ended; call it now and then."""
+        self.callers.ended = False
         self._cleared.clear()
         alive = set(self.callers.known())
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)

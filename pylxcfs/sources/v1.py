@@ -145,10 +145,15 @@ def _first_set(files: list[KeptFile]) -> frozenset[int] | None:
 
 
 class UsageReader:
-    """cpuacct.*: by CPU where the kernel tells, else the total."""
+    """cpuacct.*: by CPU where the kernel tells, else the total.
+
+    How much time each CPU spent is exact in usage_percpu alone: user and system are counted by
+    the tick (cpuacct_account_field), and say only in which parts that time falls.
+    """
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.own
+        self._exact = KeptFile(f"{own}/cpuacct.usage_percpu")
         self._all = KeptFile(f"{own}/cpuacct.usage_all")
         self._user = KeptFile(f"{own}/cpuacct.usage_percpu_user")
         self._system = KeptFile(f"{own}/cpuacct.usage_percpu_sys")
@@ -167,6 +172,19 @@ class UsageReader:
         return CpuUsage(user, system, None)
 
     def _per_cpu(self) -> dict[int, tuple[int, int]] | None:
+        sampled = self._sampled()
+        exact = self._exact.read()
+        if sampled is None or exact is None:
+            return sampled
+        # Both list the possible CPUs in the same order; only one says their numbers.
+        return {
+            cpu: _divided(total, *parts)
+            for (cpu, parts), total in zip(
+                sampled.items(), cpuacct.parse_usage_percpu(exact), strict=False
+            )
+        }
+
+    def _sampled(self) -> dict[int, tuple[int, int]] | None:
         text = self._all.read()
         if text is not None:
             return cpuacct.parse_usage_all(text)
@@ -178,6 +196,14 @@ class UsageReader:
             cpuacct.parse_usage_percpu(user), cpuacct.parse_usage_percpu(system), strict=False
         )
         return dict(enumerate(times))
+
+
+def _divided(total: int, user: int, system: int) -> tuple[int, int]:
+    """Divide a CPU's exact time as the sampled one is."""
+    if not user + system:
+        return total, 0
+    user = total * user // (user + system)
+    return user, total - user
 
 
 class BlockIOReader:

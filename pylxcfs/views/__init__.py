@@ -48,6 +48,7 @@ VIEWS: tuple[View, ...] = (
         host="proc/stat",
         pad=stat.pad,
         summary="the container's own CPU time, spread over the CPUs it sees",
+        differences=True,
     ),
     View(
         path="proc/uptime",

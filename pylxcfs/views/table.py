@@ -31,6 +31,9 @@ class View:
     #: One line for the table in README.
     summary: str
     enabled: Callable[[Options], bool] = always
+    #: Who comes back to the start of an open file wants the difference (top), and never gets the
+    #: same rendering twice, however soon it comes.
+    differences: bool = False
     #: The host's file depends on the reader's personality(2).
     by_personality: bool = False
     #: Pressure files take triggers, where those are switched on.

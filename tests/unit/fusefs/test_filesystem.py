@@ -230,6 +230,19 @@ def test_a_handle_keeps_its_snapshot_until_it_comes_back_to_the_start(world: Wor
     assert world.fs.read(node, handle, 6, 100, ME) == b""
 
 
+def test_who_comes_back_for_the_difference_gets_a_new_text(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Contents, "differences", lambda self, index: True)
+    node = world.node(A)
+    first, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    second, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert world.fs.read(node, first, 0, 100, ME) == b"text of A\n"
+    world.texts[A] = b"newer\n"
+    assert world.fs.read(node, second, 0, 100, ME) == b"text of A\n"  # shared, within its life
+    assert world.fs.read(node, first, 0, 100, ME) == b"newer\n"
+
+
 def test_a_handle_of_a_dead_server_reads_on(world: World) -> None:
     node = world.node(A)
     old = nodes.handle(nodes.pair((A, 0)), 0, 5)

@@ -127,6 +127,15 @@ def test_usage_is_by_cpu(tree, readers):
     assert readers().cpu_usage() == CpuUsage(15, 26, {0: (5, 6), 7: (10, 20)})
 
 
+def test_the_exact_time_of_each_cpu_is_divided_as_the_ticks_were(tree, readers):
+    files = {
+        "cpuacct.usage_all": "cpu user system\n0 30 10\n2 0 0\n7 0 5\n",
+        "cpuacct.usage_percpu": "44 9 6 \n",
+    }
+    tree.cgroup("cpuacct/a/b", files)
+    assert readers().cpu_usage() == CpuUsage(42, 17, {0: (33, 11), 2: (9, 0), 7: (0, 6)})
+
+
 def test_usage_of_older_kernels(tree, readers):
     files = {"cpuacct.usage_percpu_user": "5 0 \n", "cpuacct.usage_percpu_sys": "6 7 \n"}
     tree.cgroup("cpuacct/a/b", files)

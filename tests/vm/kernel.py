@@ -117,28 +117,35 @@ def _fetch(directory: Path) -> None:
     release = platform.freedesktop_os_release()
     family = f"{release.get('ID', '')} {release.get('ID_LIKE', '')}".split()
     meta = "linux-image-generic" if "ubuntu" in family else "linux-image-amd64"
-    packages = sorted(_kernel_packages(meta, 3))
-    if not packages:
-        raise NoKernelError(f"apt knows no package {meta}: run apt-get update")
     download = directory.with_suffix(".deb.d")
     shutil.rmtree(download, ignore_errors=True)
     download.mkdir(parents=True)
-    for command in (
-        ["apt-get", "-o", "Acquire::Retries=3", "-q", "download", *packages],
-        *(["dpkg-deb", "-x", f"./{name}", str(directory)] for name in ["*.deb"]),
-    ):
-        if command[0] == "dpkg-deb":
-            commands = [[*command[:2], str(deb), command[3]] for deb in download.glob("*.deb")]
-        else:
-            commands = [command]
-        for each in commands:
-            done = subprocess.run(each, cwd=download, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise NoKernelError(f"{' '.join(each)}: {done.stderr.strip()}")
+    try:
+        _download(meta, download)
+    except NoKernelError:
+        # The lists may be absent, or name a package that the mirror no longer has.
+        _do(["apt-get", "-o", "Acquire::Retries=3", "-q", "update"], download)
+        _download(meta, download)
+    for package in download.glob("*.deb"):
+        _do(["dpkg-deb", "-x", str(package), str(directory)], download)
     shutil.rmtree(download)
     # Debian 13 and its like unpack to usr/lib.
     if not (directory / "lib").exists() and (directory / "usr/lib").exists():
         (directory / "lib").symlink_to("usr/lib")
+
+
+def _download(meta: str, directory: Path) -> None:
+    packages = sorted(_kernel_packages(meta, 3))
+    if not packages:
+        raise NoKernelError(f"apt knows no package {meta}")
+    options = ["-o", "Acquire::Retries=3", "-o", "APT::Sandbox::User=root", "-q"]
+    _do(["apt-get", *options, "download", *packages], directory)
+
+
+def _do(command: list[str], directory: Path) -> None:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise NoKernelError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _kernel_packages(package: str, depth: int) -> set[str]:

@@ -12,7 +12,8 @@ SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 PYTEST := $(SUDO) $(BIN)/python $(if $(SUDO),-B) -m pytest $(if $(SUDO),-p no:cacheprovider)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo bench lint format clean packages-run packages-test packages-bench
+.PHONY: help run test demo bench lint format clean packages-run packages-demo \
+	packages-test packages-bench
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -29,7 +30,7 @@ run: $(VENV)/run ## install what is missing and serve the files in the foregroun
 test: $(VENV)/dev packages-test ## install what is missing and run every test and linter
 	$(PYTEST) $(ARGS)
 
-demo: $(VENV)/run packages-test ## show free, uptime, lscpu and top in a small container
+demo: $(VENV)/run packages-demo ## show free, uptime, lscpu and top in a small container
 	@$(SUDO) $(BIN)/python container/demo $(ARGS)
 
 bench: $(VENV)/bench packages-bench ## measure, side by side with C LXCFS and the kernel's files
@@ -53,11 +54,14 @@ clean: ## remove .venv, caches, and the virtual machine's images
 packages-run:
 	@tools/system-packages run
 
-packages-test: packages-run
-	@tools/system-packages test
+packages-demo: packages-run
+	@tools/system-packages demo
 
-packages-bench: packages-test
-	@tools/system-packages bench
+packages-test: packages-run
+	@tools/system-packages demo test
+
+packages-bench: packages-run
+	@tools/system-packages demo bench
 
 # A venv whose Python is gone (an upgrade of the distribution) is replaced.
 $(BIN)/python: | packages-run

@@ -59,7 +59,7 @@ class Running:
         self.process.communicate(timeout=DEADLINE_S)
 
 
-def _start_reader(container: Container, memory: int, style: str, progress: Path) -> Running:
+def start_reader(container: Container, memory: int, style: str, progress: Path) -> Running:
     progress.write_bytes(bytes(8))
     settings = Settings(
         style=style,
@@ -89,13 +89,13 @@ def _eight_readers(daemon: Daemon, directory: Path) -> Iterator[list[Running]]:
             for half in range(2):
                 style = STYLES[(2 * number + half) % len(STYLES)]
                 progress = directory / f"{number}-{half}"
-                reader = _start_reader(container, memory, style, progress)
+                reader = start_reader(container, memory, style, progress)
                 stack.callback(reader.discard)
                 readers.append(reader)
         yield readers
 
 
-def _wait_all_progress(readers: list[Running]) -> None:
+def wait_all_progress(readers: list[Running]) -> None:
     """Wait until each of them has read something more."""
     before = [reader.count() for reader in readers]
 
@@ -115,14 +115,14 @@ def _soak(daemon: Daemon, directory: Path, harm: Callable[[], None], blind: int)
     """
     harms = 0
     with _eight_readers(daemon, directory) as readers:
-        _wait_all_progress(readers)
+        wait_all_progress(readers)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             harm()
             harms += 1
             if harms % 3 >= blind:
-                _wait_all_progress(readers)
-        _wait_all_progress(readers)
+                wait_all_progress(readers)
+        wait_all_progress(readers)
         reports = [reader.finish() for reader in readers]
     for reader, report in zip(readers, reports, strict=True):
         print(

@@ -44,6 +44,9 @@ _log = logging.getLogger(__name__)
 _FDS_EACH = 24
 _FDS_OTHER = 1024 + 256
 
+#: A machine that is busy may take longer than the helper's patience, once.
+_TRIES = 3
+
 
 def options_of(config: Config) -> Options:
     """Return the policy that views get from the configuration."""
@@ -124,10 +127,7 @@ class Server:
         self.sampler = Sampler(hierarchies)
         self.inheritance = Inheritance({})
         finder = InitFinder(config.init_pid_method)
-        try:
-            finder.prepare()  # the first caller should not wait for what this may have to start
-        except SourceError as error:
-            _log.warning("containers cannot be told apart here, all see the host: %s", error)
+        _prepare(finder)
         self.registry = Registry(
             hierarchies,
             self.host,
@@ -216,6 +216,18 @@ class Server:
         self.contents.options = options_of(self.config)
         self.snapshots.ttl_ns = int(self.config.cache_ttl * NS_PER_S)
         self.filesystem.changed()
+
+
+def _prepare(finder: InitFinder) -> None:
+    """Let the first caller not wait for what finding inits may have to start."""
+    for _ in range(_TRIES):
+        try:
+            finder.prepare()
+        except SourceError as error:
+            failed = error
+        else:
+            return
+    _log.warning("containers cannot be told apart here, all see the host: %s", failed)
 
 
 def _containers_that_fit() -> int:

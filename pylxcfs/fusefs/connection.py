@@ -32,6 +32,7 @@ from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import express, wire
 from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.survivors import Survivors
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ _MOST_STUCK: Final = 8
 class Handshake:
     """The memfd that holds the kernel's INIT request and, once there was one, its answer.
 
-    One behind the other; a FUSE message begins with its own length.
+    One behind the other; a FUSE message begins with its own length. survivors.py writes further
+    behind.
     """
 
     def __init__(self, fd: int) -> None:
@@ -106,6 +108,7 @@ class Connection:
         self._fs = filesystem
         self._guard = guard
         self._handshake = Handshake(init_fd)
+        filesystem.survivors = Survivors(init_fd)
         self._timeout = request_timeout
         self._opened = self._device = device
         filesystem.on_stranger = self._forget_attributes

@@ -33,6 +33,7 @@ from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
+from pylxcfs.fusefs.survivors import Survivors
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
 from pylxcfs.fusefs.triggers import READY, Triggers
@@ -74,6 +75,8 @@ class Filesystem:
         self.snapshots = snapshots
         self.readers = readers
         self.triggers = triggers
+        #: Set once there is a place for them.
+        self.survivors: Survivors | None = None
         self.callers = Callers(containers, readers)
         self.names = Names(tree, contents, self.callers)
         #: Open handles that are not cached, with the text that each reads.
@@ -203,6 +206,10 @@ class Filesystem:
                 self.snapshots.show(node, snapshot)
             return snapshot.data[offset : offset + size]
         data = self._handles.text(handle)
+        if data is None and offset and self.survivors is not None:
+            data = self.survivors.find(handle)  # another server gave it its first piece
+            if data is not None:
+                self._handles.keep(handle, data)
         if offset == 0 or data is None:
             own = nodes.node(nodes.pair_of(handle), nodes.index_of(node))
             if handle & STRANGER:
@@ -221,6 +228,8 @@ class Filesystem:
         if offset == 0:
             if size < length:
                 self.readers.saw_piece(pid)
+                if self.survivors is not None:
+                    self.survivors.keep(handle, data)
                 return data[:size]
             if length <= PAGE:
                 self.readers.saw_whole(pid, self.callers.identify)

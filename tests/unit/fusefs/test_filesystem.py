@@ -19,6 +19,7 @@ from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import Snapshots
+from pylxcfs.fusefs.survivors import Survivors
 from pylxcfs.fusefs.systree import SysTree
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
@@ -247,6 +248,22 @@ def test_a_handle_of_a_dead_server_reads_on(world: World) -> None:
     node = world.node(A)
     old = nodes.handle(nodes.pair((A, 0)), 0, 5)
     assert world.fs.read(node, old, 5, 100, ME) == b"of A\n"
+
+
+def test_who_reads_in_pieces_gets_all_of_them_from_one_text_though_servers_change(
+    world: World,
+) -> None:
+    memfd = os.memfd_create("test")
+    world.fs.survivors = Survivors(memfd)
+    node = world.node(A)
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert world.fs.read(node, handle, 0, 4, ME) == b"text"
+    world.fs.release(node, handle)  # as if this were a server that has never seen it
+    world.texts[A] = b"TEXT OF A\n"
+    world.fs.changed()
+    assert world.fs.read(node, handle, 4, 100, ME) == b" of A\n"
+    assert world.fs.read(node, handle, 0, 100, ME) == b"TEXT OF A\n"
+    os.close(memfd)
 
 
 def test_a_bug_in_a_view_gives_the_hosts_file(world: World) -> None:

@@ -1,0 +1,53 @@
+"""Texts that outlive their server: those of files that are being read in pieces.
+
+A reader that takes a file in pieces must get all of them from one rendering, also when the server
+is killed between two. So the text goes into the memfd that the keeper holds anyway for the
+handshake (connection.py), behind that, before the first piece goes out. Who reads whole files,
+nearly everybody, costs nothing here.
+
+A slot for each handle, by the low bits of its serial; the newest text has the slot, and a longer
+one than fits is not kept. A checksum tells what a kill in the middle of writing has left.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from typing import Final
+
+#: The handshake is before that.
+START: Final = 4096
+_SLOTS: Final = 256
+_SLOT: Final = 65536
+#: Handle, length and checksum of the text behind it.
+_HEADER: Final = struct.Struct("=QII")
+
+
+class Survivors:
+    """The texts in one memfd."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def keep(self, handle: int, text: bytes) -> None:
+        """Write a text; one that does not fit is left out."""
+        header = _HEADER.pack(handle, len(text), zlib.crc32(text))
+        if len(header) + len(text) <= _SLOT:
+            os.pwrite(self._fd, header + text, self._place(handle))
+
+    def find(self, handle: int) -> bytes | None:
+        """Return the text that was kept for a handle, by whatever server."""
+        place = self._place(handle)
+        header = os.pread(self._fd, _HEADER.size, place)
+        if len(header) < _HEADER.size:
+            return None
+        whose, length, checksum = _HEADER.unpack(header)
+        if whose != handle or length > _SLOT:
+            return None
+        text = os.pread(self._fd, length, place + _HEADER.size)
+        return text if len(text) == length and zlib.crc32(text) == checksum else None
+
+    @staticmethod
+    def _place(handle: int) -> int:
+        return START + handle % _SLOTS * _SLOT

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -73,14 +74,18 @@ def _settled(server: psutil.Process, living: Container) -> Counter[str]:
     return wait_until(settled, 60, what="the containers that ended to be forgotten")
 
 
-def test_containers_leave_no_descriptors_and_no_memory_behind() -> None:
+def test_containers_leave_no_descriptors_and_no_memory_behind(
+    record_property: Callable[[str, object], None],
+) -> None:
     with Daemon() as daemon, Container(daemon.mountpoint) as living:
         server = psutil.Process(daemon.server)
         _churn(daemon, WARM_UP)
         before, memory = _settled(server, living), server.memory_info().rss
         _churn(daemon, COUNT)
         after, growth = _settled(server, living), server.memory_info().rss - memory
-        print(f"{COUNT} containers: {growth / 1024:+.0f} KiB, {after.total()} descriptors")
+        record_property(
+            "figures", f"{COUNT} containers: {growth / 1024:+.0f} KiB, {after.total()} descriptors"
+        )
         assert after.total() <= before.total(), after - before
         assert growth < MAX_GROWTH
         assert server.pid == daemon.server, "the server was replaced meanwhile"

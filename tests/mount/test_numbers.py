@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -82,7 +83,40 @@ def test_a_changed_limit_shows(daemon: Daemon) -> None:
         )
 
 
-def test_a_deleted_cgroup_gives_the_hosts_or_the_right_values(daemon: Daemon) -> None:
+def test_a_cgroup_deleted_under_an_open_file_gives_the_new_ones_values(daemon: Daemon) -> None:
+    reader = (
+        "import sys\n"
+        "file = open('/proc/meminfo', 'rb', buffering=0)\n"
+        "while sys.stdin.readline():\n"
+        "    file.seek(0)\n"
+        "    print(file.read().split()[1].decode(), flush=True)\n"
+    )
+    with Cgroup() as elsewhere, Cgroup() as first:
+        elsewhere.limits(memory=GIB)
+        with Container(daemon.mountpoint, cgroup=first, memory=2 * GIB) as container:
+            process = container.popen(
+                ["python3", "-c", reader],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+
+            def read() -> str:
+                process.stdin.write("again\n")
+                return process.stdout.readline()
+
+            with process:
+                assert read() == f"{2 * GIB // 1024}\n"
+                for pid in first.pids():
+                    for path in elsewhere.procs:
+                        path.write_text(str(pid))
+                first.remove()
+                wait_until(lambda: read() == f"{GIB // 1024}\n", what="the new cgroup's limit")
+                process.stdin.close()
+
+
+def test_an_init_that_is_moved_takes_its_new_cgroups_values(daemon: Daemon) -> None:
     with Cgroup() as elsewhere:
         elsewhere.limits(memory=GIB)
         with Container(daemon.mountpoint, memory=2 * GIB) as container:

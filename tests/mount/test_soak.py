@@ -1,7 +1,7 @@
 """Readers in containers while the server is killed or stopped again and again.
 
 Zero errors, every content whole and of the right container. PYLXCFS_SOAK=30 makes it last so
-many seconds; the counts are in the output (`pytest -s`, and in the summary of CI).
+many seconds; the counts are in the summary at the end of pytest's output.
 """
 
 from __future__ import annotations
@@ -108,7 +108,13 @@ def wait_all_progress(readers: list[Running]) -> None:
     wait_until(moved, DEADLINE_S, what="all readers to go on")
 
 
-def _soak(daemon: Daemon, directory: Path, harm: Callable[[], None], blind: int) -> None:
+def _soak(
+    daemon: Daemon,
+    directory: Path,
+    harm: Callable[[], None],
+    blind: int,
+    say: Callable[[str, object], None],
+) -> None:
     """Let readers read while `harm` happens again and again; judge and print what they saw.
 
     `blind`: how many times in three with no regard for how far the new server has come.
@@ -125,13 +131,14 @@ def _soak(daemon: Daemon, directory: Path, harm: Callable[[], None], blind: int)
         wait_all_progress(readers)
         reports = [reader.finish() for reader in readers]
     for reader, report in zip(readers, reports, strict=True):
-        print(
+        say(
+            "figures",
             f"{reader.style:7} reads {sum(report['reads'].values()):7}  mapped {report['mapped']:6}"
             f" ({report['zeros']} with zeros behind the text)"
-            f"  longest {report['longest_ms']:6.0f} ms  errors {len(report['errors'])}"
+            f"  longest {report['longest_ms']:6.0f} ms  errors {len(report['errors'])}",
         )
     total = sum(sum(report["reads"].values()) for report in reports)
-    print(f"{total} reads, {harms} servers lost in {SECONDS:g} s")
+    say("figures", f"{total} reads, {harms} servers lost in {SECONDS:g} s")
     errors = [error for report in reports for error in report["errors"]]
     assert not errors, "\n".join(errors[:10])
     assert all(set(report["reads"]) == {f"proc/{name}" for name in FILES} for report in reports)
@@ -143,7 +150,9 @@ def _needs_fuse() -> None:
         require("fuse", "it needs root and /dev/fuse")
 
 
-def test_readers_see_nothing_of_servers_that_are_killed(tmp_path: Path) -> None:
+def test_readers_see_nothing_of_servers_that_are_killed(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     chance = random.Random(7)
     with Daemon(expect_log=["the server was ended"]) as daemon:
 
@@ -156,10 +165,12 @@ def test_readers_see_nothing_of_servers_that_are_killed(tmp_path: Path) -> None:
             os.kill(server, signal.SIGKILL)
             daemon.wait_new_server(server)
 
-        _soak(daemon, tmp_path, kill, blind=1)
+        _soak(daemon, tmp_path, kill, 1, record_property)
 
 
-def test_readers_see_nothing_of_servers_that_hang(tmp_path: Path) -> None:
+def test_readers_see_nothing_of_servers_that_hang(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     expected = ["no sign of life", "the server (was ended|failed)"]
     with Daemon("--watchdog=1", "--max-failures=1000", expect_log=expected) as daemon:
 
@@ -170,4 +181,4 @@ def test_readers_see_nothing_of_servers_that_hang(tmp_path: Path) -> None:
                 lambda: daemon.servers_ready() > ready, DEADLINE_S, what="the watchdog to act"
             )
 
-        _soak(daemon, tmp_path, stop, blind=0)
+        _soak(daemon, tmp_path, stop, 0, record_property)

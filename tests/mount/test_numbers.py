@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_cgroup_deleted_under_an_open_file_gives_the_new_ones_values(daemon: D
         elsewhere.limits(memory=GIB)
         with Container(daemon.mountpoint, cgroup=first, memory=2 * GIB) as container:
             process = container.popen(
-                ["python3", "-c", reader],
+                [sys.executable, "-c", reader],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.kit.container import Container
@@ -36,7 +37,7 @@ def test_a_server_that_ends_answers_what_it_has_taken(tmp_path: Path) -> None:
     ):
         busy = [
             container.popen(
-                ["python3", "-c", _BUSY],
+                [sys.executable, "-c", _BUSY],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -39,7 +39,8 @@ def test_top_shows_memory_and_time(small: Container, program: Callable[[str], st
     shares = re.search(r"CPU: (.*)", text)
     assert shares is not None, text
     parts = [float(part) for part in re.findall(r"([\d.]+)%", shares[1])]
-    assert abs(sum(parts) - 100) < 2, text
+    # BusyBox cuts each share down to a whole number.
+    assert 100 - len(parts) < sum(parts) <= 100, text
 
 
 def test_uptime_and_nproc_run(small: Container, program: Callable[[str], str]) -> None:

@@ -8,13 +8,18 @@ not what they count.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from pylxcfs.errors import FormatError
+
+#: Lists remembered by `parse`: the same few are read again and again.
+_REMEMBERED = 256
 
 #: Highest number taken from text. NR_CPUS is at most 8192; this bounds memory, not machines.
 MAX_NUMBER = 65535
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse(text: bytes) -> tuple[int, ...]:
     """Numbers in `text`, ascending and each once. Empty text is an empty list."""
     body = text.strip()

@@ -8,6 +8,7 @@ device's own are. Knows columns, not whose they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ _WHAT = "/proc/diskstats"
 
 #: Numbers behind the name since Linux 5.5. Text that is read may have 11, 15 or more than 17.
 COLUMNS = 17
+
+_NAME = re.compile(rb" *(\d+) +(\d+) (\S+) .*\n")
 
 Device = tuple[int, int]
 
@@ -41,17 +44,23 @@ def parse(text: bytes) -> list[Disk]:
 
 def names(text: bytes) -> dict[Device, bytes]:
     """Name of each device, in order, without a look at its numbers."""
+    found = _NAME.findall(text)
+    if len(found) == text.count(b"\n"):
+        return {(int(major), int(minor)): name for major, minor, name in found}
     return {device: name for device, name, _ in _lines(text)}
 
 
 def render(disks: Iterable[Disk]) -> bytes:
     """Render lines as the kernel does."""
-    return b"".join(
-        [
-            b"%4d %7d %b %b\n" % (*disk.device, disk.name, b" ".join(map(_number, disk.columns)))
-            for disk in disks
-        ]
-    )
+    return b"".join([_line(disk) for disk in disks])
+
+
+def _line(disk: Disk) -> bytes:
+    device, name, columns = disk
+    count = len(columns)
+    # Most containers have touched few of a host's disks.
+    numbers = b" %d" * count % columns if any(columns) else b" 0" * count
+    return b"%4d %7d %b%b\n" % (*device, name, numbers)
 
 
 def _lines(text: bytes) -> Iterator[tuple[Device, bytes, bytes]]:
@@ -66,7 +75,3 @@ def _lines(text: bytes) -> Iterator[tuple[Device, bytes, bytes]]:
             yield (int(words[0]), int(words[1])), words[2], words[3]
         except ValueError:
             raise FormatError(_WHAT, line) from None
-
-
-def _number(value: int) -> bytes:
-    return b"%d" % value

@@ -9,9 +9,11 @@ Knows paths, not what the files in them mean (v1.py, v2.py), and no container.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from pylxcfs.errors import Gone
@@ -19,6 +21,9 @@ from pylxcfs.formats import mountinfo, pidcgroup
 from pylxcfs.formats.mountinfo import Mount
 from pylxcfs.formats.pidcgroup import UNIFIED
 from pylxcfs.sources.kept import KeptFile, read_optional, read_whole
+from pylxcfs.sources.settings import Setting, Writes
+
+_T = TypeVar("_T")
 
 #: Path of a process by controller, as pidcgroup.parse returns it.
 Paths = Mapping[str, str]
@@ -47,12 +52,22 @@ class Place:
     version: int
     #: The cgroup's own directory, then its ancestors' up to what is mounted.
     directories: tuple[str, ...]
-    #: Whether it is the hierarchy's root, which has no limits and counts the whole machine.
-    is_root: bool
+    #: Whether the last directory is the hierarchy's root, which limits nothing.
+    up_to_root: bool
 
     @property
     def own(self) -> str:
         return self.directories[0]
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is the root itself, which counts the whole machine."""
+        return self.up_to_root and len(self.directories) == 1
+
+    @property
+    def limiting(self) -> tuple[str, ...]:
+        """The directories that may limit its processes."""
+        return self.directories[:-1] if self.up_to_root else self.directories
 
     def nearest(self, name: str) -> str | None:
         """Return the directory, of the cgroup or its closest ancestor, that has file `name`."""
@@ -76,6 +91,7 @@ class Hierarchies:
         self._v2_tells = not v1 or not _V2_MAIN.isdisjoint(self._v2_controllers)
         # Many containers have the same ancestors: one descriptor is enough for all.
         self._shared: WeakValueDictionary[str, KeptFile] = WeakValueDictionary()
+        self._writes = Writes()
 
     @classmethod
     def discover(cls, root: str = "/") -> Hierarchies:
@@ -137,6 +153,10 @@ class Hierarchies:
             self._shared[path] = kept
         return kept
 
+    def setting(self, files: Sequence[KeptFile], compute: Callable[[], _T]) -> Setting[_T]:
+        """Return what `compute` makes of `files`, which only writes to them change."""
+        return Setting(self._writes, files, compute)
+
 
 def _strip(path: str) -> str:
     if path.endswith(_INIT_SCOPE):
@@ -163,13 +183,13 @@ def _place(version: int, mount: Mount, path: str | None) -> Place | None:
     directories = [mount.mountpoint]
     for name in names:
         directories.append(f"{directories[-1]}/{name}")
-    is_root = not names and _is_real_root(version, mount.mountpoint)
     directories.reverse()
     if len(directories) > 2 * _MOST_LEVELS:
         directories[_MOST_LEVELS:-_MOST_LEVELS] = []
-    return Place(version, tuple(directories), is_root)
+    return Place(version, tuple(directories), _is_real_root(version, mount.mountpoint))
 
 
+@functools.cache
 def _is_real_root(version: int, directory: str) -> bool:
     """Tell the hierarchy's root from a cgroup that is mounted as if it were (a container's)."""
     if version == 1:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pylxcfs.formats import blkio, cgroupvalue, cpuacct, cpulist, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.kept import KeptFile
+from pylxcfs.sources.settings import Setting
 from pylxcfs.views.model import BlockIO, CpuUsage, Memory
 
 
@@ -20,18 +21,13 @@ class MemoryReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.own
-        self._limits = [
-            hierarchies.shared(f"{directory}/memory.limit_in_bytes")
-            for directory in place.directories
-        ]
-        self._memsw_limits = [
-            hierarchies.shared(f"{directory}/memory.memsw.limit_in_bytes")
-            for directory in place.directories
-        ]
+        self._limit = smallest(hierarchies, place, "memory.limit_in_bytes")
+        self._memsw_limit = smallest(hierarchies, place, "memory.memsw.limit_in_bytes")
         self._usage = KeptFile(f"{own}/memory.usage_in_bytes")
         self._stat = KeptFile(f"{own}/memory.stat")
         self._memsw_usage = KeptFile(f"{own}/memory.memsw.usage_in_bytes")
-        self._swappiness = KeptFile(f"{own}/memory.swappiness")
+        swappiness = KeptFile(f"{own}/memory.swappiness")
+        self._swappiness = hierarchies.setting([swappiness], swappiness.read)
         self._kernel = KeptFile(f"{own}/memory.kmem.usage_in_bytes")
         self._slabinfo = KeptFile(f"{own}/memory.kmem.slabinfo")
 
@@ -46,17 +42,17 @@ class MemoryReader:
         kernel = self._kernel.read()
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
-        limit = _hierarchical(v1_stat, b"hierarchical_memory_limit", self._limits)
+        limit = _hierarchical(v1_stat, b"hierarchical_memory_limit", self._limit)
         memsw_usage = self._memsw_usage.read()
         swap_limit = swap_usage = None
         if memsw_usage is not None:
-            memsw = _hierarchical(v1_stat, b"hierarchical_memsw_limit", self._memsw_limits)
+            memsw = _hierarchical(v1_stat, b"hierarchical_memsw_limit", self._memsw_limit)
             # The limit is on the sum. Without one on memory all of the sum may be in swap.
             swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
             swap_usage = v1_stat.get(b"total_swap")
             if swap_usage is None:
                 swap_usage = max(0, cgroupvalue.number(memsw_usage) - usage)
-        swappiness = self._swappiness.read()
+        swappiness = self._swappiness.get()
         return Memory(
             limit=limit,
             usage=usage,
@@ -71,22 +67,24 @@ class MemoryReader:
         return self._slabinfo.read() or None
 
 
-def _hierarchical(stat: Mapping[bytes, int], key: bytes, files: list[KeptFile]) -> int | None:
+def _hierarchical(
+    stat: Mapping[bytes, int], key: bytes, fallback: Setting[int | None]
+) -> int | None:
     if key in stat:
         return cgroupvalue.limit(b"%d" % stat[key])
-    return minimum(files)
+    return fallback.get()
 
 
-def minimum(files: list[KeptFile]) -> int | None:
-    """Return the smallest limit in these files; None if none of them has one."""
-    smallest: int | None = None
-    for file in files:
-        text = file.read()
-        if text is not None:
-            value = cgroupvalue.limit(text)
-            if value is not None and (smallest is None or value < smallest):
-                smallest = value
-    return smallest
+def smallest(hierarchies: Hierarchies, place: Place, name: str) -> Setting[int | None]:
+    """The smallest limit in the files `name` of a cgroup and its ancestors; None without any."""
+    files = [hierarchies.shared(f"{directory}/{name}") for directory in place.limiting]
+
+    def read() -> int | None:
+        texts = [text for file in files if (text := file.read()) is not None]
+        limits = [limit for limit in map(cgroupvalue.limit, texts) if limit is not None]
+        return min(limits, default=None)
+
+    return hierarchies.setting(files, read)
 
 
 class QuotaReader:
@@ -98,10 +96,15 @@ class QuotaReader:
                 hierarchies.shared(f"{directory}/cpu.cfs_quota_us"),
                 hierarchies.shared(f"{directory}/cpu.cfs_period_us"),
             )
-            for directory in place.directories
+            for directory in place.limiting
         ]
+        files = [file for pair in self._files for file in pair]
+        self._setting = hierarchies.setting(files, self._read)
 
     def read(self) -> float | None:
+        return self._setting.get()
+
+    def _read(self) -> float | None:
         smallest: float | None = None
         for quota_file, period_file in self._files:
             quota = quota_file.read()

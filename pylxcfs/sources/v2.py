@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.kept import KeptFile
-from pylxcfs.sources.v1 import minimum
+from pylxcfs.sources.v1 import smallest
 from pylxcfs.views.model import BlockIO, CpuUsage, Memory
 
 
@@ -22,12 +22,8 @@ class MemoryReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         # memory.current is nowhere in the root, so the root is never the nearest.
         own = place.nearest("memory.current") or place.own
-        self._limits = [
-            hierarchies.shared(f"{directory}/memory.max") for directory in place.directories
-        ]
-        self._swap_limits = [
-            hierarchies.shared(f"{directory}/memory.swap.max") for directory in place.directories
-        ]
+        self._limit = smallest(hierarchies, place, "memory.max")
+        self._swap_limit = smallest(hierarchies, place, "memory.swap.max")
         self._usage = KeptFile(f"{own}/memory.current")
         self._swap_usage = KeptFile(f"{own}/memory.swap.current")
         self._stat = KeptFile(f"{own}/memory.stat")
@@ -39,9 +35,9 @@ class MemoryReader:
             return None
         swap_usage = self._swap_usage.read()
         return Memory(
-            limit=minimum(self._limits),
+            limit=self._limit.get(),
             usage=cgroupvalue.number(usage),
-            swap_limit=None if swap_usage is None else minimum(self._swap_limits),
+            swap_limit=None if swap_usage is None else self._swap_limit.get(),
             swap_usage=None if swap_usage is None else cgroupvalue.number(swap_usage),
             swappiness=None,
             stat=memorystat.parse(stat),
@@ -55,11 +51,13 @@ class QuotaReader:
     """cpu.max of the cgroup and its ancestors."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
-        self._files = [
-            hierarchies.shared(f"{directory}/cpu.max") for directory in place.directories
-        ]
+        self._files = [hierarchies.shared(f"{directory}/cpu.max") for directory in place.limiting]
+        self._setting = hierarchies.setting(self._files, self._read)
 
     def read(self) -> float | None:
+        return self._setting.get()
+
+    def _read(self) -> float | None:
         smallest: float | None = None
         for file in self._files:
             text = file.read()

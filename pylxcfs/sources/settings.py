@@ -16,22 +16,22 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
-from pylxcfs.sources.kept import KeptFile
+from pylxcfs.sources.kept import Descriptor, KeptFile
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _IN_MODIFY = 0x2
-_IN_Q_OVERFLOW = 0x4000
 
 #: struct inotify_event without its name, which watched files do not have.
 _EVENT = struct.Struct("=iIII")
-_MANY_EVENTS = 256 * _EVENT.size
+#: So many are looked at one by one; behind more of them there may be a write to any file.
+_MOST_EVENTS = 4096
 
 #: Seconds after which a value is read again, whatever was said: the net below.
 _BELIEVED_S = 10.0
@@ -60,6 +60,7 @@ class Writes:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
         if self._fd >= 0:
+            self._descriptor = Descriptor(self._fd)
             self._poll.register(self._fd, select.POLLIN)
         else:
             self._refuse("instances")
@@ -85,7 +86,7 @@ class Writes:
         if self._fd >= 0:
             with self._lock:
                 if self._poll.poll(0):
-                    self._note(os.read(self._fd, _MANY_EVENTS))
+                    self._note(os.read(self._fd, _MOST_EVENTS * _EVENT.size))
         return self.count
 
     def _of(self, number: int) -> Watch | None:
@@ -101,11 +102,13 @@ class Writes:
 
     def _note(self, events: bytes) -> None:
         self.count += 1
-        for number, mask, _, _ in _EVENT.iter_unpack(events):
-            for one in list(self._watches) if mask & _IN_Q_OVERFLOW else [number]:
-                watch = self._of(one)
-                if watch is not None:
-                    watch.writes += 1
+        numbers: Iterable[int] = [number for number, *_ in _EVENT.iter_unpack(events)]
+        if -1 in numbers or len(events) == _MOST_EVENTS * _EVENT.size:  # -1: some were lost
+            numbers = list(self._watches)
+        for number in numbers:
+            watch = self._of(number)
+            if watch is not None:
+                watch.writes += 1
 
     def _refuse(self, what: str) -> None:
         if not self._refused:

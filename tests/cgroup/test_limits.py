@@ -39,6 +39,23 @@ def test_a_changed_limit_shows_at_the_next_read(make_container, look_up):
     assert container.cpu_limit().quota == 1.5
 
 
+def test_changes_show_at_once_however_often_the_limit_was_read(
+    make_cgroup, make_container, look_up
+):
+    """Limits are not read again until somebody writes to them, at whatever level."""
+    outer = make_cgroup()
+    made = make_container(parent=outer)
+    container = look_up(made.pid)
+    for step in range(1, 6):
+        for cgroup in (outer, made):
+            cgroup.limits(cpus=step / 10, memory=step * 64 * MIB)
+            for _ in range(4):
+                assert container.cpu_limit().quota == step / 10
+                assert container.memory().limit == step * 64 * MIB
+            cgroup.limits(cpus=None, memory=None)
+            assert container.cpu_limit().quota is None
+
+
 def test_memory_that_a_container_takes_is_its_usage(make_container, look_up):
     made = make_container(memory=500 * MIB)
     container = look_up(made.pid)

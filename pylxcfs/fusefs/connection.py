@@ -32,7 +32,6 @@ from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import express, wire
 from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
-from pylxcfs.fusefs.survivors import Survivors
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ class Connection:
         self._fs = filesystem
         self._guard = guard
         self._handshake = Handshake(init_fd)
-        filesystem.survivors = Survivors(init_fd)
+        filesystem.survivors.use(init_fd)
         self._timeout = request_timeout
         self._opened = self._device = device
         filesystem.on_stranger = self._forget_attributes

@@ -3,8 +3,8 @@
 The table of DESIGN (see ARCHITECTURE.md, "Who gets what"):
 
     opener of a node                     gets
-    the container that owns it           its own view; from the page cache once the thread is
-                                         known to read whole files
+    the container that owns it           its own view, from the page cache; a thread of which it
+                                         is not known how it reads is looked at first
     the host                             the owner's view, past the cache
     anyone else (so on the host's node)  the opener's own view, past the cache
 
@@ -29,10 +29,12 @@ from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.handles import Handles
 from pylxcfs.fusefs.names import Names
-from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER
+from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER, WATCHED
+from pylxcfs.fusefs.pages import Pages
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
-from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
+from pylxcfs.fusefs.renderings import Renderings
+from pylxcfs.fusefs.snapshots import PAGE, Snapshots
 from pylxcfs.fusefs.survivors import Survivors
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
@@ -75,9 +77,10 @@ class Filesystem:
         self.snapshots = snapshots
         self.readers = readers
         self.triggers = triggers
-        #: Set once there is a place for them.
-        self.survivors: Survivors | None = None
+        self.survivors = Survivors()
         self.callers = Callers(containers, readers)
+        self.renderings = Renderings(contents, self.callers, snapshots)
+        self.pages = Pages(self.renderings, readers, self.survivors)
         self.names = Names(tree, contents, self.callers)
         #: Open handles that are not cached, with the text that each reads.
         self._handles = Handles()
@@ -86,6 +89,7 @@ class Filesystem:
         #: changes that this was concluded from.
         self._cleared: dict[int, dict[int, int]] = {}
         self.callers.on_end = self._cleared.clear
+        self.renderings.on_outgrown = self._cleared.clear
         readers.on_forget = self._forget_cleared
         #: Nodes that strangers have opened: their pages are not trusted again.
         self._strangers: set[int] = set()
@@ -103,7 +107,7 @@ class Filesystem:
         if index < FILES:
             return self._fixed(index)
         if handle & CACHED or self.snapshots.shown(node) is not None:
-            return self._cached_attributes(node, index, pid)
+            return self._cached_attributes(node, index, handle, pid)
         mode = self.contents.mode(index)
         if not mode:
             raise Refused(errno.ESTALE)
@@ -113,7 +117,8 @@ class Filesystem:
         # and a size below the content would cut off who reads through the page cache anyway
         # (sendfile, mmap).
         size = self.contents.size_bound(index)
-        valid_ns = 0 if node in self._strangers else self.snapshots.ttl_ns
+        asked_each_time = node in self._strangers or node in self.pages.newcomers
+        valid_ns = 0 if asked_each_time else self.snapshots.ttl_ns
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _fixed(self, index: int) -> Attributes:
@@ -124,15 +129,13 @@ class Filesystem:
         nlink = 2 if stat.S_ISDIR(mode) else 1
         return Attributes(mode, nlink, 0, self._started_ns, NAME_VALID_NS)
 
-    def _cached_attributes(self, node: int, index: int, pid: int) -> Attributes:
-        snapshot = self.snapshots.alive(node) or self._render(node, pid)
-        self.snapshots.show(node, snapshot)
+    def _cached_attributes(self, node: int, index: int, handle: int, pid: int) -> Attributes:
+        snapshot, valid_ns = self.pages.attributes(node, handle, pid)
         mode = self.contents.mode(index)
         if node in self._strangers:
             # A stranger may have filled a page of this node: let none of them live.
             return Attributes(mode, 1, len(snapshot.data), time.time_ns(), 0)
-        left = max(0, snapshot.expires_ns - self.snapshots.clock())
-        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, left)
+        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, valid_ns)
 
     # -- contents ------------------------------------------------------------------------------
 
@@ -172,12 +175,13 @@ class Filesystem:
         snapshots = self.snapshots
         if (
             flags
-            or pid not in self.readers
             or not snapshots.ttl_ns
-            or not snapshots.fits_a_page(node)
             or node in self._strangers
+            or not self.renderings.fits_a_page(node, pid)
         ):
             return self._direct(owner, flags)
+        if pid not in self.readers:
+            return self._open_for_newcomer(node, owner, pid)
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
         # or another container's, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
@@ -185,14 +189,28 @@ class Filesystem:
             self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
         return nodes.handle(owner, CACHED, next(self._serial)), keep
 
+    def _open_for_newcomer(self, node: int, owner: int, pid: int) -> tuple[int, int]:
+        """Open for a thread of which it is not known how it reads."""
+        if not self.pages.has_room(node, pid):
+            return self._direct(owner, 0)
+        handle = self._unused(owner, CACHED | WATCHED)
+        self.pages.open(node, handle)
+        # Without the pages its first read asks for one, and so does sendfile(2), which never asks
+        # how old they are.
+        return handle, 0
+
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
+        handle = self._unused(reads, flags)
+        self._handles.open(handle)
+        return handle, FOPEN_DIRECT_IO
+
+    def _unused(self, reads: int, flags: int) -> int:
         # Serials come round: a file that stays open must not share its text with a new one.
         for _ in range(_TRIES):
             handle = nodes.handle(reads, flags, next(self._serial))
-            if handle not in self._handles:
+            if handle not in self._handles and not self.pages.newcomers.has(handle):
                 break
-        self._handles.open(handle)
-        return handle, FOPEN_DIRECT_IO
+        return handle
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
@@ -200,13 +218,9 @@ class Filesystem:
         A handle takes its snapshot at offset 0 and keeps it until it comes back there.
         """
         if handle & CACHED:
-            snapshot = self.snapshots.shown(node)
-            if snapshot is None:
-                snapshot = self.snapshots.alive(node) or self._render(node, pid)
-                self.snapshots.show(node, snapshot)
-            return snapshot.data[offset : offset + size]
+            return self.pages.fill(node, handle, pid)[offset : offset + size]
         data = self._handles.text(handle)
-        if data is None and offset and self.survivors is not None:
+        if data is None and offset:
             data = self.survivors.find(handle)  # another server gave it its first piece
             if data is not None:
                 self._handles.keep(handle, data)
@@ -215,21 +229,20 @@ class Filesystem:
             if handle & STRANGER:
                 self._distrust(node)  # opened while another server served
             if handle & COMPAT:
-                data = self._render(own, pid, compat=True).data
+                data = self.renderings.render(own, pid, compat=True).data
             else:
                 snapshot = self.snapshots.alive(own)
                 if snapshot is None or (
                     snapshot.data is data and self.contents.differences(nodes.index_of(node))
                 ):
-                    snapshot = self._render(own, pid)
+                    snapshot = self.renderings.render(own, pid)
                 data = snapshot.data
             self._handles.keep(handle, data)
         length = len(data)
         if offset == 0:
             if size < length:
                 self.readers.saw_piece(pid)
-                if self.survivors is not None:
-                    self.survivors.keep(handle, data)
+                self.survivors.keep(handle, data)
                 return data[:size]
             if length <= PAGE:
                 self.readers.saw_whole(pid, self.callers.identify)
@@ -241,6 +254,7 @@ class Filesystem:
             raise Refused(errno.EACCES)
         handle, flags = self.open(node, os.O_RDONLY, 0, pid)
         if handle & CACHED:
+            self.pages.newcomers.release(node, handle)
             handle, flags = self._direct(nodes.pair_of(handle), 0)
         self.triggers.opened(handle)
         return handle, flags
@@ -279,6 +293,8 @@ class Filesystem:
         """Forget a handle."""
         if self.triggers is not None:
             self.triggers.release(handle)
+        if handle & WATCHED:
+            self.pages.newcomers.release(node, handle)
         self._handles.release(handle)
 
     def host_text(self, node: int) -> bytes:
@@ -324,19 +340,4 @@ class Filesystem:
             if not self.snapshots.belongs(node, container):
                 self._cleared.clear()
                 self.snapshots.drop(node)
-
-    def _render(self, node: int, pid: int, *, compat: bool = False) -> Snapshot:
-        """Render the view of a container's own node; keep it if others may be shown it."""
-        owner = nodes.pair_of(node)
-        index = nodes.index_of(node)
-        container = self.callers.container(owner, pid)
-        try:
-            data = self.contents.render(index, container, compat)
-        except SourceError as error:
-            raise Refused(errno.EIO) from error
-        if compat or container is None or owner == self.callers.host:
-            return Snapshot(data, 0, time.time_ns(), container)
-        snapshot = self.snapshots.keep(node, data, container, self.contents.pad(index))
-        if len(snapshot.data) > PAGE:
-            self._cleared.clear()
-        return snapshot
+                self.pages.newcomers.drop(node)

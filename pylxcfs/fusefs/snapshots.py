@@ -21,6 +21,17 @@ _FORGET_NS: Final = 10 * 1_000_000_000
 #: A page is kept for so long at most, however long its text stays the same.
 _SAME_NS: Final = 1_000_000_000
 
+#: Texts that have grown while they were cached measure a multiple of this.
+_ROOM: Final = 32
+
+#: Lengthens a text to so many bytes without a change of meaning.
+Pad = Callable[[bytes, int], bytes]
+
+
+def _with_room(length: int) -> int:
+    """Round up, but not past the page."""
+    return max(length, min(-(-length // _ROOM) * _ROOM, PAGE))
+
 
 class Snapshot:
     """One rendering: its bytes, until when it may be shown (monotonic), its mtime, its origin."""
@@ -55,20 +66,24 @@ class Snapshots:
         node: int,
         data: bytes,
         container: object,
-        pad: Callable[[bytes, int], bytes] | None,
+        pad: Pad | None,
     ) -> Snapshot:
         """Make `data` the node's snapshot.
 
         Where the kernel caches the node, the text is lengthened to what its last one measured:
-        a reader that has the old size and the new page would otherwise miss the end. A text that
+        a reader that has the old size and the new page would otherwise miss the end. For the same
+        reason a text that outgrows it gets room for more: sizes change seldom. A text that
         is the same as before keeps its mtime, and with that the kernel its page; unless there was
         another in between, which a sendfile(2) past us may have put there, and never for long, as
         the page may be an answer to a request that had failed.
         """
         before = self._shown.get(node)
         last = self._recent.get(node)
-        if before is not None and pad is not None and len(data) < len(before.data):
-            data = pad(data, len(before.data))
+        if before is not None and pad is not None:
+            if len(data) < len(before.data):
+                data = pad(data, len(before.data))
+            elif len(data) > len(before.data):
+                data = pad(data, _with_room(len(data)))
         mtime_ns = time.time_ns()
         if (
             before is not None
@@ -83,14 +98,38 @@ class Snapshots:
             self._recent[node] = snapshot
         return snapshot
 
-    def fits_a_page(self, node: int) -> bool:
-        """Whether the node's last rendering is known and fits one page."""
+    def fits_a_page(self, node: int) -> bool | None:
+        """Whether the node's last rendering fits one page; None if there is none."""
         snapshot = self._recent.get(node)
-        return snapshot is not None and len(snapshot.data) <= PAGE
+        return len(snapshot.data) <= PAGE if snapshot is not None else None
 
     def shown(self, node: int) -> Snapshot | None:
         """Return what the kernel was told last."""
         return self._shown.get(node)
+
+    def again(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
+        """Return what to show so that the kernel has this text though it was told of another.
+
+        It measures no less than that one: an answer may come too late to be heeded, and the page
+        is then read with the size of the other.
+        """
+        before = self._shown.get(node)
+        if before is None or before is snapshot:
+            return snapshot
+        data = snapshot.data
+        if pad is not None:
+            data = pad(data, len(before.data))
+        return Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
+
+    def lengthened(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
+        """Return the node's snapshot, no shorter than what the kernel was told last."""
+        before = self._shown.get(node)
+        if pad is None or before is None or len(snapshot.data) >= len(before.data):
+            return snapshot
+        data = pad(snapshot.data, len(before.data))
+        longer = Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
+        self._recent[node] = longer
+        return longer
 
     def show(self, node: int, snapshot: Snapshot) -> None:
         """Note that the kernel is told of this snapshot now."""

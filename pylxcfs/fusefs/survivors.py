@@ -25,19 +25,27 @@ _HEADER: Final = struct.Struct("=QII")
 
 
 class Survivors:
-    """The texts in one memfd."""
+    """The texts in one memfd; none are kept before `use` says in which."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self) -> None:
+        self._fd = -1
+
+    def use(self, fd: int) -> None:
+        """Keep texts in this memfd, and find those of servers before."""
         self._fd = fd
 
     def keep(self, handle: int, text: bytes) -> None:
         """Write a text; one that does not fit is left out."""
+        if self._fd < 0:
+            return
         header = _HEADER.pack(handle, len(text), zlib.crc32(text))
         if len(header) + len(text) <= _SLOT:
             os.pwrite(self._fd, header + text, self._place(handle))
 
     def find(self, handle: int) -> bytes | None:
         """Return the text that was kept for a handle, by whatever server."""
+        if self._fd < 0:
+            return None
         place = self._place(handle)
         header = os.pread(self._fd, _HEADER.size, place)
         if len(header) < _HEADER.size:

@@ -86,6 +86,96 @@ def test_a_kept_open_file_shows_at_most_one_content_per_time_to_live(
     assert ages == sorted(ages)
 
 
+#: Runs in a container in which nobody has read before: opens once, and reads on.
+_FIRST = """
+import json, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDONLY)
+seen, reads = set(), 0
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    seen.add(os.pread(fd, 65536, 0).hex())
+    reads += 1
+print(json.dumps({"reads": reads, "seen": sorted(seen)}))
+"""
+
+
+@pytest.mark.parametrize("path", ["/proc/uptime", "/proc/stat", "/proc/meminfo"])
+def test_a_process_never_seen_before_is_served_from_the_cache(daemon: Daemon, path: str) -> None:
+    with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
+        result = json.loads(container.exec([sys.executable, "-c", _FIRST, path]).stdout)
+    assert len(result["seen"]) <= 12
+    assert result["reads"] > 50 * len(result["seen"])
+    for content in result["seen"]:
+        check(path, bytes.fromhex(content))
+
+
+#: Threads that keep the file open, and new ones that read it whole, in pieces, and slowly.
+_CROWD = """
+import json, os, random, sys, threading, time
+path, end = sys.argv[1], time.monotonic() + 3
+seen = set()
+
+def add(kind, data):
+    seen.add((kind, data.hex()))
+
+def kept():
+    fd = os.open(path, os.O_RDONLY)
+    while time.monotonic() < end:
+        add("kept", os.pread(fd, 65536, 0))
+
+def anew(kind, size, pause):
+    def once():
+        fd = os.open(path, os.O_RDONLY)
+        parts = []
+        while part := os.read(fd, size):
+            parts.append(part)
+            time.sleep(random.random() * pause)
+        os.close(fd)
+        add(kind, b"".join(parts))
+
+    while time.monotonic() < end:
+        thread = threading.Thread(target=once)
+        thread.start()
+        thread.join()
+
+jobs = [(kept,)] * 2 + [
+    (anew, "whole", 65536, 0), (anew, "pieces", 90, 0), (anew, "slow", 300, 0.7)
+]
+threads = [threading.Thread(target=job[0], args=job[1:]) for job in jobs]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(json.dumps(sorted(seen)))
+"""
+
+
+@pytest.mark.parametrize("path", ["/proc/uptime", "/proc/stat", "/proc/meminfo"])
+def test_no_reader_of_a_crowd_gets_a_piece_of_another_text(daemon: Daemon, path: str) -> None:
+    with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
+        seen = json.loads(container.exec([sys.executable, "-c", _CROWD, path]).stdout)
+    assert {kind for kind, _ in seen} >= {"kept", "whole", "pieces"}
+    for kind, content in seen:
+        try:
+            check(path, bytes.fromhex(content))
+        except AssertionError as error:
+            error.add_note(f"read by {kind}")
+            raise
+
+
+def test_a_shell_that_takes_its_time_gets_one_text(daemon: Daemon) -> None:
+    loop = 'while read -r line; do echo "$line"; sleep 0.1; done < /proc/meminfo | head -20'
+    with Container(daemon.mountpoint, memory=GIB) as container:
+        watcher = container.popen(
+            [sys.executable, "-c", _FIRST, "/proc/meminfo"], stdout=subprocess.DEVNULL
+        )
+        lines = container.exec(["sh", "-c", loop]).stdout.splitlines()
+        assert watcher.wait(30) == 0
+    names = [line.split(b":")[0] for line in lines]
+    assert names[:3] == [b"MemTotal", b"MemFree", b"MemAvailable"]
+    assert len(set(names)) == 20
+
+
 def test_many_reads_make_few_requests(daemon: Daemon, container: Container) -> None:
     result = read(container, "/proc/uptime", "kept", 1.0)
     # Each content was read many times: the page cache answered.

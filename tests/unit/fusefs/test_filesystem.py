@@ -19,7 +19,6 @@ from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import Snapshots
-from pylxcfs.fusefs.survivors import Survivors
 from pylxcfs.fusefs.systree import SysTree
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
@@ -38,6 +37,10 @@ class People:
     """pids to owners, owners to containers."""
 
     host_pidns: int = HOST
+    tells_readings: bool = False
+    #: What each thread asks for, as `reading` says it.
+    readings: dict[int, tuple[int, int | None] | None] = field(default_factory=dict)
+    programs: dict[int, bytes] = field(default_factory=dict)
     who: dict[int, tuple[int, int]] = field(default_factory=dict)
     containers: dict[tuple[int, int], Container] = field(default_factory=dict)
     never: select.epoll = field(default_factory=select.epoll)
@@ -55,6 +58,12 @@ class People:
 
     def is_32bit(self, pid: int) -> bool:
         return pid in self.old
+
+    def reading(self, tid: int) -> tuple[int, int | None] | None:
+        return self.readings.get(tid, (0, None))
+
+    def program(self, tid: int) -> bytes:
+        return self.programs.get(tid, b"")
 
     def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
         raise FileNotFoundError(path)
@@ -254,7 +263,7 @@ def test_who_reads_in_pieces_gets_all_of_them_from_one_text_though_servers_chang
     world: World,
 ) -> None:
     memfd = os.memfd_create("test")
-    world.fs.survivors = Survivors(memfd)
+    world.fs.survivors.use(memfd)
     node = world.node(A)
     handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     assert world.fs.read(node, handle, 0, 4, ME) == b"text"

@@ -1,0 +1,61 @@
+"""From a node to a new text of it: the one place where a view is asked and its snapshot is kept.
+
+Knows no handle.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+
+from pylxcfs.errors import SourceError
+from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.callers import Callers
+from pylxcfs.fusefs.contents import Contents
+from pylxcfs.fusefs.refusal import Refused
+from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
+
+
+class Renderings:
+    """All of one mount."""
+
+    def __init__(self, contents: Contents, callers: Callers, snapshots: Snapshots) -> None:
+        self.contents = contents
+        self.callers = callers
+        self.snapshots = snapshots
+        #: Called when a text is longer than a page.
+        self.on_outgrown: Callable[[], object] = lambda: None
+
+    def render(self, node: int, pid: int, *, compat: bool = False) -> Snapshot:
+        """Render the view of a container's own node; keep it if others may be shown it.
+
+        Raise Refused(EIO) where not even the host's file can be read.
+        """
+        owner = nodes.pair_of(node)
+        index = nodes.index_of(node)
+        container = self.callers.container(owner, pid)
+        try:
+            data = self.contents.render(index, container, compat)
+        except SourceError as error:
+            raise Refused(errno.EIO) from error
+        if compat or container is None or owner == self.callers.host:
+            return Snapshot(data, 0, time.time_ns(), container)
+        snapshot = self.snapshots.keep(node, data, container, self.contents.pad(index))
+        if len(snapshot.data) > PAGE:
+            self.on_outgrown()
+        return snapshot
+
+    def current(self, node: int, pid: int) -> Snapshot:
+        """Return the rendering that may still be shown, or a new one. Raise Refused."""
+        return self.snapshots.alive(node) or self.render(node, pid)
+
+    def fits_a_page(self, node: int, pid: int) -> bool:
+        """Whether a node's text may be cached, as it fits one page."""
+        fits = self.snapshots.fits_a_page(node)
+        if fits is None:
+            try:
+                fits = len(self.render(node, pid).data) <= PAGE
+            except Refused:
+                fits = False
+        return fits

@@ -99,9 +99,9 @@ class Callers:
         """Whether a process has a 32-bit personality."""
         return is_32bit(pid)
 
-    def reading(self, tid: int) -> tuple[int, int | None] | None:
+    def reading(self, tid: int, with_offset: bool) -> tuple[int, int | None] | None:
         """What a thread that waits for an answer has asked to read."""
-        return reading.of(tid)
+        return reading.of(tid, with_offset=with_offset)
 
     def program(self, tid: int) -> bytes:
         """The program that a thread runs."""

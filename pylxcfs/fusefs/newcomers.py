@@ -12,8 +12,10 @@ Knows handles and texts; does not know how it is found out what a thread reads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.snapshots import Snapshot
 
 #: For so long a text that somebody is in the middle of is shown to all readers of the node. Its
@@ -23,11 +25,9 @@ _TOGETHER_NS: Final = 1_000_000_000
 #: Newcomers on one node. A container that opens more before it reads gets the others uncached.
 _MOST: Final = 64
 
-#: Programs remembered; each may show itself again.
-_MOST_PROGRAMS: Final = 4096
-
-#: The container that runs a program, and what the program is called there.
-Program = tuple[int, bytes]
+#: Programs remembered, and those of one container; each may show itself again.
+_MOST_CONTAINERS: Final = 4096
+_MOST_PROGRAMS: Final = 64
 
 
 class Newcomer:
@@ -61,11 +61,14 @@ class Newcomer:
         assert self.snapshot is not None, "has not begun"
         return self.snapshot
 
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether it has been seen to read, or may have done so unseen."""
+        return self.seen or not self.finished
+
     def goes_on(self, offset: int | None, now_ns: int) -> bool:
         """Whether a read at `offset` (None: not known) is one more of the text it began with."""
-        if self.snapshot is None or offset == 0:
-            return False
-        if not self.seen and self.finished:
+        if self.snapshot is None or offset == 0 or not self.may_have_begun:
             return False
         if offset is None:
             return self.seen and self.is_recent(now_ns)
@@ -85,7 +88,8 @@ class Newcomers:
         self._on: dict[int, dict[int, Newcomer]] = {}
         #: Every watched handle; None once it has settled.
         self._handles: dict[int, Newcomer | None] = {}
-        self._in_pieces: set[Program] = set()
+        #: By container, what programs of it read in pieces.
+        self._in_pieces: dict[int, set[bytes]] = {}
 
     def __contains__(self, node: int) -> bool:
         """Whether a node has newcomers, so that its attributes may hold for no time."""
@@ -95,12 +99,13 @@ class Newcomers:
         """Whether a watched handle is open."""
         return handle in self._handles
 
-    def has_room(self, node: int, program: Program) -> bool:
+    def has_room(self, node: int, program: Callable[[], bytes]) -> bool:
         """Whether one more may come: not while somebody is in the middle of the node's text.
 
-        And not if one that runs the same program has been seen to take pieces.
+        And not if one of the same container has been seen to take pieces with the same program.
         """
-        if program in self._in_pieces:
+        programs = self._in_pieces.get(nodes.pair_of(node))
+        if programs and program() in programs:
             return False
         here = self._on.get(node)
         return here is None or (
@@ -151,11 +156,14 @@ class Newcomers:
         for handle in self._on.pop(node, {}):
             del self._handles[handle]
 
-    def reads_in_pieces(self, program: Program) -> None:
-        """Remember a program whose threads read in pieces."""
-        if len(self._in_pieces) >= _MOST_PROGRAMS:
+    def reads_in_pieces(self, node: int, program: bytes) -> None:
+        """Remember a program of the node's container whose threads read in pieces."""
+        if len(self._in_pieces) >= _MOST_CONTAINERS:
             self._in_pieces.clear()
-        self._in_pieces.add(program)
+        programs = self._in_pieces.setdefault(nodes.pair_of(node), set())
+        if len(programs) >= _MOST_PROGRAMS:
+            programs.clear()
+        programs.add(program)
 
     def shared(self, node: int, now_ns: int) -> Snapshot | None:
         """Return the text that all readers of a node get for now, if there is one."""

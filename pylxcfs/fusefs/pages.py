@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from pylxcfs.fusefs import nodes
-from pylxcfs.fusefs.newcomers import Newcomer, Newcomers, Program
+from pylxcfs.fusefs.newcomers import Newcomer, Newcomers
 from pylxcfs.fusefs.nodes import WATCHED
 from pylxcfs.fusefs.renderings import Renderings
 from pylxcfs.fusefs.snapshots import Snapshot
@@ -60,15 +60,16 @@ class Pages:
             newcomer.finished = True
             snapshot = self._for_all(node, pid)
         if newcomer is not None:
-            reading = self._callers.containers.reading(pid)
+            reading = self._callers.containers.reading(pid, False)
             if reading is not None and reading[0]:
                 self._look_at(node, handle, newcomer, pid, reading[0], snapshot)
         return snapshot.data
 
     def has_room(self, node: int, pid: int) -> bool:
         """Whether a thread of which it is not known how it reads may open the node cached."""
-        return self._callers.containers.tells_readings and self.newcomers.has_room(
-            node, self._program(node, pid)
+        containers = self._callers.containers
+        return containers.tells_readings and self.newcomers.has_room(
+            node, lambda: containers.program(pid)
         )
 
     def open(self, node: int, handle: int) -> None:
@@ -97,15 +98,15 @@ class Pages:
 
     def _for_newcomer(self, node: int, handle: int, newcomer: Newcomer, pid: int) -> Snapshot:
         """Return the text that a newcomer gets, which is just about to read."""
-        reading = self._callers.containers.reading(pid)
-        if reading is None:
-            return self._for_all(node, pid)
-        size, offset = reading
-        index = nodes.index_of(node)
         if not newcomer.seen:
             data = self._survivors.find(handle)  # another server gave it its first piece
             if data is not None:
                 newcomer.begin(Snapshot(data, 0, time.time_ns(), None), 0)
+        reading = self._callers.containers.reading(pid, newcomer.may_have_begun)
+        if reading is None:
+            return self._for_all(node, pid)
+        size, offset = reading
+        index = nodes.index_of(node)
         if newcomer.goes_on(offset, self._snapshots.clock()):
             # What it has had already must stay where it was: blanks at the end.
             pad = blanks if self._contents.pad(index) is not None else None
@@ -129,8 +130,5 @@ class Pages:
         newcomer.begin(snapshot, self._snapshots.clock())
         if not whole:
             self._readers.saw_piece(pid)
-            self.newcomers.reads_in_pieces(self._program(node, pid))
+            self.newcomers.reads_in_pieces(node, self._callers.containers.program(pid))
             self._survivors.keep(handle, snapshot.data)
-
-    def _program(self, node: int, pid: int) -> Program:
-        return nodes.pair_of(node), self._callers.containers.program(pid)

@@ -35,10 +35,11 @@ class Containers(Protocol):
         """Whether a process has a 32-bit personality, on hosts where a file depends on that."""
         ...
 
-    def reading(self, tid: int) -> tuple[int, int | None] | None:
+    def reading(self, tid: int, with_offset: bool) -> tuple[int, int | None] | None:
         """Return (bytes asked for, offset) of a thread that waits in read(2).
 
-        0 and None stand for what is not known, None alone for a thread that does not read.
+        0 and None stand for what is not known, or not asked for; None alone for a thread that
+        does not read.
         """
         ...
 

@@ -42,10 +42,11 @@ def can_be_told() -> bool:
     return _READ >= 0 and os.access("/proc/1/syscall", os.R_OK)
 
 
-def of(tid: int, proc: str = "/proc") -> Reading | None:
+def of(tid: int, proc: str = "/proc", *, with_offset: bool = True) -> Reading | None:
     """Return what a thread reads that waits for us; UNKNOWN for any other system call.
 
-    None for lseek(2), which wants to know the size and reads nothing.
+    None for lseek(2), which wants to know the size and reads nothing. The offset of most calls
+    has a price of its own.
     """
     try:
         words = _system_call(f"{proc}/{tid}/syscall")
@@ -53,11 +54,12 @@ def of(tid: int, proc: str = "/proc") -> Reading | None:
         if number == _PREAD:
             return Reading(int(words[3], 16), int(words[4], 16))
         if number == _READ:
-            return Reading(int(words[3], 16), _position(proc, tid, int(words[1], 16)))
+            size = int(words[3], 16)
+            return Reading(size, _position(proc, tid, words[1]) if with_offset else None)
         if number == _LSEEK:
             return None
         if number == _READV:  # its buffers are in the thread's memory
-            return Reading(0, _position(proc, tid, int(words[1], 16)))
+            return Reading(0, _position(proc, tid, words[1]) if with_offset else None)
     except (OSError, ValueError, IndexError):
         pass
     return UNKNOWN
@@ -88,9 +90,10 @@ def _system_call(path: str) -> list[bytes]:
     return []
 
 
-def _position(proc: str, tid: int, fd: int) -> int | None:
+def _position(proc: str, tid: int, fd: bytes) -> int | None:
     """Return the offset of an open file (fdinfo's first line, fs/proc/fd.c seq_show)."""
-    descriptor = os.open(f"{proc}/{tid}/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    path = f"{proc}/{tid}/fdinfo/{int(fd, 16)}"
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         name, position = os.pread(descriptor, 64, 0).split(None, 2)[:2]
     finally:

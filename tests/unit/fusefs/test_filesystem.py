@@ -59,7 +59,7 @@ class People:
     def is_32bit(self, pid: int) -> bool:
         return pid in self.old
 
-    def reading(self, tid: int) -> tuple[int, int | None] | None:
+    def reading(self, tid: int, with_offset: bool) -> tuple[int, int | None] | None:
         return self.readings.get(tid, (0, None))
 
     def program(self, tid: int) -> bytes:

@@ -6,6 +6,7 @@ One computation for pure and hybrid hosts. Knows no process and no container.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Protocol
 
 from pylxcfs.sources import v1, v2
@@ -37,42 +38,65 @@ class _BlockIOReader(Protocol):
 
 
 class Readers:
-    """The readers of one cgroup. None where there is no such controller, or it is the root."""
+    """The readers of one cgroup. None where there is no such controller, or it is the root.
+
+    Each is made when it is first asked: the first read of a new container is waited for.
+    """
 
     def __init__(self, hierarchies: Hierarchies, paths: Paths) -> None:
-        def place(controller: str) -> Place | None:
-            found = hierarchies.place(controller, paths)
-            return None if found is None or found.is_root else found
-
-        self._memory: _MemoryReader | None = None
-        self._quota: _QuotaReader | None = None
-        self._cpuset: _CpusetReader | None = None
-        self._usage: _UsageReader | None = None
-        self._block_io: _BlockIOReader | None = None
+        self._hierarchies = hierarchies
+        self._paths = paths
         self._pressure: v2.PressureReader | None = None
         #: cgroup.controllers, which changes when v2's parent enables or disables a controller.
         self._controllers: KeptFile | None = None
         self._enabled: bytes | None = None
-        if found := place("memory"):
-            memory = v1.MemoryReader if found.version == 1 else v2.MemoryReader
-            self._memory = memory(found, hierarchies)
-        if found := place("cpu"):
-            quota = v1.QuotaReader if found.version == 1 else v2.QuotaReader
-            self._quota = quota(found, hierarchies)
-        if found := place("cpuset"):
-            cpuset = v1.CpusetReader if found.version == 1 else v2.CpusetReader
-            self._cpuset = cpuset(found, hierarchies)
-        if found := place("cpuacct"):
-            usage = v1.UsageReader if found.version == 1 else v2.UsageReader
-            self._usage = usage(found, hierarchies)
-        if found := place("blkio"):
-            block_io = v1.BlockIOReader if found.version == 1 else v2.BlockIOReader
-            self._block_io = block_io(found, hierarchies)
         found = hierarchies.unified(paths)
         if found is not None and not found.is_root:
             self._pressure = v2.PressureReader(found)
             self._controllers = KeptFile(f"{found.own}/cgroup.controllers")
             self._enabled = self._controllers.read()
+
+    def _place(self, controller: str) -> Place | None:
+        found = self._hierarchies.place(controller, self._paths)
+        return None if found is None or found.is_root else found
+
+    @cached_property
+    def _memory(self) -> _MemoryReader | None:
+        place = self._place("memory")
+        if place is None:
+            return None
+        kind = v1.MemoryReader if place.version == 1 else v2.MemoryReader
+        return kind(place, self._hierarchies)
+
+    @cached_property
+    def _quota(self) -> _QuotaReader | None:
+        place = self._place("cpu")
+        if place is None:
+            return None
+        kind = v1.QuotaReader if place.version == 1 else v2.QuotaReader
+        return kind(place, self._hierarchies)
+
+    @cached_property
+    def _cpuset(self) -> _CpusetReader | None:
+        place = self._place("cpuset")
+        if place is None:
+            return None
+        kind = v1.CpusetReader if place.version == 1 else v2.CpusetReader
+        return kind(place, self._hierarchies)
+
+    @cached_property
+    def _usage(self) -> _UsageReader | None:
+        place = self._place("cpuacct")
+        if place is None:
+            return None
+        return v1.UsageReader(place) if place.version == 1 else v2.UsageReader(place)
+
+    @cached_property
+    def _block_io(self) -> _BlockIOReader | None:
+        place = self._place("blkio")
+        if place is None:
+            return None
+        return v1.BlockIOReader(place) if place.version == 1 else v2.BlockIOReader(place)
 
     def outdated(self) -> bool:
         """Tell whether controllers were enabled or disabled since these readers were made."""

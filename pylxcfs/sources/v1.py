@@ -7,7 +7,8 @@ it counts the whole machine, and what it says is the host's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 
 from pylxcfs.formats import blkio, cgroupvalue, cpuacct, cpulist, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
@@ -21,8 +22,8 @@ class MemoryReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.own
-        self._limit = smallest(hierarchies, place, "memory.limit_in_bytes")
-        self._memsw_limit = smallest(hierarchies, place, "memory.memsw.limit_in_bytes")
+        self._place = place
+        self._hierarchies = hierarchies
         self._usage = KeptFile(f"{own}/memory.usage_in_bytes")
         self._stat = KeptFile(f"{own}/memory.stat")
         self._memsw_usage = KeptFile(f"{own}/memory.memsw.usage_in_bytes")
@@ -42,11 +43,11 @@ class MemoryReader:
         kernel = self._kernel.read()
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
-        limit = _hierarchical(v1_stat, b"hierarchical_memory_limit", self._limit)
+        limit = self._hierarchical(v1_stat, b"memory")
         memsw_usage = self._memsw_usage.read()
         swap_limit = swap_usage = None
         if memsw_usage is not None:
-            memsw = _hierarchical(v1_stat, b"hierarchical_memsw_limit", self._memsw_limit)
+            memsw = self._hierarchical(v1_stat, b"memsw")
             # The limit is on the sum. Without one on memory all of the sum may be in swap.
             swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
             swap_usage = v1_stat.get(b"total_swap")
@@ -62,17 +63,23 @@ class MemoryReader:
             stat=stat,
         )
 
+    def _hierarchical(self, stat: Mapping[bytes, int], what: bytes) -> int | None:
+        value = stat.get(b"hierarchical_%b_limit" % what)
+        if value is not None:
+            return cgroupvalue.limit(b"%d" % value)
+        return self._limit.get() if what == b"memory" else self._memsw_limit.get()
+
+    @cached_property
+    def _limit(self) -> Setting[int | None]:
+        return smallest(self._hierarchies, self._place, "memory.limit_in_bytes")
+
+    @cached_property
+    def _memsw_limit(self) -> Setting[int | None]:
+        return smallest(self._hierarchies, self._place, "memory.memsw.limit_in_bytes")
+
     def slabinfo(self) -> bytes | None:
         # Since Linux 5.9 the file is there but empty.
         return self._slabinfo.read() or None
-
-
-def _hierarchical(
-    stat: Mapping[bytes, int], key: bytes, fallback: Setting[int | None]
-) -> int | None:
-    if key in stat:
-        return cgroupvalue.limit(b"%d" % stat[key])
-    return fallback.get()
 
 
 def smallest(hierarchies: Hierarchies, place: Place, name: str) -> Setting[int | None]:
@@ -91,53 +98,55 @@ class QuotaReader:
     """cpu.cfs_quota_us and cpu.cfs_period_us of the cgroup and its ancestors."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
-        self._files = [
+        pairs = [
             (
                 hierarchies.shared(f"{directory}/cpu.cfs_quota_us"),
                 hierarchies.shared(f"{directory}/cpu.cfs_period_us"),
             )
             for directory in place.limiting
         ]
-        files = [file for pair in self._files for file in pair]
-        self._setting = hierarchies.setting(files, self._read)
+        files = [file for pair in pairs for file in pair]
+        self._smallest = hierarchies.setting(files, partial(_smallest_quota, pairs))
 
     def read(self) -> float | None:
-        return self._setting.get()
+        return self._smallest.get()
 
-    def _read(self) -> float | None:
-        smallest: float | None = None
-        for quota_file, period_file in self._files:
-            quota = quota_file.read()
-            if quota is None or quota.startswith(b"-"):
-                continue
-            period = period_file.read()
-            if period is not None:
-                cpus = cgroupvalue.cfs(quota, period)
-                if cpus is not None and (smallest is None or cpus < smallest):
-                    smallest = cpus
-        return smallest
+
+def _smallest_quota(pairs: Sequence[tuple[KeptFile, KeptFile]]) -> float | None:
+    smallest: float | None = None
+    for quota_file, period_file in pairs:
+        quota = quota_file.read()
+        if quota is None or quota.startswith(b"-"):
+            continue
+        period = period_file.read()
+        if period is not None:
+            cpus = cgroupvalue.cfs(quota, period)
+            if cpus is not None and (smallest is None or cpus < smallest):
+                smallest = cpus
+    return smallest
 
 
 class CpusetReader:
     """cpuset.*: a child's set is inside its parent's, so the cgroup's own is enough."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
-        own = place.own
-        self._cpus = [KeptFile(f"{own}/cpuset.effective_cpus")]
-        self._mems = [KeptFile(f"{own}/cpuset.effective_mems")]
-        # Before Linux 3.17 there are no effective sets; a set that is empty was never set up.
-        for directory in place.directories:
-            self._cpus.append(hierarchies.shared(f"{directory}/cpuset.cpus"))
-            self._mems.append(hierarchies.shared(f"{directory}/cpuset.mems"))
+        self._place = place
+        self._hierarchies = hierarchies
+        self._cpus = KeptFile(f"{place.own}/cpuset.effective_cpus")
+        self._mems = KeptFile(f"{place.own}/cpuset.effective_mems")
 
     def cpus(self) -> frozenset[int] | None:
-        return _first_set(self._cpus)
+        return _first_set([self._cpus]) or _first_set(self._configured("cpuset.cpus"))
 
     def mems(self) -> frozenset[int] | None:
-        return _first_set(self._mems)
+        return _first_set([self._mems]) or _first_set(self._configured("cpuset.mems"))
+
+    def _configured(self, name: str) -> list[KeptFile]:
+        """Before Linux 3.17 there are no effective sets; a set that is empty was never set up."""
+        return [self._hierarchies.shared(f"{path}/{name}") for path in self._place.directories]
 
 
-def _first_set(files: list[KeptFile]) -> frozenset[int] | None:
+def _first_set(files: Sequence[KeptFile]) -> frozenset[int] | None:
     for file in files:
         text = file.read()
         if text is not None:
@@ -154,7 +163,7 @@ class UsageReader:
     the tick (cpuacct_account_field), and say only in which parts that time falls.
     """
 
-    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+    def __init__(self, place: Place) -> None:
         own = place.own
         self._exact = KeptFile(f"{own}/cpuacct.usage_percpu")
         self._all = KeptFile(f"{own}/cpuacct.usage_all")
@@ -216,7 +225,7 @@ class BlockIOReader:
     what goes to disks that use them, but know merges and times.
     """
 
-    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+    def __init__(self, place: Place) -> None:
         def kept(prefix: str, name: str) -> KeptFile:
             return KeptFile(f"{place.own}/blkio.{prefix}{name}_recursive")
 

@@ -7,7 +7,8 @@ The hierarchy's root is never read: it has no limits and counts the whole machin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
@@ -51,22 +52,23 @@ class QuotaReader:
     """cpu.max of the cgroup and its ancestors."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
-        self._files = [hierarchies.shared(f"{directory}/cpu.max") for directory in place.limiting]
-        self._setting = hierarchies.setting(self._files, self._read)
+        files = [hierarchies.shared(f"{directory}/cpu.max") for directory in place.limiting]
+        self._smallest = hierarchies.setting(files, partial(_smallest_quota, files))
 
     def read(self) -> float | None:
-        return self._setting.get()
+        return self._smallest.get()
 
-    def _read(self) -> float | None:
-        smallest: float | None = None
-        for file in self._files:
-            text = file.read()
-            if text is None or text.startswith(b"max"):
-                continue
-            cpus = cgroupvalue.cpu_max(text)
-            if cpus is not None and (smallest is None or cpus < smallest):
-                smallest = cpus
-        return smallest
+
+def _smallest_quota(files: Sequence[KeptFile]) -> float | None:
+    smallest: float | None = None
+    for file in files:
+        text = file.read()
+        if text is None or text.startswith(b"max"):
+            continue
+        cpus = cgroupvalue.cpu_max(text)
+        if cpus is not None and (smallest is None or cpus < smallest):
+            smallest = cpus
+    return smallest
 
 
 class CpusetReader:
@@ -92,7 +94,7 @@ def _numbers(file: KeptFile) -> frozenset[int] | None:
 class UsageReader:
     """cpu.stat, which every cgroup has whether or not the cpu controller is enabled."""
 
-    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+    def __init__(self, place: Place) -> None:
         self._stat = KeptFile(f"{place.own}/cpu.stat")
 
     def read(self) -> CpuUsage | None:
@@ -106,7 +108,7 @@ class UsageReader:
 class BlockIOReader:
     """io.stat."""
 
-    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+    def __init__(self, place: Place) -> None:
         own = place.nearest("io.max") or place.own  # the root has io.stat, but no io.max
         self._stat = KeptFile(f"{own}/io.stat")
 

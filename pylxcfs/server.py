@@ -29,6 +29,7 @@ from pylxcfs.handover import Inheritance, export
 from pylxcfs.sources import reading
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.expected import Expected
 from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
@@ -65,9 +66,10 @@ def options_of(config: Config) -> Options:
 class Callers:
     """The registry as fusefs asks for it."""
 
-    def __init__(self, registry: Registry, hierarchies: Hierarchies) -> None:
+    def __init__(self, registry: Registry, hierarchies: Hierarchies, expected: Expected) -> None:
         self._registry = registry
         self._hierarchies = hierarchies
+        self._expected = expected
         self.host_pidns = registry.host_identity.pidns
         self.tells_readings = reading.can_be_told()
 
@@ -82,6 +84,10 @@ class Callers:
         if found is None and not pid:
             found = self._registry.get(identity, self._registry.search(identity))
         return found
+
+    def expect(self, owner: tuple[int, int], pid: int) -> None:
+        """Prepare for a container whose files are being bound."""
+        self._expected.note(Identity(*owner), pid)
 
     def host_caller(self, pid: int) -> Container | None:
         """Return a host process's own cgroup, if it limits anything."""
@@ -145,7 +151,8 @@ class Server:
             max_containers=min(config.max_containers, _containers_that_fit()),
             on_new=self._on_new,
         )
-        self.callers = Callers(self.registry, hierarchies)
+        self.expected = Expected(self.registry)
+        self.callers = Callers(self.registry, hierarchies, self.expected)
         sysfs = SysTree()
         options = options_of(config)
         self.contents = Contents(VIEWS, sysfs, self.host, options, self.guard, host32(self.host))

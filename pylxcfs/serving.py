@@ -28,6 +28,7 @@ _SWEEP_S = 5.0
 #: What is kept of containers that ended goes so soon, or churn would pile it up.
 _SWEEP_ENDED_S = 0.25
 _AFTER_FAILURE_S = 1.0
+_PREPARE_S = 0.02
 _SAVE_S = 60.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -39,6 +40,7 @@ async def run(server: Server, connection: Connection, heartbeat: int) -> None:
         await nursery.start(_heed_signals, server, connection)
         callers = server.filesystem.callers
         nursery.start_soon(_whenever, callers.fileno(), server.guard, callers.refresh)
+        nursery.start_soon(_prepare, server)
         nursery.start_soon(_sample, server)
         nursery.start_soon(_sweep, server)
         async with trio.open_nursery() as serving:
@@ -77,6 +79,16 @@ async def _whenever(fd: int, guard: Guard, work: Callable[[], None]) -> None:
         await trio.lowlevel.wait_readable(fd)
         if not guard.attempt("reap", work):
             await trio.sleep(_AFTER_FAILURE_S)  # it is readable still
+
+
+async def _prepare(server: Server) -> None:
+    while True:
+        await trio.lowlevel.wait_readable(server.expected.fileno())
+        # Whoever starts a container has more to ask first.
+        await trio.sleep(_PREPARE_S)
+        for _ in range(server.expected.count()):
+            server.guard.attempt("prepare", server.expected.prepare)
+            await trio.lowlevel.checkpoint()
 
 
 async def _sample(server: Server) -> None:

@@ -66,6 +66,7 @@ class Names:
             except OSError as error:
                 raise Refused(error.errno or errno.EIO) from error
         who = nodes.unpack(self._callers.owner(pid) or self._callers.host)
+        self._callers.containers.expect(who, pid)
         try:
             return self._tree.link_target(index, nodes.name(who))
         except KeyError:

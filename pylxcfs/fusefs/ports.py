@@ -27,6 +27,10 @@ class Containers(Protocol):
         """Return the container of `owner`, of which `pid` is a process (0: any will do)."""
         ...
 
+    def expect(self, owner: tuple[int, int], pid: int) -> None:
+        """Note that a container, of which `pid` is a process, may read soon; quick."""
+        ...
+
     def host_caller(self, pid: int) -> Container | None:
         """Return the view of a process in the host's pid namespace: its own cgroup."""
         ...

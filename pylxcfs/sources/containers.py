@@ -7,11 +7,12 @@ container registry.py's.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from pylxcfs.errors import Gone
+from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.formats import pidstat
 from pylxcfs.sources.averages import LoadState
 from pylxcfs.sources.cgroups import Hierarchies, Paths
@@ -100,6 +101,19 @@ class ContainerSource:
         """Return its cgroups as they are now. Gone if they have ended."""
         self._current()
         return self._paths
+
+    def warm(self) -> None:
+        """Open the files that views will ask for, and watch the limits.
+
+        Its init may still be on its way to its cgroup, so the next call looks where it is.
+        """
+        # Settings are watched from the second time on.
+        for ask in (self.memory, self.memory, self.cpu_limit, self.cpu_limit, self.cpu_usage):
+            with contextlib.suppress(PylxcfsError):
+                ask()
+        with contextlib.suppress(PylxcfsError):
+            self.block_io()
+        self._recheck = 0.0
 
     def release(self) -> None:
         """Give up the descriptors of its cgroup's files; the next call opens what it needs."""

@@ -131,6 +131,13 @@ class Registry:
         self._touch(identity, container)
         return container
 
+    def knows(self, identity: Identity) -> bool:
+        """Whether a container has asked before, or is the host."""
+        if identity.pidns == self._own_pidns:
+            return True
+        init = self._inits.get(identity.pidns)
+        return init is not None and (not identity.cgroupns or identity.cgroupns in init.siblings)
+
     def host_caller(self, pid: int) -> ContainerSource | None:
         """Return a host process's own cgroup as a container; None if nothing limits it."""
         return self._host_callers.get(pid)

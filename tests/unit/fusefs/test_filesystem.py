@@ -40,6 +40,7 @@ class People:
     tells_readings: bool = False
     #: What each thread asks for, as `reading` says it.
     readings: dict[int, tuple[int, int | None] | None] = field(default_factory=dict)
+    expected: list[tuple[int, int]] = field(default_factory=list)
     programs: dict[int, bytes] = field(default_factory=dict)
     who: dict[int, tuple[int, int]] = field(default_factory=dict)
     containers: dict[tuple[int, int], Container] = field(default_factory=dict)
@@ -52,6 +53,9 @@ class People:
 
     def get(self, owner: tuple[int, int], pid: int) -> Container | None:
         return self.containers.get(owner)
+
+    def expect(self, owner: tuple[int, int], pid: int) -> None:
+        self.expected.append(owner)
 
     def host_caller(self, pid: int) -> Container | None:
         return None
@@ -329,6 +333,8 @@ def test_links_lead_each_caller_to_its_own(world: World) -> None:
     assert world.fs.names.readlink(link, ME) == b"../by-pidns/4026532180/proc/x"
     assert world.fs.names.readlink(link, 20) == b"../by-pidns/4026532190/proc/x"
     assert world.fs.names.readlink(link, 0) == b"../by-pidns/4026531836/proc/x"
+    # Who follows a link binds a file, and reads it soon.
+    assert world.people.expected == [(A, 0), (B, 0), (HOST, 0)]
 
 
 def test_a_directory_lists_what_lookup_finds(world: World) -> None:

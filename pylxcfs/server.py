@@ -85,6 +85,10 @@ class Callers:
             found = self._registry.get(identity, self._registry.search(identity))
         return found
 
+    def knows(self, owner: tuple[int, int]) -> bool:
+        """Whether a container has asked before."""
+        return self._registry.knows(Identity(*owner))
+
     def expect(self, owner: tuple[int, int], pid: int) -> None:
         """Prepare for a container whose files are being bound."""
         self._expected.note(Identity(*owner), pid)

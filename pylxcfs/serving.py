@@ -23,7 +23,9 @@ from pylxcfs.units import NS_PER_S
 
 _log = logging.getLogger(__name__)
 
-_HEARTBEAT_S = 0.5
+#: At most; with a short option watchdog a part of that.
+_HEARTBEAT_S = 2.0
+_HEARTBEATS = 5
 _SWEEP_S = 5.0
 #: What is kept of containers that ended goes so soon, or churn would pile it up.
 _SWEEP_ENDED_S = 0.25
@@ -51,7 +53,7 @@ async def run(server: Server, connection: Connection, heartbeat: int) -> None:
             beat(heartbeat, READY)
             gc.collect()
             gc.freeze()
-            nursery.start_soon(_beat_on, connection, heartbeat)
+            nursery.start_soon(_beat_on, connection, heartbeat, server.config.watchdog)
         nursery.cancel_scope.cancel()
 
 
@@ -103,13 +105,12 @@ async def _sample(server: Server) -> None:
 
 
 async def _sweep(server: Server) -> None:
-    saved = swept = trio.current_time()
+    saved = trio.current_time()
     while True:
-        await trio.sleep(_SWEEP_ENDED_S)
+        with trio.move_on_after(_SWEEP_S):
+            await trio.lowlevel.wait_readable(server.filesystem.callers.ended)
+            await trio.sleep(_SWEEP_ENDED_S)
         now = trio.current_time()
-        if now - swept < _SWEEP_S and not server.filesystem.callers.ended:
-            continue
-        swept = now
         server.guard.attempt("sweep", server.filesystem.sweep)
         server.guard.attempt("sweep", server.contents.forget_bounds)
         if now - saved >= _SAVE_S:
@@ -117,8 +118,9 @@ async def _sweep(server: Server) -> None:
             saved = now
 
 
-async def _beat_on(connection: Connection, heartbeat: int) -> None:
+async def _beat_on(connection: Connection, heartbeat: int, watchdog_s: float) -> None:
+    pause_s = min(_HEARTBEAT_S, watchdog_s / _HEARTBEATS or _HEARTBEAT_S)
     while connection.healthy:
         beat(heartbeat, HEALTHY)
-        await trio.sleep(_HEARTBEAT_S)
+        await trio.sleep(pause_s)
     _log.error("too many requests are stuck, or the lane has ended; waiting to be replaced")

@@ -6,6 +6,7 @@ Knows no file and no handle.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 from collections.abc import Callable
 from typing import Final
@@ -27,8 +28,8 @@ class Callers:
         self.host = nodes.pair((containers.host_pidns, 0))
         #: Called before anything is forgotten: what was concluded from it has to go first.
         self.on_end: Callable[[], object] = lambda: None
-        #: Something has ended since somebody set this to False.
-        self.ended = False
+        #: Readable once something has ended, until `heard` is called.
+        self.ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._readers = readers
         self._ends = select.epoll()
         self._ends.register(readers.fileno(), select.EPOLLIN)
@@ -45,10 +46,15 @@ class Callers:
         One system call where none has.
         """
         if self._ends.poll(0):
-            self.ended = True
+            os.eventfd_write(self.ended, 1)
             self.on_end()
             self._readers.reap()
             self.containers.reap()
+
+    def heard(self) -> None:
+        """Note that whoever cleans up after what has ended is about to do so."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.ended)
 
     def owner(self, pid: int) -> int:
         """Return the caller's packed owner, 0 if it cannot be known. `refresh` first."""

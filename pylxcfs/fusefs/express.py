@@ -35,6 +35,9 @@ _HEADER: Final = IN_HEADER.size
 #: Errors of read(2) on /dev/fuse that end the connection: unmounted, aborted.
 _ENDED: Final = (errno.ENODEV, errno.ECONNABORTED)
 
+#: No request of the kernel's: what is done after one, when nobody waits.
+_RENEW: Final = -1
+
 #: A served request: unique, opcode, node id, and the message.
 Request = tuple[int, int, int, bytes]
 
@@ -83,6 +86,7 @@ class Lane(threading.Thread):
             wire.INTERRUPT: self._nothing,
             wire.FLUSH: self._not_needed,
             wire.ACCESS: self._not_needed,
+            _RENEW: self._renew,
         }
 
     # -- the loop ------------------------------------------------------------------------------
@@ -100,6 +104,7 @@ class Lane(threading.Thread):
         unpack = IN_HEADER.unpack_from
         call = self._guard.call
         reopen = self._fs.reopen
+        ends_soon = self._fs.renderings.ends_soon
         wait = self._waiter()
         while True:
             try:
@@ -126,7 +131,9 @@ class Lane(threading.Thread):
                 (handle,) = wire.RELEASE_IN.unpack_from(buffer, _HEADER)
                 if handle & (CACHED | WATCHED) == CACHED:  # nothing is kept of those
                     self._send(error_reply(unique, 0))
-                    continue
+                    if not ends_soon(node):
+                        continue
+                    opcode = _RENEW
             elif opcode not in self._table:
                 self._pass_on(length, unique)
                 continue
@@ -255,6 +262,10 @@ class Lane(threading.Thread):
     def _not_needed(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         """Answer ENOSYS: the kernel does not ask again, and takes it as success."""
         return error_reply(unique, errno.ENOSYS)
+
+    def _renew(self, unique: int, node: int, uid: int, pid: int, length: int) -> None:
+        """Render what its reader, who has just closed it, will want anew next time."""
+        self._fs.renderings.renew(node)
 
     def _nothing(self, unique: int, node: int, uid: int, pid: int, length: int) -> None:
         """These requests have no answer, and nothing here depends on them."""

@@ -311,7 +311,7 @@ class Filesystem:
 
     def sweep(self) -> None:
         """Drop what belongs to containers that have ended; call it now and then."""
-        self.callers.ended = False
+        self.callers.heard()
         self._cleared.clear()
         alive = set(self.callers.known())
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)

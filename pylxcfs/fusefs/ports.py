@@ -27,6 +27,10 @@ class Containers(Protocol):
         """Return the container of `owner`, of which `pid` is a process (0: any will do)."""
         ...
 
+    def knows(self, owner: tuple[int, int]) -> bool:
+        """Whether a container has asked before and lives; quick."""
+        ...
+
     def expect(self, owner: tuple[int, int], pid: int) -> None:
         """Note that a container, of which `pid` is a process, may read soon; quick."""
         ...

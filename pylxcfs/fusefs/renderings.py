@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from typing import Final
 
 from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import nodes
@@ -15,6 +16,9 @@ from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
+
+#: The part of a rendering's life, an eighth at its end, in which the next one may be made.
+_LAST_PART: Final = 8
 
 
 class Renderings:
@@ -49,6 +53,24 @@ class Renderings:
     def current(self, node: int, pid: int) -> Snapshot:
         """Return the rendering that may still be shown, or a new one. Raise Refused."""
         return self.snapshots.alive(node) or self.render(node, pid)
+
+    def ends_soon(self, node: int) -> bool:
+        """Whether a node's rendering may be shown for a moment only, and `renew` is worth it."""
+        snapshots = self.snapshots
+        snapshot = snapshots.alive(node)
+        return (
+            snapshot is not None
+            and snapshot.expires_ns - snapshots.clock() < snapshots.ttl_ns // _LAST_PART
+        )
+
+    def renew(self, node: int) -> None:
+        """Make the next rendering of a node before somebody waits for it. Raise Refused.
+
+        Its reader comes often, as it came back within one life of the text; and what it takes to
+        render is still in the processor's caches now.
+        """
+        if self.callers.containers.knows(nodes.unpack(nodes.pair_of(node))):
+            self.render(node, 0)
 
     def fits_a_page(self, node: int, pid: int) -> bool:
         """Whether a node's text may be cached, as it fits one page."""

@@ -16,6 +16,7 @@ from pylxcfs.fusefs import wire
 from pylxcfs.fusefs.express import Lane
 from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.nodes import CACHED
 from pylxcfs.fusefs.refusal import Refused
 from tests.conftest import wait_until
 
@@ -27,6 +28,14 @@ class Slow:
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.renderings = self
+        self.renewed: list[int] = []
+
+    def ends_soon(self, node: int) -> bool:
+        return node % 2 == 1
+
+    def renew(self, node: int) -> None:
+        self.renewed.append(node)
 
     def reopen(self, node: int, pid: int, flags: int) -> int:
         return 0
@@ -80,6 +89,21 @@ def kernel() -> Iterator[Kernel]:
     with kernel.end, kernel.device:
         yield kernel
         kernel.close()
+
+
+def test_a_text_that_ends_soon_is_renewed_once_its_reader_has_gone(kernel: Kernel) -> None:
+    slow = Slow()
+    kernel.lane(slow)
+    for unique, (node, handle) in enumerate([(7, CACHED), (8, CACHED), (9, CACHED)], 1):
+        body = wire.RELEASE_IN.pack(handle) + bytes(16)
+        size = wire.IN_HEADER.size + len(body)
+        header = wire.IN_HEADER.pack(size, wire.RELEASE, unique, node, 0, 0, 0, 0)
+        kernel.end.send(header + body)
+        assert kernel.answer() == (unique, 0)
+    wait_until(lambda: slow.renewed == [7, 9], what="the odd ones to be renewed")
+    kernel.end.settimeout(0.1)
+    with pytest.raises(TimeoutError):  # each had one answer
+        kernel.answer()
 
 
 def test_a_request_that_came_back_cannot_be_disowned_and_the_next_is_answered(

@@ -54,6 +54,9 @@ class People:
     def get(self, owner: tuple[int, int], pid: int) -> Container | None:
         return self.containers.get(owner)
 
+    def knows(self, owner: tuple[int, int]) -> bool:
+        return owner in self.containers
+
     def expect(self, owner: tuple[int, int], pid: int) -> None:
         self.expected.append(owner)
 
@@ -187,6 +190,24 @@ def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: Wor
         assert world.fs.reopen(node, ME, os.O_RDONLY)
         change()
         assert world.fs.reopen(node, ME, os.O_RDONLY) == 0
+
+
+def test_a_text_may_be_made_anew_in_the_last_part_of_its_life(world: World) -> None:
+    node, renderings = world.node(A), world.fs.renderings
+    assert not renderings.ends_soon(node)  # there is none
+    world.read_whole(node, ME)
+    for age, soon in [(0, False), (80, False), (90, True), (100, False)]:
+        world.clock[0] = age
+        assert renderings.ends_soon(node) == soon
+    world.clock[0] = 90
+    world.texts[A] = b"more of A\n"
+    renderings.renew(node)
+    assert not renderings.ends_soon(node)
+    assert world.read_whole(node, ME)[0] == b"more of A\n"
+    del world.people.containers[A, 0]
+    world.clock[0] = 185
+    renderings.renew(node)  # of one that has ended: nobody is looked for
+    assert renderings.ends_soon(node)
 
 
 def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:

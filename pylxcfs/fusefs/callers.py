@@ -93,7 +93,11 @@ class Callers:
             return None
         if owner == self.host:
             return self.containers.host_caller(pid)
-        return self.containers.get(nodes.unpack(owner), self.member(owner, pid))
+        who = nodes.unpack(owner)
+        # Who is known needs no process to start from, unless several share a pid namespace.
+        if who.cgroupns or not self.containers.knows(who):
+            pid = self.member(owner, pid)
+        return self.containers.get(who, pid)
 
     def member(self, owner: int, pid: int) -> int:
         """Return `pid` if it is a process of the owner's, else 0."""

@@ -140,6 +140,10 @@ class Snapshots:
         self._recent.pop(node, None)
         self._shown.pop(node, None)
 
+    def has(self, node: int) -> bool:
+        """Whether anything is kept of a node."""
+        return node in self._recent or node in self._shown
+
     def belongs(self, node: int, container: object) -> bool:
         """Whether what is kept of the node, if anything, came from this very container."""
         snapshot = self._recent.get(node) or self._shown.get(node)

@@ -82,6 +82,8 @@ class Registry:
         self._inits: OrderedDict[int, _Init] = OrderedDict()
         self._by_pidfd: dict[int, int] = {}
         self._recent: OrderedDict[Identity, ContainerSource] = OrderedDict()
+        #: The one that asked last, which is at the end of the tables.
+        self._newest: ContainerSource | None = None
         self._host_callers = HostCallers(hierarchies, host)
 
     @property
@@ -260,12 +262,14 @@ class Registry:
         return sibling
 
     def _touch(self, identity: Identity, container: ContainerSource) -> None:
+        if container is self._newest:
+            return
         released = None
         with self._lock:
             if identity.pidns not in self._inits:
                 return
             self._inits.move_to_end(identity.pidns)
-            self._recent[identity] = container
+            self._recent[identity] = self._newest = container
             self._recent.move_to_end(identity)
             if len(self._recent) > self._max_open:
                 _, released = self._recent.popitem(last=False)
@@ -279,6 +283,7 @@ class Registry:
         self._epoll.unregister(init.pidfd)
         os.close(init.pidfd)
         init.container.gone = True
+        self._newest = None
         self._recent.pop(Identity(pidns, 0), None)
         for cgroupns in init.siblings:
             self._recent.pop(Identity(pidns, cgroupns), None)

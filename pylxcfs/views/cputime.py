@@ -20,6 +20,7 @@ advance() is the whole machine: numbers in, numbers out, its memory is the ledge
 from __future__ import annotations
 
 import threading
+from operator import add
 
 from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views.model import Container, CpuUsage, Ledger
@@ -88,7 +89,10 @@ def advance(
         own_user, own_system = _own(last, now, cpus, usage)
         users = _spread(user, own_user)
         systems = _spread(system, own_system)
-        _level(users, systems, [elapsed + max(0, _STEP_NS + lived - sum(was)) for was in before])
+        # Usually no CPU has done more than there was time for.
+        if max(map(add, users, systems)) > elapsed:
+            room = [elapsed + max(0, _STEP_NS + lived - sum(was)) for was in before]
+            _level(users, systems, room)
 
     times: list[Times] = []
     for i, (was_user, was_nice, was_system, idle) in enumerate(before):
@@ -148,6 +152,8 @@ def _own(
 def _spread(amount: int, wanted: list[int]) -> list[int]:
     """Give each its wish and the rest evenly; or, if there is too little, in proportion."""
     wishes = sum(wanted)
+    if wishes == amount:
+        return wanted
     if wishes > amount:
         shares: list[int] = []
         wished = given = 0

@@ -28,10 +28,11 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     if used is None:
         return text
     names = diskstats.names(text)
+    touched = {device: io for device, io in used.items() if io != _UNTOUCHED}
     disks = [
-        Disk(device, name, _columns(used[device]))
+        Disk(device, name, _columns(touched[device]))
         for device, name in names.items()
-        if used.get(device, _UNTOUCHED) != _UNTOUCHED
+        if device in touched
     ]
     return diskstats.render(disks or [Disk(device, name, _ZEROS) for device, name in names.items()])
 

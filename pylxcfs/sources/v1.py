@@ -241,6 +241,8 @@ class BlockIOReader:
         requests = _by_device(self._requests)
         if amounts is None or requests is None:
             return None
+        if not amounts and not requests:
+            return {}
         merged = _by_device(self._merged) or {}
         service = _by_device(self._service) or {}
         wait = _by_device(self._wait) or {}

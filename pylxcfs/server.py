@@ -201,6 +201,7 @@ class Server:
         connection = Connection(
             self.filesystem, self.guard, device, init_fd, self.config.request_timeout
         )
+        self.sampler.give_way = connection.give_way
         connection.begin()
         return connection
 

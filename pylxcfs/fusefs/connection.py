@@ -48,6 +48,10 @@ _LEAVE_S: Final = 1.0
 _WAITING: Final = 16 << 20
 _SO_SNDBUFFORCE: Final = 32
 
+#: What gives way to readers looks again after so long, and goes on after so many looks.
+_MOMENT_S: Final = 0.0001
+_MOST_MOMENTS: Final = 10
+
 #: How many requests may be stuck at once before this server counts as broken.
 _MOST_STUCK: Final = 8
 
@@ -149,6 +153,19 @@ class Connection:
             and (watchdog is None or watchdog.is_alive() or self.over.is_set())
             and len(self._stuck) < _MOST_STUCK
         )
+
+    def give_way(self) -> None:
+        """Wait while readers are served, for what nobody waits for; not for long.
+
+        Two threads of one interpreter take turns, and each turn is a wait for the reader.
+        """
+        lane = self._lane
+        if lane is None or lane is threading.current_thread():
+            return
+        for _ in range(_MOST_MOMENTS):
+            if not lane.serving:
+                break
+            time.sleep(_MOMENT_S)
 
     def close(self) -> None:
         """Take no more requests, and wait for pyfuse3's answers to those it has got.

@@ -8,7 +8,7 @@ machine.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pylxcfs.errors import Gone, PylxcfsError
@@ -52,11 +52,14 @@ class Sampler:
         #: When each cgroup was last counted, and what.
         self._counts: dict[str, tuple[int, Count]] = {}
         self._proc = f"{hierarchies.root.rstrip('/')}/proc"
+        #: Called between any two files: who waits for a read comes first.
+        self.give_way: Callable[[], object] = lambda: None
 
     def sample(self, containers: Iterable[ContainerSource], now_ns: int) -> None:
         """Count and step those that are due; call it every 5 seconds, `now_ns` CLOCK_BOOTTIME."""
         for container in containers:
             if container.load_wanted and not container.gone:
+                self.give_way()
                 try:
                     self._sample(container, now_ns)
                 except PylxcfsError:
@@ -103,6 +106,7 @@ class Sampler:
         name = "tasks" if place.version == 1 else "cgroup.threads"
         running = uninterruptible = total = last = 0
         for thread in _threads(place.own, name):
+            self.give_way()
             state = self._state(thread)
             if state == _RUNNING:
                 running += 1
@@ -115,10 +119,11 @@ class Sampler:
         return Count(running, uninterruptible, total, last)
 
     def _place(self, paths: Paths) -> Place | None:
-        for place in (
-            self._hierarchies.unified(paths),
-            *(self._hierarchies.named(name, paths) for name in _V1_HIERARCHIES),
-        ):
+        place = self._hierarchies.unified(paths)
+        if place is not None and not place.is_root:
+            return place
+        for name in _V1_HIERARCHIES:
+            place = self._hierarchies.named(name, paths)
             if place is not None and not place.is_root:
                 return place
         return None

@@ -93,8 +93,8 @@ class Filesystem:
         readers.on_forget = self._forget_cleared
         #: Nodes that strangers have opened: their pages are not trusted again.
         self._strangers: set[int] = set()
-        #: Called with each of them: attributes that the kernel still believes have to go.
-        self.on_stranger: Callable[[int], object] = lambda node: None
+        #: Called with a node: attributes that the kernel still believes have to go.
+        self.forget_attributes: Callable[[int], object] = lambda node: None
         # Handles of a server before this one may still be open; start somewhere else.
         self._serial = itertools.count(time.monotonic_ns() >> 10)
         self._started_ns = time.time_ns()
@@ -194,6 +194,11 @@ class Filesystem:
         if not self.pages.has_room(node, pid):
             return self._direct(owner, 0)
         handle = self._unused(owner, CACHED | WATCHED)
+        if self.snapshots.shown(node) is None and node not in self.pages.newcomers:
+            # What the kernel believes it has from another server, or is only a bound: with that
+            # size it would read zeros behind the text. Not twice: an answer that is on its way to
+            # another reader meanwhile would not be heeded.
+            self.forget_attributes(node)
         self.pages.open(node, handle)
         # Without the pages its first read asks for one, and so does sendfile(2), which never asks
         # how old they are.
@@ -328,7 +333,7 @@ class Filesystem:
         if node not in self._strangers and nodes.pair_of(node) != self.callers.host:
             self._strangers.add(node)
             self._cleared.clear()
-            self.on_stranger(node)
+            self.forget_attributes(node)
 
     def _forget_cleared(self, tid: int) -> None:
         self._cleared.pop(tid, None)

@@ -73,9 +73,9 @@ class Pages:
         )
 
     def open(self, node: int, handle: int) -> None:
-        """Note a watched handle."""
+        """Note a watched handle. Where nothing is shown yet the kernel has to ask."""
         shown, now_ns = self._snapshots.shown(node), self._snapshots.clock()
-        until_ns = shown.expires_ns if shown is not None else now_ns + self._snapshots.ttl_ns
+        until_ns = shown.expires_ns if shown is not None else now_ns
         self.newcomers.open(node, handle, shown, until_ns, now_ns)
 
     def _show(self, node: int, snapshot: Snapshot) -> None:

@@ -232,7 +232,7 @@ def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> No
     cached, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     world.fs.attributes(node, cached, ME)
     told: list[int] = []
-    world.fs.on_stranger = told.append
+    world.fs.forget_attributes = told.append
     stranger, _ = world.fs.open(node, os.O_RDONLY, 0, 20)
     assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_DIRECT_IO
     assert world.fs.attributes(node, cached, ME).valid_ns == 0

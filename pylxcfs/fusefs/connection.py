@@ -114,7 +114,7 @@ class Connection:
         filesystem.survivors.use(init_fd)
         self._timeout = request_timeout
         self._opened = self._device = device
-        filesystem.forget_attributes = self._forget_attributes
+        filesystem.on_stranger = self._forget_attributes
         self._stop: tuple[int, int] | None = None
         if not self._handshake.can_resend:
             self._device = _clone(device)

@@ -3,8 +3,8 @@
 The table of DESIGN (see ARCHITECTURE.md, "Who gets what"):
 
     opener of a node                     gets
-    the container that owns it           its own view, from the page cache; a thread of which it
-                                         is not known how it reads is looked at first
+    the container that owns it           its own view; from the page cache once the thread is
+                                         known to read whole files
     the host                             the owner's view, past the cache
     anyone else (so on the host's node)  the opener's own view, past the cache
 
@@ -29,8 +29,7 @@ from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.handles import Handles
 from pylxcfs.fusefs.names import Names
-from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER, WATCHED
-from pylxcfs.fusefs.pages import Pages
+from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.renderings import Renderings
@@ -80,7 +79,6 @@ class Filesystem:
         self.survivors = Survivors()
         self.callers = Callers(containers, readers)
         self.renderings = Renderings(contents, self.callers, snapshots)
-        self.pages = Pages(self.renderings, readers, self.survivors)
         self.names = Names(tree, contents, self.callers)
         #: Open handles that are not cached, with the text that each reads.
         self._handles = Handles()
@@ -93,8 +91,8 @@ class Filesystem:
         readers.on_forget = self._forget_cleared
         #: Nodes that strangers have opened: their pages are not trusted again.
         self._strangers: set[int] = set()
-        #: Called with a node: attributes that the kernel still believes have to go.
-        self.forget_attributes: Callable[[int], object] = lambda node: None
+        #: Called with each of them: attributes that the kernel still believes have to go.
+        self.on_stranger: Callable[[int], object] = lambda node: None
         # Handles of a server before this one may still be open; start somewhere else.
         self._serial = itertools.count(time.monotonic_ns() >> 10)
         self._started_ns = time.time_ns()
@@ -107,7 +105,7 @@ class Filesystem:
         if index < FILES:
             return self._fixed(index)
         if handle & CACHED or self.snapshots.shown(node) is not None:
-            return self._cached_attributes(node, index, handle, pid)
+            return self._cached_attributes(node, index, pid)
         mode = self.contents.mode(index)
         if not mode:
             raise Refused(errno.ESTALE)
@@ -117,8 +115,7 @@ class Filesystem:
         # and a size below the content would cut off who reads through the page cache anyway
         # (sendfile, mmap).
         size = self.contents.size_bound(index)
-        asked_each_time = node in self._strangers or node in self.pages.newcomers
-        valid_ns = 0 if asked_each_time else self.snapshots.ttl_ns
+        valid_ns = 0 if node in self._strangers else self.snapshots.ttl_ns
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _fixed(self, index: int) -> Attributes:
@@ -129,13 +126,15 @@ class Filesystem:
         nlink = 2 if stat.S_ISDIR(mode) else 1
         return Attributes(mode, nlink, 0, self._started_ns, NAME_VALID_NS)
 
-    def _cached_attributes(self, node: int, index: int, handle: int, pid: int) -> Attributes:
-        snapshot, valid_ns = self.pages.attributes(node, handle, pid)
+    def _cached_attributes(self, node: int, index: int, pid: int) -> Attributes:
+        snapshot = self.renderings.current(node, pid)
+        self.snapshots.show(node, snapshot)
         mode = self.contents.mode(index)
         if node in self._strangers:
             # A stranger may have filled a page of this node: let none of them live.
             return Attributes(mode, 1, len(snapshot.data), time.time_ns(), 0)
-        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, valid_ns)
+        left = max(0, snapshot.expires_ns - self.snapshots.clock())
+        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, left)
 
     # -- contents ------------------------------------------------------------------------------
 
@@ -175,13 +174,12 @@ class Filesystem:
         snapshots = self.snapshots
         if (
             flags
+            or pid not in self.readers
             or not snapshots.ttl_ns
+            or not snapshots.fits_a_page(node)
             or node in self._strangers
-            or not self.renderings.fits_a_page(node, pid)
         ):
             return self._direct(owner, flags)
-        if pid not in self.readers:
-            return self._open_for_newcomer(node, owner, pid)
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
         # or another container's, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
@@ -189,33 +187,14 @@ class Filesystem:
             self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
         return nodes.handle(owner, CACHED, next(self._serial)), keep
 
-    def _open_for_newcomer(self, node: int, owner: int, pid: int) -> tuple[int, int]:
-        """Open for a thread of which it is not known how it reads."""
-        if not self.pages.has_room(node, pid):
-            return self._direct(owner, 0)
-        handle = self._unused(owner, CACHED | WATCHED)
-        if self.snapshots.shown(node) is None and node not in self.pages.newcomers:
-            # What the kernel believes it has from another server, or is only a bound: with that
-            # size it would read zeros behind the text. Not twice: an answer that is on its way to
-            # another reader meanwhile would not be heeded.
-            self.forget_attributes(node)
-        self.pages.open(node, handle)
-        # Without the pages its first read asks for one, and so does sendfile(2), which never asks
-        # how old they are.
-        return handle, 0
-
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
-        handle = self._unused(reads, flags)
-        self._handles.open(handle)
-        return handle, FOPEN_DIRECT_IO
-
-    def _unused(self, reads: int, flags: int) -> int:
         # Serials come round: a file that stays open must not share its text with a new one.
         for _ in range(_TRIES):
             handle = nodes.handle(reads, flags, next(self._serial))
-            if handle not in self._handles and not self.pages.newcomers.has(handle):
+            if handle not in self._handles:
                 break
-        return handle
+        self._handles.open(handle)
+        return handle, FOPEN_DIRECT_IO
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
@@ -223,7 +202,11 @@ class Filesystem:
         A handle takes its snapshot at offset 0 and keeps it until it comes back there.
         """
         if handle & CACHED:
-            return self.pages.fill(node, handle, pid)[offset : offset + size]
+            snapshot = self.snapshots.shown(node)
+            if snapshot is None:
+                snapshot = self.renderings.current(node, pid)
+                self.snapshots.show(node, snapshot)
+            return snapshot.data[offset : offset + size]
         data = self._handles.text(handle)
         if data is None and offset:
             data = self.survivors.find(handle)  # another server gave it its first piece
@@ -259,7 +242,6 @@ class Filesystem:
             raise Refused(errno.EACCES)
         handle, flags = self.open(node, os.O_RDONLY, 0, pid)
         if handle & CACHED:
-            self.pages.newcomers.release(node, handle)
             handle, flags = self._direct(nodes.pair_of(handle), 0)
         self.triggers.opened(handle)
         return handle, flags
@@ -298,8 +280,6 @@ class Filesystem:
         """Forget a handle."""
         if self.triggers is not None:
             self.triggers.release(handle)
-        if handle & WATCHED:
-            self.pages.newcomers.release(node, handle)
         self._handles.release(handle)
 
     def host_text(self, node: int) -> bytes:
@@ -333,16 +313,15 @@ class Filesystem:
         if node not in self._strangers and nodes.pair_of(node) != self.callers.host:
             self._strangers.add(node)
             self._cleared.clear()
-            self.forget_attributes(node)
+            self.on_stranger(node)
 
     def _forget_cleared(self, tid: int) -> None:
         self._cleared.pop(tid, None)
 
     def _check_origin(self, node: int, caller: int, pid: int) -> None:
         """Drop what is kept under a container's number if that was a container before it."""
-        if caller and (self.snapshots.has(node) or node in self.pages.newcomers):
+        if caller and self.snapshots.has(node):
             container = self.callers.containers.get(nodes.unpack(caller), pid)
             if not self.snapshots.belongs(node, container):
                 self._cleared.clear()
                 self.snapshots.drop(node)
-                self.pages.newcomers.drop(node)

@@ -71,13 +71,3 @@ class Renderings:
         """
         if self.callers.containers.knows(nodes.unpack(nodes.pair_of(node))):
             self.render(node, 0)
-
-    def fits_a_page(self, node: int, pid: int) -> bool:
-        """Whether a node's text may be cached, as it fits one page."""
-        fits = self.snapshots.fits_a_page(node)
-        if fits is None:
-            try:
-                fits = len(self.render(node, pid).data) <= PAGE
-            except Refused:
-                fits = False
-        return fits

@@ -98,38 +98,14 @@ class Snapshots:
             self._recent[node] = snapshot
         return snapshot
 
-    def fits_a_page(self, node: int) -> bool | None:
-        """Whether the node's last rendering fits one page; None if there is none."""
+    def fits_a_page(self, node: int) -> bool:
+        """Whether the node's last rendering is known and fits one page."""
         snapshot = self._recent.get(node)
-        return len(snapshot.data) <= PAGE if snapshot is not None else None
+        return snapshot is not None and len(snapshot.data) <= PAGE
 
     def shown(self, node: int) -> Snapshot | None:
         """Return what the kernel was told last."""
         return self._shown.get(node)
-
-    def again(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
-        """Return what to show so that the kernel has this text though it was told of another.
-
-        It measures no less than that one: an answer may come too late to be heeded, and the page
-        is then read with the size of the other.
-        """
-        before = self._shown.get(node)
-        if before is None or before is snapshot:
-            return snapshot
-        data = snapshot.data
-        if pad is not None:
-            data = pad(data, len(before.data))
-        return Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
-
-    def lengthened(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
-        """Return the node's snapshot, no shorter than what the kernel was told last."""
-        before = self._shown.get(node)
-        if pad is None or before is None or len(snapshot.data) >= len(before.data):
-            return snapshot
-        data = pad(snapshot.data, len(before.data))
-        longer = Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
-        self._recent[node] = longer
-        return longer
 
     def show(self, node: int, snapshot: Snapshot) -> None:
         """Note that the kernel is told of this snapshot now."""

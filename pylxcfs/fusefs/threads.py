@@ -1,10 +1,10 @@
 """Which threads read files whole in one call, and so may be served from the page cache.
 
 Cached pages are replaced when a snapshot's life ends; a reader that takes a file in pieces could
-get the first half of one snapshot and the second half of the next. The first files of a thread
-are therefore served with each read(2) looked at (newcomers.py, or past the cache); one that took
-two of them whole is remembered, with whose process it is, for as long as a pidfd says that it
-lives. Knows nothing of files.
+get the first half of one snapshot and the second half of the next. The first reads of a thread
+therefore go past the cache, where every read(2) is seen; one that took two files whole is
+remembered, with whose process it is, for as long as a pidfd says that it lives. Knows nothing of
+files.
 """
 
 from __future__ import annotations

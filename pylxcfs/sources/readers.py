@@ -5,14 +5,18 @@ One computation for pure and hybrid hosts. Knows no process and no container.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pylxcfs.sources import v1, v2
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Memory
+
+_T = TypeVar("_T")
+#: What makes a reader, by the version of the hierarchy.
+_Kinds = Mapping[int, Callable[[Place, Hierarchies], _T]]
 
 
 class _MemoryReader(Protocol):
@@ -37,6 +41,13 @@ class _BlockIOReader(Protocol):
     def read(self) -> Mapping[tuple[int, int], BlockIO] | None: ...
 
 
+_MEMORY: _Kinds[_MemoryReader] = {1: v1.MemoryReader, 2: v2.MemoryReader}
+_QUOTA: _Kinds[_QuotaReader] = {1: v1.QuotaReader, 2: v2.QuotaReader}
+_CPUSET: _Kinds[_CpusetReader] = {1: v1.CpusetReader, 2: v2.CpusetReader}
+_USAGE: _Kinds[_UsageReader] = {1: v1.UsageReader, 2: v2.UsageReader}
+_BLOCKIO: _Kinds[_BlockIOReader] = {1: v1.BlockIOReader, 2: v2.BlockIOReader}
+
+
 class Readers:
     """The readers of one cgroup. None where there is no such controller, or it is the root.
 
@@ -56,47 +67,31 @@ class Readers:
             self._controllers = KeptFile(f"{found.own}/cgroup.controllers")
             self._enabled = self._controllers.read()
 
-    def _place(self, controller: str) -> Place | None:
-        found = self._hierarchies.place(controller, self._paths)
-        return None if found is None or found.is_root else found
+    def _reader(self, controller: str, kinds: _Kinds[_T]) -> _T | None:
+        place = self._hierarchies.place(controller, self._paths)
+        if place is None or place.is_root:
+            return None
+        return kinds[place.version](place, self._hierarchies)
 
     @cached_property
     def _memory(self) -> _MemoryReader | None:
-        place = self._place("memory")
-        if place is None:
-            return None
-        kind = v1.MemoryReader if place.version == 1 else v2.MemoryReader
-        return kind(place, self._hierarchies)
+        return self._reader("memory", _MEMORY)
 
     @cached_property
     def _quota(self) -> _QuotaReader | None:
-        place = self._place("cpu")
-        if place is None:
-            return None
-        kind = v1.QuotaReader if place.version == 1 else v2.QuotaReader
-        return kind(place, self._hierarchies)
+        return self._reader("cpu", _QUOTA)
 
     @cached_property
     def _cpuset(self) -> _CpusetReader | None:
-        place = self._place("cpuset")
-        if place is None:
-            return None
-        kind = v1.CpusetReader if place.version == 1 else v2.CpusetReader
-        return kind(place, self._hierarchies)
+        return self._reader("cpuset", _CPUSET)
 
     @cached_property
     def _usage(self) -> _UsageReader | None:
-        place = self._place("cpuacct")
-        if place is None:
-            return None
-        return v1.UsageReader(place) if place.version == 1 else v2.UsageReader(place)
+        return self._reader("cpuacct", _USAGE)
 
     @cached_property
     def _block_io(self) -> _BlockIOReader | None:
-        place = self._place("blkio")
-        if place is None:
-            return None
-        return v1.BlockIOReader(place) if place.version == 1 else v2.BlockIOReader(place)
+        return self._reader("blkio", _BLOCKIO)
 
     def outdated(self) -> bool:
         """Tell whether controllers were enabled or disabled since these readers were made."""

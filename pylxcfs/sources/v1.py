@@ -7,14 +7,17 @@ it counts the whole machine, and what it says is the host's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from typing import TypeVar
 
 from pylxcfs.formats import blkio, cgroupvalue, cpuacct, cpulist, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.settings import Setting
 from pylxcfs.views.model import BlockIO, CpuUsage, Memory
+
+_T = TypeVar("_T", int, float)
 
 
 class MemoryReader:
@@ -43,11 +46,11 @@ class MemoryReader:
         kernel = self._kernel.read()
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
-        limit = self._hierarchical(v1_stat, b"memory")
+        limit = _hierarchical(v1_stat, b"hierarchical_memory_limit", lambda: self._limit)
         memsw_usage = self._memsw_usage.read()
         swap_limit = swap_usage = None
         if memsw_usage is not None:
-            memsw = self._hierarchical(v1_stat, b"memsw")
+            memsw = _hierarchical(v1_stat, b"hierarchical_memsw_limit", lambda: self._memsw_limit)
             # The limit is on the sum. Without one on memory all of the sum may be in swap.
             swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
             swap_usage = v1_stat.get(b"total_swap")
@@ -63,33 +66,38 @@ class MemoryReader:
             stat=stat,
         )
 
-    def _hierarchical(self, stat: Mapping[bytes, int], what: bytes) -> int | None:
-        value = stat.get(b"hierarchical_%b_limit" % what)
-        if value is not None:
-            return cgroupvalue.limit(b"%d" % value)
-        return self._limit.get() if what == b"memory" else self._memsw_limit.get()
-
     @cached_property
     def _limit(self) -> Setting[int | None]:
-        return smallest(self._hierarchies, self._place, "memory.limit_in_bytes")
+        name = "memory.limit_in_bytes"
+        return smallest(self._hierarchies, self._place, name, cgroupvalue.limit)
 
     @cached_property
     def _memsw_limit(self) -> Setting[int | None]:
-        return smallest(self._hierarchies, self._place, "memory.memsw.limit_in_bytes")
+        return smallest(
+            self._hierarchies, self._place, "memory.memsw.limit_in_bytes", cgroupvalue.limit
+        )
 
     def slabinfo(self) -> bytes | None:
         # Since Linux 5.9 the file is there but empty.
         return self._slabinfo.read() or None
 
 
-def smallest(hierarchies: Hierarchies, place: Place, name: str) -> Setting[int | None]:
-    """The smallest limit in the files `name` of a cgroup and its ancestors; None without any."""
+def _hierarchical(
+    stat: Mapping[bytes, int], key: bytes, fallback: Callable[[], Setting[int | None]]
+) -> int | None:
+    value = stat.get(key)
+    return fallback().get() if value is None else cgroupvalue.limit(b"%d" % value)
+
+
+def smallest(
+    hierarchies: Hierarchies, place: Place, name: str, parse: Callable[[bytes], _T | None]
+) -> Setting[_T | None]:
+    """The smallest value in the files `name` of a cgroup and its ancestors; None without any."""
     files = [hierarchies.shared(f"{directory}/{name}") for directory in place.limiting]
 
-    def read() -> int | None:
+    def read() -> _T | None:
         texts = [text for file in files if (text := file.read()) is not None]
-        limits = [limit for limit in map(cgroupvalue.limit, texts) if limit is not None]
-        return min(limits, default=None)
+        return min([value for value in map(parse, texts) if value is not None], default=None)
 
     return hierarchies.setting(files, read)
 
@@ -163,7 +171,7 @@ class UsageReader:
     the tick (cpuacct_account_field), and say only in which parts that time falls.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.own
         self._exact = KeptFile(f"{own}/cpuacct.usage_percpu")
         self._all = KeptFile(f"{own}/cpuacct.usage_all")
@@ -225,7 +233,7 @@ class BlockIOReader:
     what goes to disks that use them, but know merges and times.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         def kept(prefix: str, name: str) -> KeptFile:
             return KeptFile(f"{place.own}/blkio.{prefix}{name}_recursive")
 

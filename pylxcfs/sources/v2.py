@@ -7,8 +7,7 @@ The hierarchy's root is never read: it has no limits and counts the whole machin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
@@ -23,8 +22,8 @@ class MemoryReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         # memory.current is nowhere in the root, so the root is never the nearest.
         own = place.nearest("memory.current") or place.own
-        self._limit = smallest(hierarchies, place, "memory.max")
-        self._swap_limit = smallest(hierarchies, place, "memory.swap.max")
+        self._limit = smallest(hierarchies, place, "memory.max", cgroupvalue.limit)
+        self._swap_limit = smallest(hierarchies, place, "memory.swap.max", cgroupvalue.limit)
         self._usage = KeptFile(f"{own}/memory.current")
         self._swap_usage = KeptFile(f"{own}/memory.swap.current")
         self._stat = KeptFile(f"{own}/memory.stat")
@@ -52,23 +51,10 @@ class QuotaReader:
     """cpu.max of the cgroup and its ancestors."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
-        files = [hierarchies.shared(f"{directory}/cpu.max") for directory in place.limiting]
-        self._smallest = hierarchies.setting(files, partial(_smallest_quota, files))
+        self._smallest = smallest(hierarchies, place, "cpu.max", cgroupvalue.cpu_max)
 
     def read(self) -> float | None:
         return self._smallest.get()
-
-
-def _smallest_quota(files: Sequence[KeptFile]) -> float | None:
-    smallest: float | None = None
-    for file in files:
-        text = file.read()
-        if text is None or text.startswith(b"max"):
-            continue
-        cpus = cgroupvalue.cpu_max(text)
-        if cpus is not None and (smallest is None or cpus < smallest):
-            smallest = cpus
-    return smallest
 
 
 class CpusetReader:
@@ -94,7 +80,7 @@ def _numbers(file: KeptFile) -> frozenset[int] | None:
 class UsageReader:
     """cpu.stat, which every cgroup has whether or not the cpu controller is enabled."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._stat = KeptFile(f"{place.own}/cpu.stat")
 
     def read(self) -> CpuUsage | None:
@@ -108,7 +94,7 @@ class UsageReader:
 class BlockIOReader:
     """io.stat."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.nearest("io.max") or place.own  # the root has io.stat, but no io.max
         self._stat = KeptFile(f"{own}/io.stat")
 

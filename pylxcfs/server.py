@@ -26,6 +26,7 @@ from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
 from pylxcfs.fusefs.triggers import Triggers, notification
 from pylxcfs.handover import Inheritance, export
+from pylxcfs.sources import reading
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.expected import Expected
@@ -70,6 +71,7 @@ class Callers:
         self._hierarchies = hierarchies
         self._expected = expected
         self.host_pidns = registry.host_identity.pidns
+        self.tells_readings = reading.can_be_told()
 
     def identify(self, pid: int) -> Identity | None:
         """Return the container of a process."""
@@ -106,6 +108,14 @@ class Callers:
     def is_32bit(self, pid: int) -> bool:
         """Whether a process has a 32-bit personality."""
         return is_32bit(pid)
+
+    def reading(self, tid: int, with_offset: bool) -> tuple[int, int | None] | None:
+        """What a thread that waits for an answer has asked to read."""
+        return reading.of(tid, with_offset=with_offset)
+
+    def program(self, tid: int) -> bytes:
+        """The program that a thread runs."""
+        return reading.program(tid)
 
     def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
         """Open the pressure file of the container's cgroup, or the host's. Raise OSError."""

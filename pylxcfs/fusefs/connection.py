@@ -59,8 +59,8 @@ _MOST_STUCK: Final = 8
 class Handshake:
     """The memfd that holds the kernel's INIT request and, once there was one, its answer.
 
-    One behind the other; a FUSE message begins with its own length. survivors.py writes further
-    behind.
+    One behind the other; a FUSE message begins with its own length. survivors.py and register.py
+    write further behind.
     """
 
     def __init__(self, fd: int) -> None:
@@ -111,10 +111,10 @@ class Connection:
         self._fs = filesystem
         self._guard = guard
         self._handshake = Handshake(init_fd)
-        filesystem.survivors.use(init_fd)
+        self._memory = init_fd
         self._timeout = request_timeout
         self._opened = self._device = device
-        filesystem.on_stranger = self._forget_attributes
+        filesystem.forget_attributes = self._forget_attributes
         self._stop: tuple[int, int] | None = None
         if not self._handshake.can_resend:
             self._device = _clone(device)
@@ -136,6 +136,7 @@ class Connection:
 
     def begin(self) -> None:
         """Tell libfuse's end of the pair INIT; serve at once where the kernel has its answer."""
+        self._guard.attempt("recover", lambda: self._fs.recover(self._memory))
         self._ours.send(self._handshake.request)
         threading.Thread(target=self._relay, name="relay", daemon=True).start()
         if self._handshake.reply:

@@ -23,7 +23,7 @@ from typing import Final
 from pylxcfs.fusefs import nodes, wire
 from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem
 from pylxcfs.fusefs.guard import Guard
-from pylxcfs.fusefs.nodes import CACHED, inode_number
+from pylxcfs.fusefs.nodes import CACHED, WATCHED, inode_number
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.wire import IN_HEADER, error_reply
 
@@ -129,7 +129,7 @@ class Lane(threading.Thread):
                     continue
             elif opcode == wire.RELEASE:
                 (handle,) = wire.RELEASE_IN.unpack_from(buffer, _HEADER)
-                if handle & CACHED:  # nothing is kept of those
+                if handle & (CACHED | WATCHED) == CACHED:  # nothing is kept of those
                     self._send(error_reply(unique, 0))
                     if not ends_soon(node):
                         continue

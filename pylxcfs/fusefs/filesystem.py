@@ -3,8 +3,8 @@
 The table of DESIGN (see ARCHITECTURE.md, "Who gets what"):
 
     opener of a node                     gets
-    the container that owns it           its own view; from the page cache once the thread is
-                                         known to read whole files
+    the container that owns it           its own view, from the page cache; a thread of which it
+                                         is not known how it reads is looked at first
     the host                             the owner's view, past the cache
     anyone else (so on the host's node)  the opener's own view, past the cache
 
@@ -29,7 +29,8 @@ from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.handles import Handles
 from pylxcfs.fusefs.names import Names
-from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER
+from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER, WATCHED
+from pylxcfs.fusefs.pages import Pages
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.renderings import Renderings
@@ -79,6 +80,7 @@ class Filesystem:
         self.survivors = Survivors()
         self.callers = Callers(containers, readers)
         self.renderings = Renderings(contents, self.callers, snapshots)
+        self.pages = Pages(self.renderings, readers)
         self.names = Names(tree, contents, self.callers)
         #: Open handles that are not cached, with the text that each reads.
         self._handles = Handles()
@@ -87,15 +89,21 @@ class Filesystem:
         #: changes that this was concluded from.
         self._cleared: dict[int, dict[int, int]] = {}
         self.callers.on_end = self._cleared.clear
-        self.renderings.on_outgrown = self._cleared.clear
+        self.renderings.on_outgrown = snapshots.on_resized = self._cleared.clear
         readers.on_forget = self._forget_cleared
         #: Nodes that strangers have opened: their pages are not trusted again.
         self._strangers: set[int] = set()
-        #: Called with each of them: attributes that the kernel still believes have to go.
-        self.on_stranger: Callable[[int], object] = lambda node: None
+        #: Called with a node: attributes that the kernel still believes have to go.
+        self.forget_attributes: Callable[[int], object] = lambda node: None
         # Handles of a server before this one may still be open; start somewhere else.
         self._serial = itertools.count(time.monotonic_ns() >> 10)
         self._started_ns = time.time_ns()
+
+    def recover(self, memory: int) -> None:
+        """Know what readers had begun to read from the server before, which kept it in a memfd."""
+        self.snapshots.sizes.use(memory)
+        self.survivors.use(memory)
+        self.pages.recover(memory)
 
     # -- attributes ----------------------------------------------------------------------------
 
@@ -104,8 +112,8 @@ class Filesystem:
         index = nodes.index_of(node)
         if index < FILES:
             return self._fixed(index)
-        if handle & CACHED or self.snapshots.shown(node) is not None:
-            return self._cached_attributes(node, index, pid)
+        if handle & CACHED or self.snapshots.is_shown(node):
+            return self._cached_attributes(node, index, handle, pid)
         mode = self.contents.mode(index)
         if not mode:
             raise Refused(errno.ESTALE)
@@ -115,7 +123,8 @@ class Filesystem:
         # and a size below the content would cut off who reads through the page cache anyway
         # (sendfile, mmap).
         size = self.contents.size_bound(index)
-        valid_ns = 0 if node in self._strangers else self.snapshots.ttl_ns
+        asked_each_time = node in self._strangers or node in self.pages.newcomers
+        valid_ns = 0 if asked_each_time else self.snapshots.ttl_ns
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _fixed(self, index: int) -> Attributes:
@@ -126,15 +135,13 @@ class Filesystem:
         nlink = 2 if stat.S_ISDIR(mode) else 1
         return Attributes(mode, nlink, 0, self._started_ns, NAME_VALID_NS)
 
-    def _cached_attributes(self, node: int, index: int, pid: int) -> Attributes:
-        snapshot = self.renderings.current(node, pid)
-        self.snapshots.show(node, snapshot)
+    def _cached_attributes(self, node: int, index: int, handle: int, pid: int) -> Attributes:
+        snapshot, valid_ns = self.pages.attributes(node, handle, pid)
         mode = self.contents.mode(index)
         if node in self._strangers:
             # A stranger may have filled a page of this node: let none of them live.
             return Attributes(mode, 1, len(snapshot.data), time.time_ns(), 0)
-        left = max(0, snapshot.expires_ns - self.snapshots.clock())
-        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, left)
+        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, valid_ns)
 
     # -- contents ------------------------------------------------------------------------------
 
@@ -172,14 +179,13 @@ class Filesystem:
             return self._direct(caller, flags | STRANGER)
         self._check_origin(node, caller, pid)
         snapshots = self.snapshots
-        if (
-            flags
-            or pid not in self.readers
-            or not snapshots.ttl_ns
-            or not snapshots.fits_a_page(node)
-            or node in self._strangers
-        ):
+        if flags or not snapshots.ttl_ns or node in self._strangers:
             return self._direct(owner, flags)
+        length = self.renderings.length(node, pid)
+        if length > PAGE:
+            return self._direct(owner, flags)
+        if self.readers.takes(pid, index) < length:
+            return self._open_for_newcomer(node, owner, pid)
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
         # or another container's, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
@@ -187,14 +193,33 @@ class Filesystem:
             self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
         return nodes.handle(owner, CACHED, next(self._serial)), keep
 
+    def _open_for_newcomer(self, node: int, owner: int, pid: int) -> tuple[int, int]:
+        """Open for a thread of which it is not known how it reads."""
+        if not self.pages.has_room(node, pid):
+            return self._direct(owner, 0)
+        handle = self._unused(owner, CACHED | WATCHED)
+        if not self.snapshots.is_shown(node) and node not in self.pages.newcomers:
+            # What the kernel believes may be only a bound: with that size it would read zeros
+            # behind the text. Not twice: an answer that is on its way to another reader meanwhile
+            # would not be heeded.
+            self.forget_attributes(node)
+        self.pages.open(node, handle, pid)
+        # Without the pages its first read asks for one, and so does sendfile(2), which never asks
+        # how old they are.
+        return handle, 0
+
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
+        handle = self._unused(reads, flags)
+        self._handles.open(handle)
+        return handle, FOPEN_DIRECT_IO
+
+    def _unused(self, reads: int, flags: int) -> int:
         # Serials come round: a file that stays open must not share its text with a new one.
         for _ in range(_TRIES):
             handle = nodes.handle(reads, flags, next(self._serial))
-            if handle not in self._handles:
+            if handle not in self._handles and not self.pages.newcomers.has(handle):
                 break
-        self._handles.open(handle)
-        return handle, FOPEN_DIRECT_IO
+        return handle
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
@@ -202,11 +227,7 @@ class Filesystem:
         A handle takes its snapshot at offset 0 and keeps it until it comes back there.
         """
         if handle & CACHED:
-            snapshot = self.snapshots.shown(node)
-            if snapshot is None:
-                snapshot = self.renderings.current(node, pid)
-                self.snapshots.show(node, snapshot)
-            return snapshot.data[offset : offset + size]
+            return self.pages.fill(node, handle, pid)[offset : offset + size]
         data = self._handles.text(handle)
         if data is None and offset:
             data = self.survivors.find(handle)  # another server gave it its first piece
@@ -229,11 +250,12 @@ class Filesystem:
         length = len(data)
         if offset == 0:
             if size < length:
-                self.readers.saw_piece(pid)
+                self.readers.saw_piece(pid, nodes.index_of(node))
                 self.survivors.keep(handle, data)
                 return data[:size]
             if length <= PAGE:
-                self.readers.saw_whole(pid, self.callers.identify)
+                index = nodes.index_of(node)
+                self.readers.saw_whole(pid, index, size, length, self.callers.identify)
             return data
         return data[offset : offset + size]
 
@@ -242,6 +264,7 @@ class Filesystem:
             raise Refused(errno.EACCES)
         handle, flags = self.open(node, os.O_RDONLY, 0, pid)
         if handle & CACHED:
+            self.pages.newcomers.release(node, handle)
             handle, flags = self._direct(nodes.pair_of(handle), 0)
         self.triggers.opened(handle)
         return handle, flags
@@ -280,6 +303,8 @@ class Filesystem:
         """Forget a handle."""
         if self.triggers is not None:
             self.triggers.release(handle)
+        if handle & CACHED:
+            self.pages.newcomers.release(node, handle)
         self._handles.release(handle)
 
     def host_text(self, node: int) -> bytes:
@@ -298,6 +323,7 @@ class Filesystem:
         """Drop what belongs to containers that have ended; call it now and then."""
         self.callers.heard()
         self._cleared.clear()
+        self.pages.newcomers.forget_unheard(self.snapshots.clock())
         alive = set(self.callers.known())
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
         for node in list(self._strangers):
@@ -313,15 +339,16 @@ class Filesystem:
         if node not in self._strangers and nodes.pair_of(node) != self.callers.host:
             self._strangers.add(node)
             self._cleared.clear()
-            self.on_stranger(node)
+            self.forget_attributes(node)
 
     def _forget_cleared(self, tid: int) -> None:
         self._cleared.pop(tid, None)
 
     def _check_origin(self, node: int, caller: int, pid: int) -> None:
         """Drop what is kept under a container's number if that was a container before it."""
-        if caller and self.snapshots.has(node):
+        if caller and (self.snapshots.has(node) or node in self.pages.newcomers):
             container = self.callers.containers.get(nodes.unpack(caller), pid)
             if not self.snapshots.belongs(node, container):
                 self._cleared.clear()
                 self.snapshots.drop(node)
+                self.pages.newcomers.drop(node)

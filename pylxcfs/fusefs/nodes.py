@@ -6,7 +6,7 @@ dead one understands every number that the kernel still holds, with no table to 
 
     63        43 42        22 21           0
     | pidns    | cgroupns    | file index  |   node id
-    | pidns    | cgroupns    | flags| serial |   handle (3 flag bits, 19 of serial)
+    | pidns    | cgroupns    | flags| serial |   handle (4 flag bits, 18 of serial)
 
 Namespace inode numbers are small above 0xEFFFFF00 (include/linux/proc_fs.h numbers the initial
 ones 0xEFFFFFxx, dynamic ones count up from 0xF0000000 and are reused lowest first), so 21 bits
@@ -33,7 +33,9 @@ STRANGER: Final = 1 << 21
 CACHED: Final = 1 << 20
 #: The reader has a 32-bit personality, and the file depends on that.
 COMPAT: Final = 1 << 19
-SERIAL_MASK: Final = (1 << 19) - 1
+#: Of cached handles: it was opened by a thread of which it was not known how it reads.
+WATCHED: Final = 1 << 18
+SERIAL_MASK: Final = (1 << 18) - 1
 
 # File indexes. Never renumber: a mount that outlives an upgrade keeps node ids.
 ROOT: Final = 1
@@ -101,7 +103,7 @@ def unpack(owner_pair: int) -> Owner:
 
 
 def handle(viewer_pair: int, flags: int, serial: int) -> int:
-    """Build a handle; only the low 19 bits of `serial` count."""
+    """Build a handle; only the low 18 bits of `serial` count."""
     return viewer_pair << _INDEX_BITS | flags | serial & SERIAL_MASK
 
 

@@ -16,6 +16,8 @@ class Containers(Protocol):
 
     #: Inode number of the daemon's own pid namespace: the host.
     host_pidns: int
+    #: Whether `reading` can tell anything on this machine.
+    tells_readings: bool
 
     def identify(self, pid: int) -> tuple[int, int] | None:
         """Return (pid namespace, cgroup namespace or 0) of a process or thread."""
@@ -39,6 +41,18 @@ class Containers(Protocol):
 
     def is_32bit(self, pid: int) -> bool:
         """Whether a process has a 32-bit personality, on hosts where a file depends on that."""
+        ...
+
+    def reading(self, tid: int, with_offset: bool) -> tuple[int, int | None] | None:
+        """Return (bytes asked for, offset) of a thread that waits in read(2).
+
+        0 and None stand for what is not known, or not asked for; None alone for a thread that
+        does not read.
+        """
+        ...
+
+    def program(self, tid: int) -> bytes:
+        """Return what names the program that a thread runs; b"" if that cannot be known."""
         ...
 
     def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:

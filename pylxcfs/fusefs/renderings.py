@@ -71,3 +71,13 @@ class Renderings:
         """
         if self.callers.containers.knows(nodes.unpack(nodes.pair_of(node))):
             self.render(node, 0)
+
+    def length(self, node: int, pid: int) -> int:
+        """Return how long a node's text is now; more than a page where there is none."""
+        length = self.snapshots.length(node)
+        if length is None:
+            try:
+                length = len(self.render(node, pid).data)
+            except Refused:
+                return PAGE + 1
+        return length

@@ -3,7 +3,8 @@
 Two tables. `recent` lets many readers of one container share a rendering for the time-to-live.
 `shown` is, for nodes whose pages the kernel caches, the one snapshot whose size and mtime it
 knows: pages are filled from that and from nothing else, so a page and its size always belong
-together. Both are keyed by the node id of the container's own node. Renders nothing itself.
+together. Both are keyed by the node id of the container's own node. Sizes outlive this server
+(sizes.py). Renders nothing itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Final
+
+from pylxcfs.fusefs.sizes import Sizes
+from pylxcfs.views.model import Container
 
 #: Views longer than a page are never cached: two pages could come from two snapshots.
 PAGE: Final = 4096
@@ -36,13 +40,18 @@ def _with_room(length: int) -> int:
 class Snapshot:
     """One rendering: its bytes, until when it may be shown (monotonic), its mtime, its origin."""
 
-    __slots__ = ("container", "data", "expires_ns", "mtime_ns")
+    __slots__ = ("container", "data", "expires_ns", "mtime_ns", "told_ns", "told_to")
 
-    def __init__(self, data: bytes, expires_ns: int, mtime_ns: int, container: object) -> None:
+    def __init__(
+        self, data: bytes, expires_ns: int, mtime_ns: int, container: Container | None
+    ) -> None:
         self.data = data
         self.expires_ns = expires_ns
         self.mtime_ns = mtime_ns
         self.container = container
+        #: Which thread asked when the kernel was told of this last, and when.
+        self.told_to = 0
+        self.told_ns = 0
 
 
 class Snapshots:
@@ -51,6 +60,9 @@ class Snapshots:
     def __init__(self, ttl_ns: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.ttl_ns = ttl_ns
         self.clock = clock
+        self.sizes = Sizes()
+        #: Called when the kernel is told another size of a node than before.
+        self.on_resized: Callable[[], object] = lambda: None
         self._recent: dict[int, Snapshot] = {}
         self._shown: dict[int, Snapshot] = {}
 
@@ -65,7 +77,7 @@ class Snapshots:
         self,
         node: int,
         data: bytes,
-        container: object,
+        container: Container | None,
         pad: Pad | None,
     ) -> Snapshot:
         """Make `data` the node's snapshot.
@@ -79,10 +91,11 @@ class Snapshots:
         """
         before = self._shown.get(node)
         last = self._recent.get(node)
-        if before is not None and pad is not None:
-            if len(data) < len(before.data):
-                data = pad(data, len(before.data))
-            elif len(data) > len(before.data):
+        told = self._told(node)
+        if told and pad is not None:
+            if len(data) < told:
+                data = pad(data, told)
+            elif len(data) > told:
                 data = pad(data, _with_room(len(data)))
         mtime_ns = time.time_ns()
         if (
@@ -98,29 +111,67 @@ class Snapshots:
             self._recent[node] = snapshot
         return snapshot
 
-    def fits_a_page(self, node: int) -> bool:
-        """Whether the node's last rendering is known and fits one page."""
+    def length(self, node: int) -> int | None:
+        """Return how long the node's last rendering is; None if there is none."""
         snapshot = self._recent.get(node)
-        return snapshot is not None and len(snapshot.data) <= PAGE
+        return None if snapshot is None else len(snapshot.data)
 
     def shown(self, node: int) -> Snapshot | None:
         """Return what the kernel was told last."""
         return self._shown.get(node)
 
+    def is_shown(self, node: int) -> bool:
+        """Whether the kernel was told of a text of this node, if only by the server before."""
+        return node in self._shown or self.sizes.get(node) > 0
+
+    def again(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
+        """Return what to show so that the kernel has this text though it was told of another.
+
+        It measures no less than that one: an answer may come too late to be heeded, and the page
+        is then read with the size of the other.
+        """
+        before = self._shown.get(node)
+        if before is snapshot:
+            return snapshot
+        data = snapshot.data
+        if pad is not None:
+            data = pad(data, self._told(node))
+        if before is None and data == snapshot.data:
+            return snapshot
+        return Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
+
+    def _told(self, node: int) -> int:
+        """Return the size that the kernel was told last, if only by the server before; or 0."""
+        before = self._shown.get(node)
+        return self.sizes.get(node) if before is None else len(before.data)
+
+    def lengthened(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
+        """Return the node's snapshot, no shorter than what the kernel was told last."""
+        before = self._shown.get(node)
+        if pad is None or before is None or len(snapshot.data) >= len(before.data):
+            return snapshot
+        data = pad(snapshot.data, len(before.data))
+        longer = Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
+        self._recent[node] = longer
+        return longer
+
     def show(self, node: int, snapshot: Snapshot) -> None:
         """Note that the kernel is told of this snapshot now."""
+        if self.sizes.told(node, len(snapshot.data)):
+            self.on_resized()
         self._shown[node] = snapshot
 
     def drop(self, node: int) -> None:
         """Forget a node: the next container with its number must not see this one's."""
         self._recent.pop(node, None)
         self._shown.pop(node, None)
+        self.sizes.drop(node)
 
     def has(self, node: int) -> bool:
         """Whether anything is kept of a node."""
         return node in self._recent or node in self._shown
 
-    def belongs(self, node: int, container: object) -> bool:
+    def belongs(self, node: int, container: Container | None) -> bool:
         """Whether what is kept of the node, if anything, came from this very container."""
         snapshot = self._recent.get(node) or self._shown.get(node)
         return snapshot is None or snapshot.container is container
@@ -136,6 +187,7 @@ class Snapshots:
             for node, snapshot in list(table.items()):
                 if snapshot.expires_ns < old or not is_alive(node):
                     table.pop(node, None)
+        self.sizes.drop_all_but(self._shown)
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._shown)

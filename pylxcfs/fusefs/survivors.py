@@ -1,9 +1,8 @@
 """Texts that outlive their server: those of files that are being read in pieces.
 
 A reader that takes a file in pieces must get all of them from one rendering, also when the server
-is killed between two. So the text goes into the memfd that the keeper holds anyway for the
-handshake (connection.py), behind that, before the first piece goes out. Who reads whole files,
-nearly everybody, costs nothing here.
+is killed between two. So the text goes into the keeper's memfd before the first piece goes out. Who
+reads whole files, nearly everybody, costs nothing here.
 
 A slot for each handle, by the low bits of its serial; the newest text has the slot, and a longer
 one than fits is not kept. A checksum tells what a kill in the middle of writing has left.
@@ -16,8 +15,8 @@ import struct
 import zlib
 from typing import Final
 
-#: The handshake is before that.
-START: Final = 4096
+from pylxcfs.fusefs import memory
+
 _SLOTS: Final = 256
 _SLOT: Final = 65536
 #: Handle, length and checksum of the text behind it.
@@ -58,4 +57,4 @@ class Survivors:
 
     @staticmethod
     def _place(handle: int) -> int:
-        return START + handle % _SLOTS * _SLOT
+        return memory.SURVIVORS + handle % _SLOTS * _SLOT

@@ -1,10 +1,10 @@
-"""Which threads read files whole in one call, and so may be served from the page cache.
+"""Which threads read which files whole in one call, and so may be served from the page cache.
 
 Cached pages are replaced when a snapshot's life ends; a reader that takes a file in pieces could
 get the first half of one snapshot and the second half of the next. The first reads of a thread
-therefore go past the cache, where every read(2) is seen; one that took two files whole is
-remembered, with whose process it is, for as long as a pidfd says that it lives. Knows nothing of
-files.
+are therefore looked at; one that took two files whole is remembered, with whose process it is, for
+as long as a pidfd says that it lives. And with how much it asked for: who takes /proc/uptime whole
+with a buffer of 1 KiB does not take /proc/meminfo whole. Knows nothing of files but their numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ _PIDFD_THREAD: Final = os.O_EXCL
 _MOST_WATCHED: Final = 1024
 _MOST_SEEN_ONCE: Final = 4096
 
+#: Asks for as many bytes as it was told that there are, or for one more to see the end: Python,
+#: Go, Rust. However long the file is, such a reader will take all of it.
+_AS_TOLD: Final = 1
+_ALL: Final = 1 << 62
+
 
 class WholeReaders:
     """Threads seen to read whole files, each watched by a pidfd."""
@@ -31,12 +36,14 @@ class WholeReaders:
         self._watched: dict[int, int] = {}
         self._owners: dict[int, int] = {}
         self._by_fd: dict[int, int] = {}
-        self._seen_once: dict[int, None] = {}
+        #: Bytes that a thread takes at once, by file.
+        self._takes: dict[int, dict[int, int]] = {}
+        self._seen_once: dict[int, tuple[int, int]] = {}
         self._epoll = select.epoll()
         #: The event loop reaps, too. Without this an end that it saw late could be taken for
         #: that of a thread which is being watched just now, and leave its owner behind.
         self._lock = threading.Lock()
-        #: Called with each known thread that is known no more.
+        #: Called with each known thread of which something is known no more.
         self.on_forget: Callable[[int], None] = lambda tid: None
 
     def __contains__(self, tid: int) -> bool:
@@ -57,27 +64,38 @@ class WholeReaders:
         """
         return self._owners.get(tid, 0)
 
-    def saw_whole(self, tid: int, identify: Callable[[int], int]) -> None:
-        """Note a file read whole in one call; the second one makes the thread known.
+    def takes(self, tid: int, file: int) -> int:
+        """Return how many bytes of a file a known thread takes at once; 0 if that is not known."""
+        return self._takes[tid].get(file, 0) if tid in self._takes else 0
 
-        `identify` is asked once the thread is watched; 0 leaves it unknown.
+    def saw_whole(
+        self, tid: int, file: int, size: int, length: int, identify: Callable[[int], int]
+    ) -> None:
+        """Note that all `length` bytes of a file were read in one call that asked for `size`.
+
+        The second time makes the thread known. `identify` is asked once the thread is watched; 0
+        leaves it unknown.
         """
+        if size - length <= _AS_TOLD:
+            size = _ALL
         if tid in self._watched:
+            self._takes[tid][file] = size
             return
         if tid not in self._seen_once:
             if len(self._seen_once) >= _MOST_SEEN_ONCE:
                 self._seen_once.clear()
-            self._seen_once[tid] = None
+            self._seen_once[tid] = file, size
             return
-        del self._seen_once[tid]
-        self._watch(tid, identify)
+        takes = dict([self._seen_once.pop(tid), (file, size)])
+        self._watch(tid, takes, identify)
 
-    def saw_piece(self, tid: int) -> None:
-        """Note a file read in pieces: the thread has to show itself anew."""
-        self._seen_once.pop(tid, None)
+    def saw_piece(self, tid: int, file: int) -> None:
+        """Note a file read in pieces: the thread has to show anew how it reads that."""
         if tid in self._watched:
-            with self._lock:
-                self._forget(tid)
+            self._takes[tid].pop(file, None)
+            self.on_forget(tid)
+        else:
+            self._seen_once.pop(tid, None)
 
     def reap(self) -> None:
         """Forget threads that have ended, before their numbers come back."""
@@ -96,7 +114,7 @@ class WholeReaders:
                 self._forget(tid)
             self._epoll.close()
 
-    def _watch(self, tid: int, identify: Callable[[int], int]) -> None:
+    def _watch(self, tid: int, takes: dict[int, int], identify: Callable[[int], int]) -> None:
         try:
             fd = os.pidfd_open(tid, _PIDFD_THREAD)
         except OSError:
@@ -118,11 +136,13 @@ class WholeReaders:
             self._by_fd[fd] = tid
             self._watched[tid] = fd
             self._owners[tid] = owner
+            self._takes[tid] = takes
             self._epoll.register(fd, select.EPOLLIN)
 
     def _forget(self, tid: int) -> None:
         """Drop a thread; with the lock held."""
         self._owners.pop(tid, None)
+        self._takes.pop(tid, None)
         fd = self._watched.pop(tid, None)
         if fd is not None:
             self.on_forget(tid)

@@ -99,6 +99,45 @@ print(json.dumps({"reads": reads, "seen": sorted(seen)}))
 """
 
 
+@pytest.mark.parametrize("path", ["/proc/uptime", "/proc/stat", "/proc/meminfo"])
+def test_a_process_never_seen_before_is_served_from_the_cache(daemon: Daemon, path: str) -> None:
+    with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
+        result = json.loads(container.exec([sys.executable, "-c", _FIRST, path]).stdout)
+    assert len(result["seen"]) <= 12
+    assert result["reads"] > 50 * len(result["seen"])
+    for content in result["seen"]:
+        check(path, bytes.fromhex(content))
+
+
+#: Small files in one call each, which makes the thread known; then meminfo in pieces, while what
+#: is in it changes.
+_SMALL_BUFFER = """
+import json, time
+def pieces(path, pause):
+    found = []
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(61):
+            found.append(piece)
+            used = bytearray(len(found) % 5 << 24)
+            time.sleep(pause)
+    return b"".join(found)
+seen = []
+for _ in range(5):
+    for path in ("/proc/uptime", "/proc/loadavg", "/proc/swaps"):
+        pieces(path, 0)
+    seen.append(pieces("/proc/meminfo", 0.03).hex())
+print(json.dumps(seen))
+"""
+
+
+def test_who_takes_small_files_whole_gets_no_torn_larger_one(daemon: Daemon) -> None:
+    with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
+        seen = json.loads(container.exec([sys.executable, "-c", _SMALL_BUFFER]).stdout)
+    assert len(set(seen)) > 1
+    for content in seen:
+        check("/proc/meminfo", bytes.fromhex(content))
+
+
 #: Threads that keep the file open, and new ones that read it whole, in pieces, and slowly.
 _CROWD = """
 import json, os, random, sys, threading, time

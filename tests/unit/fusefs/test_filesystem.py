@@ -37,7 +37,11 @@ class People:
     """pids to owners, owners to containers."""
 
     host_pidns: int = HOST
+    tells_readings: bool = False
+    #: What each thread asks for, as `reading` says it.
+    readings: dict[int, tuple[int, int | None] | None] = field(default_factory=dict)
     expected: list[tuple[int, int]] = field(default_factory=list)
+    programs: dict[int, bytes] = field(default_factory=dict)
     who: dict[int, tuple[int, int]] = field(default_factory=dict)
     containers: dict[tuple[int, int], Container] = field(default_factory=dict)
     never: select.epoll = field(default_factory=select.epoll)
@@ -61,6 +65,12 @@ class People:
 
     def is_32bit(self, pid: int) -> bool:
         return pid in self.old
+
+    def reading(self, tid: int, with_offset: bool) -> tuple[int, int | None] | None:
+        return self.readings.get(tid, (0, None))
+
+    def program(self, tid: int) -> bytes:
+        return self.programs.get(tid, b"")
 
     def open_trigger(self, owner: tuple[int, int], pid: int, path: str) -> int:
         raise FileNotFoundError(path)
@@ -168,7 +178,7 @@ def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: Wor
         world.fs.changed,
         world.fs.sweep,
         world.fs.callers.on_end,
-        lambda: world.fs.readers.saw_piece(ME),
+        lambda: world.fs.readers.saw_piece(ME, nodes.FILES),
         lambda: world.fs.open(node, os.O_RDONLY, 0, 20),
     ]
     for change in changes:
@@ -222,7 +232,7 @@ def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> No
     cached, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     world.fs.attributes(node, cached, ME)
     told: list[int] = []
-    world.fs.on_stranger = told.append
+    world.fs.forget_attributes = told.append
     stranger, _ = world.fs.open(node, os.O_RDONLY, 0, 20)
     assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_DIRECT_IO
     assert world.fs.attributes(node, cached, ME).valid_ns == 0

@@ -95,13 +95,11 @@ def test_what_another_container_left_is_not_this_ones() -> None:
     assert snapshots.shown(7) is None
 
 
-def test_only_texts_of_a_page_may_be_cached() -> None:
+def test_how_long_a_text_is_is_known_once_there_is_one() -> None:
     snapshots = Snapshots(TTL, Clock())
-    assert not snapshots.fits_a_page(7)
+    assert snapshots.length(7) is None
     snapshots.keep(7, b"x" * PAGE, "container", None)
-    snapshots.keep(8, b"x" * (PAGE + 1), "container", None)
-    assert snapshots.fits_a_page(7)
-    assert not snapshots.fits_a_page(8)
+    assert snapshots.length(7) == PAGE
 
 
 def test_a_sweep_drops_the_old_and_the_ended() -> None:
@@ -115,3 +113,21 @@ def test_a_sweep_drops_the_old_and_the_ended() -> None:
     clock.now += 60 * 1_000_000_000
     snapshots.sweep(lambda node: True)
     assert len(snapshots) == 0
+
+
+def test_a_text_is_as_long_as_what_the_server_before_had_told() -> None:
+    snapshots = Snapshots(TTL, Clock())
+    snapshots.sizes.told(7, 12)
+    assert snapshots.is_shown(7)
+    assert snapshots.keep(7, b"1.00 2.00\n", None, blanks).data == b"1.00 2.00  \n"
+    snapshots.sweep(lambda node: True)
+    assert not snapshots.is_shown(7)
+
+
+def test_another_size_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots = Snapshots(TTL, Clock())
+    resized = []
+    snapshots.on_resized = lambda: resized.append(1)
+    for text, number in ((b"text\n", 0), (b"else\n", 0), (b"longer\n", 1), (b"short\n", 1)):
+        snapshots.show(7, snapshots.keep(7, text, None, blanks))
+        assert len(resized) == number

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pylxcfs.fusefs.survivors import START, Survivors
+from pylxcfs.fusefs import memory
+from pylxcfs.fusefs.survivors import Survivors
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_the_newest_text_has_the_slot(memfd: int) -> None:
 def test_what_a_kill_left_half_written_is_nothing(memfd: int) -> None:
     survivors = on(memfd)
     survivors.keep(0, b"text")
-    os.pwrite(memfd, b"X", START + 17)
+    os.pwrite(memfd, b"X", memory.SURVIVORS + 17)
     assert survivors.find(0) is None
 
 
@@ -56,6 +57,6 @@ def test_a_text_that_does_not_fit_is_left_out(memfd: int) -> None:
 
 
 def test_the_handshake_is_left_alone(memfd: int) -> None:
-    os.pwrite(memfd, b"h" * START, 0)
+    os.pwrite(memfd, b"h" * memory.SURVIVORS, 0)
     on(memfd).keep(0, b"text")
-    assert os.pread(memfd, START, 0) == b"h" * START
+    assert os.pread(memfd, memory.SURVIVORS, 0) == b"h" * memory.SURVIVORS

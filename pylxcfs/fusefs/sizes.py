@@ -1,0 +1,87 @@
+"""What sizes the kernel was told of cached nodes, for the next server.
+
+A page that was asked for just before a server was killed is filled by the next one. Its reader
+takes as much of it as the size says that it had been told before: a shorter text would leave it
+with zeros at the end. So the next server lengthens its first text of a node to that size. The
+table is in the keeper's memfd, and mapped: a size that stays the same, as nearly all do, costs a
+comparison.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Container
+from typing import Final
+
+from pylxcfs.fusefs import memory
+
+#: Nodes, of which a container has eight. The others go without.
+MOST: Final = 65536
+#: Two words each: node and size. The first pair is how many pairs were ever used, and nothing.
+_LENGTH: Final = (1 + MOST) * 16
+
+
+class Sizes:
+    """Node ids to sizes. Kept for the next server once `use` says where."""
+
+    def __init__(self) -> None:
+        self._use(mmap.mmap(-1, _LENGTH))
+
+    def use(self, fd: int) -> None:
+        """Keep sizes in this memfd, and find those that the server before has told."""
+        self._use(memory.mapped(fd, memory.SIZES, _LENGTH))
+
+    def _use(self, table: mmap.mmap) -> None:
+        self._words = memoryview(table).cast("Q")
+        self._slots: dict[int, int] = {}
+        self._free: list[int] = []
+        self._most = len(self._words)
+        for slot in range(2, min(2 + 2 * self._words[0], self._most), 2):
+            if self._words[slot]:
+                self._slots[self._words[slot]] = slot
+            else:
+                self._free.append(slot)
+
+    def get(self, node: int) -> int:
+        """Return the size that the kernel was told of a node; 0 if none is known."""
+        slot = self._slots.get(node)
+        return 0 if slot is None else self._words[slot + 1]
+
+    def told(self, node: int, size: int) -> bool:
+        """Note that the kernel is told this size now; return whether it was told another before."""
+        slot = self._slots.get(node)
+        if slot is None:
+            slot = self._new_slot()
+            if slot is not None:
+                self._slots[node] = slot
+                self._words[slot + 1] = size
+                self._words[slot] = node
+            return False
+        if self._words[slot + 1] == size:
+            return False
+        self._words[slot + 1] = size
+        return True
+
+    def drop(self, node: int) -> None:
+        """Forget a node."""
+        slot = self._slots.pop(node, None)
+        if slot is not None:
+            self._words[slot] = 0
+            self._free.append(slot)
+
+    def drop_all_but(self, nodes: Container[int]) -> None:
+        """Forget what is not among these nodes."""
+        for node in [node for node in self._slots if node not in nodes]:
+            self.drop(node)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def _new_slot(self) -> int | None:
+        if self._free:
+            return self._free.pop()
+        slot = 2 + 2 * self._words[0]
+        if slot >= self._most:
+            return None
+        self._words[0] += 1
+        return slot

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +19,10 @@ from pylxcfs.views.model import Container
 
 #: Bounds a table that would otherwise grow with every namespace there ever was.
 _MOST_PAIRS: Final = 65536
+
+#: A tenth of what the fastest machines need to use up 32,768 thread ids, of which there are more
+#: on those with many processors.
+_MOMENT_NS: Final = 50_000_000
 
 
 class Callers:
@@ -35,6 +40,7 @@ class Callers:
         self._ends.register(readers.fileno(), select.EPOLLIN)
         self._ends.register(containers.fileno(), select.EPOLLIN)
         self._pairs: dict[tuple[int, int], int] = {}
+        self._refreshed_ns = 0
 
     def fileno(self) -> int:
         """Readable when `refresh` has something to do."""
@@ -45,11 +51,21 @@ class Callers:
 
         One system call where none has.
         """
+        now_ns = time.monotonic_ns()
         if self._ends.poll(0):
             os.eventfd_write(self.ended, 1)
             self.on_end()
             self._readers.reap()
             self.containers.reap()
+        self._refreshed_ns = now_ns
+
+    def refresh_lately(self) -> None:
+        """Do the same unless it was done a moment ago: for threads that were known then.
+
+        The kernel gives a number away again after all others (alloc_pid takes them in turn).
+        """
+        if time.monotonic_ns() - self._refreshed_ns > _MOMENT_NS:
+            self.refresh()
 
     def heard(self) -> None:
         """Note that whoever cleans up after what has ended is about to do so."""

@@ -25,7 +25,7 @@ from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.nodes import CACHED, WATCHED, inode_number
 from pylxcfs.fusefs.refusal import Refused
-from pylxcfs.fusefs.wire import IN_HEADER, error_reply
+from pylxcfs.fusefs.wire import FOPEN_KEEP_CACHE, IN_HEADER, error_reply
 
 #: Bounds a request; the INIT reply (session.py) tells the kernel a max_write that fits.
 BUFFER: Final = 65536
@@ -37,6 +37,13 @@ _ENDED: Final = (errno.ENODEV, errno.ECONNABORTED)
 
 #: No request of the kernel's: what is done after one, when nobody waits.
 _RENEW: Final = -1
+
+# What the loop looks up at every request.
+_OPEN: Final = wire.OPEN
+_RELEASE: Final = wire.RELEASE
+_CACHED_OR_WATCHED: Final = CACHED | WATCHED
+_OPENED: Final = wire.OPEN_REPLY.pack
+_DONE: Final = wire.OUT_HEADER.pack
 
 #: A served request: unique, opcode, node id, and the message.
 Request = tuple[int, int, int, bytes]
@@ -101,10 +108,11 @@ class Lane(threading.Thread):
         buffer = self._buffer
         buffers = [buffer]
         device = self._device
-        unpack = IN_HEADER.unpack_from
+        unpack = wire.IN_HEADER_AND_WORD.unpack_from
         call = self._guard.call
         reopen = self._fs.reopen
         ends_soon = self._fs.renderings.ends_soon
+        table, send = self._table, self._send
         wait = self._waiter()
         while True:
             try:
@@ -120,21 +128,19 @@ class Lane(threading.Thread):
                 raise
             if self.leaving:
                 return  # unanswered, so it comes again: only kernels that resend get here
-            _, opcode, unique, node, uid, _, pid, _ = unpack(buffer)
-            if opcode == wire.OPEN:
-                (flags,) = wire.OPEN_IN.unpack_from(buffer, _HEADER)
-                handle = reopen(node, pid, flags)
+            _, opcode, unique, node, uid, _, pid, _, word = unpack(buffer)
+            if opcode == _OPEN:
+                handle = reopen(node, pid, word)
                 if handle:
-                    self._send(wire.open_reply(unique, handle, wire.FOPEN_KEEP_CACHE))
+                    send(_OPENED(32, 0, unique, handle, FOPEN_KEEP_CACHE))
                     continue
-            elif opcode == wire.RELEASE:
-                (handle,) = wire.RELEASE_IN.unpack_from(buffer, _HEADER)
-                if handle & (CACHED | WATCHED) == CACHED:  # nothing is kept of those
-                    self._send(error_reply(unique, 0))
+            elif opcode == _RELEASE:
+                if word & _CACHED_OR_WATCHED == CACHED:  # nothing is kept of those handles
+                    send(_DONE(16, 0, unique))
                     if not ends_soon(node):
                         continue
                     opcode = _RENEW
-            elif opcode not in self._table:
+            elif opcode not in table:
                 self._pass_on(length, unique)
                 continue
             self.serving = unique

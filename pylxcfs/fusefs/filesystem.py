@@ -149,7 +149,7 @@ class Filesystem:
         """Return a handle that reads the kept pages, for a thread that had one; else 0: `open`."""
         if pid not in self._cleared:
             return 0
-        self.callers.refresh()
+        self.callers.refresh_lately()
         known = self._cleared.get(pid)
         if known is None or node not in known or flags & os.O_ACCMODE:
             return 0

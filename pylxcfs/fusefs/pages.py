@@ -203,13 +203,13 @@ class Pages:
     ) -> None:
         """Draw the conclusion from how much of a text a newcomer has asked for."""
         index, length = nodes.index_of(node), len(snapshot.data)
-        whole = size >= length
-        if whole and (newcomer.seen or not self._contents.differences(index)):
-            self.newcomers.settle(node, handle)
+        if size >= length:
             self._readers.saw_whole(pid, index, size, length, self._callers.identify)
-            return
-        newcomer.begin(snapshot, self._snapshots.clock())
-        self.newcomers.note(node, handle, newcomer)
-        if not whole:
+            if newcomer.seen or not self._contents.differences(index):
+                self.newcomers.settle(node, handle)
+                return
+        else:
             self._readers.saw_piece(pid, index)
             self.newcomers.reads_in_pieces(node, self._callers.containers.program(pid))
+        newcomer.begin(snapshot, self._snapshots.clock())
+        self.newcomers.note(node, handle, newcomer)

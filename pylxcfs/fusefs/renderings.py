@@ -28,6 +28,7 @@ class Renderings:
         self.contents = contents
         self.callers = callers
         self.snapshots = snapshots
+        self._last_part_ns = snapshots.ttl_ns // _LAST_PART
         #: Called when a text is longer than a page.
         self.on_outgrown: Callable[[], object] = lambda: None
 
@@ -56,12 +57,11 @@ class Renderings:
 
     def ends_soon(self, node: int) -> bool:
         """Whether a node's rendering may be shown for a moment only, and `renew` is worth it."""
-        snapshots = self.snapshots
-        snapshot = snapshots.alive(node)
-        return (
-            snapshot is not None
-            and snapshot.expires_ns - snapshots.clock() < snapshots.ttl_ns // _LAST_PART
-        )
+        snapshot = self.snapshots.last(node)
+        if snapshot is None:
+            return False
+        left_ns = snapshot.expires_ns - self.snapshots.clock()
+        return 0 < left_ns < self._last_part_ns
 
     def renew(self, node: int) -> None:
         """Make the next rendering of a node before somebody waits for it. Raise Refused.

@@ -73,6 +73,10 @@ class Snapshots:
             return snapshot
         return None
 
+    def last(self, node: int) -> Snapshot | None:
+        """Return the last snapshot, whether it may still be shown or not."""
+        return self._recent.get(node)
+
     def keep(
         self,
         node: int,

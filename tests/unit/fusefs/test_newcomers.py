@@ -240,6 +240,17 @@ def test_who_compares_gets_a_new_text_the_second_time(
     assert reader.asks(4096)[0] == b"more of A\n"
 
 
+def test_who_might_compare_but_closes_becomes_known_too(
+    told: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told.fs.contents, "differences", lambda index: True)
+    for _ in range(2):
+        reader = Reader(told, ONE)
+        reader.asks(4096)
+        reader.close()
+    assert not Reader(told, ONE).handle & WATCHED
+
+
 @pytest.fixture
 def memfd() -> Iterator[int]:
     fd = os.memfd_create("keeper")

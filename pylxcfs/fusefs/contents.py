@@ -119,6 +119,10 @@ class Contents:
         """Whether readers of this file compare it with what they read before."""
         return index < SYSFS and self._views[index - FILES].differences
 
+    def lives(self, index: int) -> int:
+        """Return how many times the time-to-live a rendering of this file may be shown."""
+        return self._views[index - FILES].lives if index < SYSFS else 1
+
     def by_personality(self, index: int) -> bool:
         """Whether a file differs for readers with a 32-bit personality."""
         return (

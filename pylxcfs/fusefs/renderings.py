@@ -46,7 +46,10 @@ class Renderings:
             raise Refused(errno.EIO) from error
         if compat or container is None or owner == self.callers.host:
             return Snapshot(data, 0, time.time_ns(), container)
-        snapshot = self.snapshots.keep(node, data, container, self.contents.pad(index))
+        contents = self.contents
+        snapshot = self.snapshots.keep(
+            node, data, container, contents.pad(index), contents.lives(index)
+        )
         if len(snapshot.data) > PAGE:
             self.on_outgrown()
         return snapshot

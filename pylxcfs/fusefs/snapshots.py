@@ -55,7 +55,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Snapshots that live `ttl_ns` each; 0 keeps none."""
+    """Snapshots that live `ttl_ns` each, or some times that; 0 keeps none."""
 
     def __init__(self, ttl_ns: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.ttl_ns = ttl_ns
@@ -83,8 +83,9 @@ class Snapshots:
         data: bytes,
         container: Container | None,
         pad: Pad | None,
+        lives: int = 1,
     ) -> Snapshot:
-        """Make `data` the node's snapshot.
+        """Make `data` the node's snapshot, for so many times the time-to-live.
 
         Where the kernel caches the node, the text is lengthened to what its last one measured:
         a reader that has the old size and the new page would otherwise miss the end. For the same
@@ -110,7 +111,7 @@ class Snapshots:
             and before.data == data
         ):
             mtime_ns = before.mtime_ns
-        snapshot = Snapshot(data, self.clock() + self.ttl_ns, mtime_ns, container)
+        snapshot = Snapshot(data, self.clock() + self.ttl_ns * lives, mtime_ns, container)
         if self.ttl_ns:
             self._recent[node] = snapshot
         return snapshot

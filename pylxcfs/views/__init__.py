@@ -63,6 +63,7 @@ VIEWS: tuple[View, ...] = (
         host="proc/loadavg",
         pad=blanks,
         summary="load averages of the container's own threads",
+        lives=10,  # sampled every five seconds, which is fifty
     ),
     View(
         path="proc/swaps",

@@ -34,6 +34,9 @@ class View:
     #: Who comes back to the start of an open file wants the difference (top), and never gets the
     #: same rendering twice, however soon it comes.
     differences: bool = False
+    #: How many times --cache-ttl a rendering may be shown: more than once where nothing that this
+    #: file says changes so fast.
+    lives: int = 1
     #: The host's file depends on the reader's personality(2).
     by_personality: bool = False
     #: Pressure files take triggers, where those are switched on.

@@ -28,6 +28,16 @@ def test_a_snapshot_is_shared_until_its_life_ends() -> None:
     assert snapshots.alive(7) is None
 
 
+def test_some_files_have_more_lives() -> None:
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    kept = snapshots.keep(7, b"text\n", "container", None, 10)
+    clock.now += 10 * TTL - 1
+    assert snapshots.alive(7) is kept
+    clock.now += 1
+    assert snapshots.alive(7) is None
+
+
 def test_a_life_of_zero_keeps_nothing() -> None:
     snapshots = Snapshots(0, Clock())
     assert snapshots.keep(7, b"text\n", "container", None).data == b"text\n"

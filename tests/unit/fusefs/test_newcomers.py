@@ -11,9 +11,7 @@ from pylxcfs.fusefs import newcomers, nodes, pages
 from pylxcfs.fusefs.newcomers import Newcomers
 from pylxcfs.fusefs.nodes import CACHED, WATCHED
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
-from tests.unit.fusefs.test_filesystem import ME, A, World, world
-
-__all__ = ["world"]
+from tests.unit.fusefs.kit import ME, A, World
 
 #: Threads of container A that nobody knows.
 ONE, OTHER, THIRD = ME, 31, 32

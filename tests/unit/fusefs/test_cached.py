@@ -1,0 +1,129 @@
+"""What is cached: for whom, for how long, and when it has to go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.callers import _MOMENT_NS
+from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
+from tests.unit.fusefs.kit import ME, A, B, World
+from tests.unit.views.fakes import FakeContainer
+
+
+def test_a_thread_that_reads_whole_files_gets_the_cache(world: World) -> None:
+    node = world.node(A)
+    world.read_whole(node, ME)
+    world.read_whole(node, ME)
+    handle, flags = world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert flags == 0  # no pages of the kernel's are trusted yet
+    attributes = world.fs.attributes(node, handle, ME)
+    assert (attributes.size, attributes.valid_ns) == (len(b"text of A\n"), 100)
+    assert world.fs.reopen(node, ME, os.O_RDONLY) == 0  # has to be looked at once more
+    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_KEEP_CACHE
+    assert world.fs.reopen(node, ME, os.O_RDONLY)
+    assert world.fs.reopen(node, ME, os.O_RDWR) == 0
+    assert world.fs.reopen(world.node(B), ME, os.O_RDONLY) == 0
+    assert world.fs.reopen(node, 20, os.O_RDONLY) == 0
+
+
+def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: World) -> None:
+    node = world.node(A)
+    changes: list[Callable[[], object]] = [
+        world.fs.changed,
+        world.fs.sweep,
+        world.fs.callers.on_end,
+        lambda: world.fs.readers.saw_piece(ME, nodes.FILES),
+        lambda: world.fs.open(node, os.O_RDONLY, 0, 20),
+    ]
+    for change in changes:
+        for _ in range(2):
+            world.read_whole(node, ME)
+        for _ in range(2):
+            handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+            world.fs.attributes(node, handle, ME)
+        assert world.fs.reopen(node, ME, os.O_RDONLY)
+        change()
+        assert world.fs.reopen(node, ME, os.O_RDONLY) == 0
+
+
+def test_a_text_may_be_made_anew_in_the_last_part_of_its_life(world: World) -> None:
+    node, renderings = world.node(A), world.fs.renderings
+    assert not renderings.ends_soon(node)  # there is none
+    world.read_whole(node, ME)
+    for age, soon in [(0, False), (80, False), (90, True), (100, False)]:
+        world.clock[0] = age
+        assert renderings.ends_soon(node) == soon
+    world.clock[0] = 90
+    world.texts[A] = b"more of A\n"
+    renderings.renew(node)
+    assert not renderings.ends_soon(node)
+    assert world.read_whole(node, ME)[0] == b"more of A\n"
+    del world.people.containers[A, 0]
+    world.clock[0] = 185
+    renderings.renew(node)  # of one that has ended: nobody is looked for
+    assert renderings.ends_soon(node)
+
+
+def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:
+    node = world.node(A)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    first = world.fs.attributes(node, handle, ME)
+    world.texts[A] = b"newer\n"
+    world.clock[0] = 150
+    assert world.fs.read(node, handle, 0, 4096, ME) == b"text of A\n"  # as it was told
+    second = world.fs.attributes(node, handle, ME)
+    assert second.mtime_ns != first.mtime_ns
+    assert second.size == first.size
+    assert world.fs.read(node, handle, 0, 4096, ME) == b"newer    \n"
+
+
+def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> None:
+    node = world.node(A)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    cached, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    world.fs.attributes(node, cached, ME)
+    told: list[int] = []
+    world.fs.forget_attributes = told.append
+    stranger, _ = world.fs.open(node, os.O_RDONLY, 0, 20)
+    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_DIRECT_IO
+    assert world.fs.attributes(node, cached, ME).valid_ns == 0
+    assert told == [node]
+    world.fs.release(node, stranger)
+    world.read_whole(node, ME)
+    assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_DIRECT_IO
+    assert world.fs.attributes(node, cached, ME).valid_ns == 0
+    assert world.fs.attributes(node, 0, ME).valid_ns == 0
+
+
+def test_a_namespace_number_that_comes_back_does_not_keep_the_old_pages(world: World) -> None:
+    node = world.node(A)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    world.fs.attributes(node, handle, ME)
+    world.people.containers[A, 0] = FakeContainer(started_ns_=B)
+    assert world.read_whole(node, ME)[0] == b"text of B\n"
+
+
+def test_who_has_ended_is_asked_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread id is not given away again so soon, and asking takes a system call."""
+    node, callers = world.node(A), world.fs.callers
+    for _ in range(2):
+        world.read_whole(node, ME)
+    for _ in range(2):
+        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+        world.fs.attributes(node, handle, ME)
+    asked = []
+    monkeypatch.setattr(callers, "refresh", lambda: asked.append(1))
+    assert world.fs.reopen(node, ME, os.O_RDONLY)
+    assert not asked
+    callers._refreshed_ns -= _MOMENT_NS + 1
+    assert world.fs.reopen(node, ME, os.O_RDONLY)
+    assert asked

@@ -101,7 +101,7 @@ class Filesystem:
 
     def recover(self, memory: int) -> None:
         """Know what readers had begun to read from the server before, which kept it in a memfd."""
-        self.snapshots.sizes.use(memory)
+        self.snapshots.recover(memory)
         self.survivors.use(memory)
         self.pages.recover(memory)
 
@@ -123,8 +123,7 @@ class Filesystem:
         # and a size below the content would cut off who reads through the page cache anyway
         # (sendfile, mmap).
         size = self.contents.size_bound(index)
-        asked_each_time = node in self._strangers or node in self.pages.newcomers
-        valid_ns = 0 if asked_each_time else self.snapshots.ttl_ns
+        valid_ns = 0 if node in self._strangers else self.snapshots.ttl_ns
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _fixed(self, index: int) -> Attributes:
@@ -189,6 +188,7 @@ class Filesystem:
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
         # or another container's, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
+        self._tell_size(node, pid)
         if keep and self.contents.mode(index) & 0o004:
             self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
         return nodes.handle(owner, CACHED, next(self._serial)), keep
@@ -198,15 +198,21 @@ class Filesystem:
         if not self.pages.has_room(node, pid):
             return self._direct(owner, 0)
         handle = self._unused(owner, CACHED | WATCHED)
-        if not self.snapshots.is_shown(node) and node not in self.pages.newcomers:
-            # What the kernel believes may be only a bound: with that size it would read zeros
-            # behind the text. Not twice: an answer that is on its way to another reader meanwhile
-            # would not be heeded.
-            self.forget_attributes(node)
         self.pages.open(node, handle, pid)
+        self._tell_size(node, pid)
         # Without the pages its first read asks for one, and so does sendfile(2), which never asks
         # how old they are.
         return handle, 0
+
+    def _tell_size(self, node: int, pid: int) -> None:
+        """Make the kernel ask for a node's size once it has a cached handle, and tell no bound.
+
+        With a bound for its size a reader gets zeros behind the text. Answers that are on their
+        way are not heeded any more.
+        """
+        if not self.snapshots.is_shown(node):
+            self.forget_attributes(node)
+            self.pages.show_current(node, pid)
 
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
         handle = self._unused(reads, flags)

@@ -23,7 +23,7 @@ from pylxcfs.fusefs.snapshots import Snapshot
 #: page stays where it is, and none of them can get a piece of another.
 _TOGETHER_NS: Final = 1_000_000_000
 
-#: Newcomers on one node. A container that opens more before it reads gets the others uncached.
+#: Newcomers of one container. If it opens more before it reads it gets the others uncached.
 _MOST: Final = 64
 
 #: Programs remembered, and those of one container; each may show itself again.
@@ -96,6 +96,8 @@ class Newcomers:
         self._on: dict[int, dict[int, Newcomer]] = {}
         #: Every watched handle; None once it has settled.
         self._handles: dict[int, Newcomer | None] = {}
+        #: By container, how many there are.
+        self._by_owner: dict[int, int] = {}
         #: By container, what programs of it read in pieces.
         self._in_pieces: dict[int, set[bytes]] = {}
 
@@ -117,10 +119,9 @@ class Newcomers:
         programs = self._in_pieces.get(nodes.pair_of(node))
         if programs and program() in programs:
             return False
-        here = self._on.get(node)
-        return here is None or (
-            len(here) < _MOST and all(one.finished or not one.seen for one in here.values())
-        )
+        if self._by_owner.get(nodes.pair_of(node), 0) >= _MOST:
+            return False
+        return all(one.finished or not one.seen for one in self._on.get(node, {}).values())
 
     def open(
         self,
@@ -146,7 +147,7 @@ class Newcomers:
         newcomer.alone = entry.alone
         newcomer.finished = snapshot is None
         newcomer.unheard_since_ns = now_ns
-        self._handles[entry.handle] = self._on.setdefault(entry.node, {})[entry.handle] = newcomer
+        self._place(entry.node, entry.handle, newcomer)
 
     def shown(self, node: int, snapshot: Snapshot) -> None:
         """Note that the kernel is told of this text: newcomers may begin with it unseen."""
@@ -230,13 +231,22 @@ class Newcomers:
         return None
 
     def _add(self, node: int, handle: int, newcomer: Newcomer) -> None:
-        self._handles[handle] = self._on.setdefault(node, {})[handle] = newcomer
+        self._place(node, handle, newcomer)
         self.note(node, handle, newcomer)
+
+    def _place(self, node: int, handle: int, newcomer: Newcomer) -> None:
+        self._handles[handle] = self._on.setdefault(node, {})[handle] = newcomer
+        owner = nodes.pair_of(node)
+        self._by_owner[owner] = self._by_owner.get(owner, 0) + 1
 
     def _leave(self, node: int, handle: int) -> None:
         here = self._on.get(node)
-        if here is not None:
-            here.pop(handle, None)
-            if not here:
-                del self._on[node]
+        if here is None or here.pop(handle, None) is None:
+            return
+        if not here:
+            del self._on[node]
+        owner = nodes.pair_of(node)
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
         self.register.drop(handle)

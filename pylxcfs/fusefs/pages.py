@@ -54,6 +54,10 @@ class Pages:
             return snapshot, 0
         return snapshot, max(0, snapshot.expires_ns - now_ns)
 
+    def show_current(self, node: int, pid: int) -> None:
+        """Choose the text that the kernel will be told of. Raise Refused."""
+        self._show(node, self._for_all(node, pid))
+
     def fill(self, node: int, handle: int, pid: int) -> bytes:
         """Return the text that a page is filled from. Raise Refused."""
         newcomer = self._newcomer(node, handle, pid)

@@ -18,14 +18,15 @@ from typing import Final, NamedTuple
 from pylxcfs.fusefs import memory
 from pylxcfs.fusefs.snapshots import PAGE
 
-SLOTS: Final = 256
+SLOTS: Final = 1024
 #: An entry's fields, with the text's length for the text; and the checksum of all that and of the
-#: text behind it.
+#: text. All headers come first, all texts behind them, so that looking for what a server has left
+#: touches, and so takes, no memory for texts.
 _FIELDS: Final = struct.Struct("=QQQ??6xQQQ")
 _CHECKSUM: Final = struct.Struct("=Q")
-_TEXT: Final = _FIELDS.size + _CHECKSUM.size
-#: A multiple of the page, so that an empty slot's text takes no memory.
-_SLOT: Final = 2 * PAGE
+_HEADER: Final = _FIELDS.size + _CHECKSUM.size
+_TEXTS: Final = SLOTS * _HEADER
+_LENGTH: Final = _TEXTS + SLOTS * PAGE
 _EMPTY: Final = bytes(_FIELDS.size)
 
 
@@ -56,7 +57,7 @@ class Register:
 
     def use(self, fd: int) -> None:
         """Keep newcomers in this memfd, and find those of the server before."""
-        self._memory = memory.mapped(fd, memory.REGISTER, SLOTS * _SLOT)
+        self._memory = memory.mapped(fd, memory.REGISTER, _LENGTH)
         for slot in range(SLOTS):
             entry = self._read(slot)
             if entry is not None:
@@ -89,26 +90,27 @@ class Register:
         *numbers, text = entry
         fields = _FIELDS.pack(*numbers, len(text))
         checksum = _CHECKSUM.pack(zlib.crc32(text, zlib.crc32(fields)))
-        at = slot * _SLOT
-        self._memory[at : at + _TEXT + len(text)] = fields + checksum + text
+        at, text_at = slot * _HEADER, _TEXTS + slot * PAGE
+        self._memory[text_at : text_at + len(text)] = text
+        self._memory[at : at + _HEADER] = fields + checksum
 
     def drop(self, handle: int) -> None:
         """Forget a handle."""
         slot = self._slots.pop(handle, None)
         if slot is None or self._memory is None:
             return
-        self._memory[slot * _SLOT : slot * _SLOT + _FIELDS.size] = _EMPTY
+        self._memory[slot * _HEADER : slot * _HEADER + _FIELDS.size] = _EMPTY
         self._free.append(slot)
 
     def _read(self, slot: int) -> Entry | None:
         assert self._memory is not None
-        at = slot * _SLOT
+        at, text_at = slot * _HEADER, _TEXTS + slot * PAGE
         fields = self._memory[at : at + _FIELDS.size]
         if fields == _EMPTY:
             return None
         *numbers, length = _FIELDS.unpack(fields)
         (checksum,) = _CHECKSUM.unpack_from(self._memory, at + _FIELDS.size)
-        text = self._memory[at + _TEXT : at + _TEXT + min(length, PAGE)]
+        text = self._memory[text_at : text_at + min(length, PAGE)]
         if zlib.crc32(text, zlib.crc32(fields)) != checksum:
             return None
         return Entry._make((*numbers, text))

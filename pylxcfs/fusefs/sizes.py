@@ -10,7 +10,7 @@ comparison.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Container
+from collections.abc import Callable
 from typing import Final
 
 from pylxcfs.fusefs import memory
@@ -69,9 +69,9 @@ class Sizes:
             self._words[slot] = 0
             self._free.append(slot)
 
-    def drop_all_but(self, nodes: Container[int]) -> None:
-        """Forget what is not among these nodes."""
-        for node in [node for node in self._slots if node not in nodes]:
+    def drop_unless(self, keep: Callable[[int], bool]) -> None:
+        """Forget all nodes that `keep` does not say yes to."""
+        for node in [node for node in self._slots if not keep(node)]:
             self.drop(node)
 
     def __len__(self) -> int:

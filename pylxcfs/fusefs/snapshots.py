@@ -22,6 +22,9 @@ PAGE: Final = 4096
 #: A cached node that nobody has asked about for so long goes back to plain attributes.
 _FORGET_NS: Final = 10 * 1_000_000_000
 
+#: Whoever reads the same file over and over has asked a new server by then.
+_HEARD_NS: Final = 60 * 1_000_000_000
+
 #: A page is kept for so long at most, however long its text stays the same.
 _SAME_NS: Final = 1_000_000_000
 
@@ -63,8 +66,15 @@ class Snapshots:
         self.sizes = Sizes()
         #: Called when the kernel is told another size of a node than before.
         self.on_resized: Callable[[], object] = lambda: None
+        #: Until then a container may live of which this server has not heard yet.
+        self._heard_of_all_ns = 0
         self._recent: dict[int, Snapshot] = {}
         self._shown: dict[int, Snapshot] = {}
+
+    def recover(self, memory: int) -> None:
+        """Know which sizes the server before has told, which are in this memfd. Raise OSError."""
+        self.sizes.use(memory)
+        self._heard_of_all_ns = self.clock() + _HEARD_NS
 
     def alive(self, node: int) -> Snapshot | None:
         """Return the snapshot that may still be shown."""
@@ -192,7 +202,8 @@ class Snapshots:
             for node, snapshot in list(table.items()):
                 if snapshot.expires_ns < old or not is_alive(node):
                     table.pop(node, None)
-        self.sizes.drop_all_but(self._shown)
+        if self.clock() >= self._heard_of_all_ns:
+            self.sizes.drop_unless(is_alive)
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._shown)

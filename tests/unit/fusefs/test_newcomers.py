@@ -420,3 +420,17 @@ def test_a_number_in_use_is_not_given_again(told: World) -> None:
     first = Reader(told, ONE)
     told.fs._serial = iter(range(first.handle & nodes.SERIAL_MASK, nodes.SERIAL_MASK))
     assert Reader(told, OTHER).handle != first.handle
+
+
+def test_no_bound_is_told_once_there_is_a_cached_handle(told: World) -> None:
+    """It could come before the size that the reader is told, and leave zeros behind its text."""
+    forgotten = []
+    told.fs.forget_attributes = forgotten.append
+    node = told.node(A)
+    assert told.fs.attributes(node, 0, 20).size == 4096
+    reader = Reader(told, ONE)
+    assert forgotten == [node]
+    assert told.fs.attributes(node, 0, 20).size == len(TEXT)
+    Reader(told, OTHER)
+    assert forgotten == [node]
+    assert reader.asks(4096) == (TEXT, 0)

@@ -7,6 +7,7 @@ import pytest
 
 from pylxcfs.fusefs import memory, register
 from pylxcfs.fusefs.register import SLOTS, Entry, Register
+from pylxcfs.fusefs.snapshots import PAGE
 
 
 @pytest.fixture
@@ -59,11 +60,11 @@ def test_more_than_there_is_room_for_are_left_out(memfd: int) -> None:
     assert len(on(memfd)) == SLOTS
 
 
-@pytest.mark.parametrize("at", [0, 8, 55, 56, 64, 67])
+@pytest.mark.parametrize("at", [0, 8, 55, 56, 63, register._TEXTS, register._TEXTS + 3])
 def test_what_a_kill_left_half_written_is_nothing(memfd: int, at: int) -> None:
     first = on(memfd)
     first.keep(entry(5))
-    place = memory.REGISTER + (SLOTS - 1) * register._SLOT + at
+    place = memory.REGISTER + (SLOTS - 1) * (PAGE if at >= register._TEXTS else 64) + at
     (byte,) = os.pread(memfd, 1, place)
     os.pwrite(memfd, bytes([byte ^ 1]), place)
     assert not list(on(memfd).entries())

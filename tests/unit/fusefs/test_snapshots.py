@@ -1,5 +1,6 @@
 """Snapshots: shared for their life, told to the kernel as they are, gone with their container."""
 
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -126,11 +127,20 @@ def test_a_sweep_drops_the_old_and_the_ended() -> None:
 
 
 def test_a_text_is_as_long_as_what_the_server_before_had_told() -> None:
-    snapshots = Snapshots(TTL, Clock())
-    snapshots.sizes.told(7, 12)
+    clock = Clock()
+    memfd = os.memfd_create("test")
+    before, snapshots = Snapshots(TTL, clock), Snapshots(TTL, clock)
+    before.recover(memfd)
+    before.show(7, before.keep(7, b"10.00 20.00\n", None, blanks))
+    snapshots.recover(memfd)
+    os.close(memfd)
     assert snapshots.is_shown(7)
+    snapshots.sweep(lambda node: False)  # has not asked yet
     assert snapshots.keep(7, b"1.00 2.00\n", None, blanks).data == b"1.00 2.00  \n"
+    clock.now += 61 * 1_000_000_000
     snapshots.sweep(lambda node: True)
+    assert snapshots.is_shown(7)
+    snapshots.sweep(lambda node: False)
     assert not snapshots.is_shown(7)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -32,8 +31,8 @@ _SWEEP_S = 5.0
 _SWEEP_ENDED_S = 0.25
 _AFTER_FAILURE_S = 1.0
 _PREPARE_S = 0.02
-#: Containers between two pauses: each wake-up costs as much as counting one of them.
-_SAMPLED_AT_ONCE = 8
+#: In so many groups at most: each wake-up costs as much as counting one container.
+_SAMPLED_GROUPS = 256
 _SAVE_S = 60.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -101,7 +100,7 @@ async def _sample(server: Server) -> None:
     while True:
         found = server.registry.containers() if server.config.loadavg else ()
         containers = [container for _, container in found]
-        groups = max(1, math.ceil(len(containers) / _SAMPLED_AT_ONCE))
+        groups = min(max(1, len(containers)), _SAMPLED_GROUPS)
         for first in range(groups):
             for container in containers[first::groups]:
                 sample = partial(server.sampler.sample, [container], server.host.now_ns())

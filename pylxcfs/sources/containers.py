@@ -48,6 +48,8 @@ class ContainerSource:
         #: A view has asked for load averages; sources/loadavg.py samples those and sets `sampled`.
         self.load_wanted = False
         self.sampled: Load | None = None
+        #: Its highest thread at the last sample, and that one's number inside.
+        self.last_thread = 0, 0
         #: Called while there is no sample yet, so that the first reader need not wait for one.
         self.on_load_wanted: Callable[[ContainerSource], None] | None = None
         #: The sampler's memory of it; a restarted daemon puts back what it saved.

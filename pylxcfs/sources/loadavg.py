@@ -78,11 +78,13 @@ class Sampler:
         state.averages.advance(count.running + count.uninterruptible, steps)
         state.at_ns += steps * STEP_NS
         container.load_state = state
+        if count.last != container.last_thread[0]:
+            container.last_thread = count.last, self._pid_inside(count.last)
         container.sampled = Load(
             averages=state.averages.values(),
             running=count.running,
             total=count.total,
-            last_pid=self._pid_inside(count.last),
+            last_pid=container.last_thread[1],
         )
 
     def count(self, paths: Paths) -> Count | None:

@@ -112,7 +112,8 @@ class Filesystem:
         index = nodes.index_of(node)
         if index < FILES:
             return self._fixed(index)
-        if handle & CACHED or self.snapshots.is_shown(node):
+        # A size alone may be that of a container before, which nothing can be rendered for.
+        if handle & CACHED or (self.snapshots.is_shown(node) and self._is_known(node)):
             return self._cached_attributes(node, index, handle, pid)
         mode = self.contents.mode(index)
         if not mode:
@@ -125,6 +126,9 @@ class Filesystem:
         size = self.contents.size_bound(index)
         valid_ns = 0 if node in self._strangers else self.snapshots.ttl_ns
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
+
+    def _is_known(self, node: int) -> bool:
+        return self.callers.containers.knows(nodes.unpack(nodes.pair_of(node)))
 
     def _fixed(self, index: int) -> Attributes:
         try:

@@ -86,7 +86,7 @@ class Pages:
         But it has to measure what the kernel believes.
         """
         snapshot = self._for_all(node, pid)
-        if len(snapshot.data) != len(shown.data):
+        if shown.container is snapshot.container and len(shown.data) != len(snapshot.data):
             return shown
         self._show(node, snapshot)
         return snapshot

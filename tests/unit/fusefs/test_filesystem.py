@@ -192,3 +192,13 @@ def test_who_has_more_files_open_than_there_are_serials_still_opens(world: World
     for _ in range(3):
         world.fs._serial = itertools.repeat(7)  # type: ignore[assignment]
         assert world.fs.open(world.node(A), os.O_RDONLY, 0, ME)
+
+
+def test_a_size_of_a_container_before_is_not_what_a_new_ones_files_are_rendered_for(
+    world: World,
+) -> None:
+    """Its runtime looks the file up before the container is known: that would be the host's."""
+    node = nodes.node(nodes.pair((A + 1, 0)), nodes.FILES)
+    world.fs.snapshots.sizes.told(node, 10)
+    assert world.fs.attributes(node, 0, 1).size == 4096
+    assert world.fs.snapshots.shown(node) is None

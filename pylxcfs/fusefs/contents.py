@@ -5,7 +5,7 @@ Every failure of a view ends here with the host's file. Knows no handles, no sna
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from pylxcfs.errors import SourceError
@@ -15,6 +15,7 @@ from pylxcfs.fusefs.snapshots import PAGE
 from pylxcfs.fusefs.systree import CPU, MEMORY, NODE, SysTree
 from pylxcfs.views import View, syscpu, sysmemory, sysnode
 from pylxcfs.views.model import Container, Host, Options
+from pylxcfs.views.padding import Padding
 
 
 class TreeView(Protocol):
@@ -75,9 +76,9 @@ class Contents:
         """Return the host's file. Raise SourceError."""
         return self._host.read(self._host_path(index))
 
-    def pad(self, index: int) -> Callable[[bytes, int], bytes] | None:
-        """Return the function that lengthens this file's text, if there is one."""
-        return self._views[index - FILES].pad if index < SYSFS else None
+    def padding(self, index: int) -> Padding | None:
+        """Return how this file's text may be lengthened, if it may."""
+        return self._views[index - FILES].padding if index < SYSFS else None
 
     def hidden(self, path: str, container: Container | None) -> bool:
         """Whether a path of sysfs does not exist for this container."""

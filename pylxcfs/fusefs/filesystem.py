@@ -4,8 +4,8 @@ The table of DESIGN (see ARCHITECTURE.md, "Who gets what"):
 
     opener of a node                     gets
     the container that owns it           its own view, from the page cache; a thread of which it
-                                         is not known how it reads goes past that, or is looked
-                                         at first where that is switched on
+                                         is not known how it reads only if no other has the file
+                                         open so
     the host                             the owner's view, past the cache
     anyone else (so on the host's node)  the opener's own view, past the cache
 
@@ -144,8 +144,8 @@ class Filesystem:
         mode = self.contents.mode(index)
         if node in self._strangers:
             # A stranger may have filled a page of this node: let none of them live.
-            return Attributes(mode, 1, len(snapshot.data), time.time_ns(), 0)
-        return Attributes(mode, 1, len(snapshot.data), snapshot.mtime_ns, valid_ns)
+            return Attributes(mode, 1, snapshot.size, time.time_ns(), 0)
+        return Attributes(mode, 1, snapshot.size, snapshot.mtime_ns, valid_ns)
 
     # -- contents ------------------------------------------------------------------------------
 
@@ -155,9 +155,13 @@ class Filesystem:
             return 0
         self.callers.refresh_lately()
         known = self._cleared.get(pid)
-        if known is None or node not in known or flags & os.O_ACCMODE:
+        if known is None or node not in known or flags & (os.O_ACCMODE | os.O_DIRECT):
             return 0
-        return known[node] | next(self._serial) & SERIAL_MASK
+        if node in self.pages.newcomers:
+            return 0
+        handle = known[node] | next(self._serial) & SERIAL_MASK
+        self.pages.newcomers.opened(node, handle)
+        return handle
 
     def open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
         """Return (handle, FOPEN flags). Raise Refused."""
@@ -171,6 +175,7 @@ class Filesystem:
             raise Refused(errno.EACCES)
         owner = nodes.pair_of(node)
         caller = self.callers.owner(pid)
+        past_cache = bool(flags & os.O_DIRECT)
         flags = 0
         if self.contents.by_personality(index) and self.callers.containers.is_32bit(pid):
             flags = COMPAT
@@ -183,7 +188,13 @@ class Filesystem:
             return self._direct(caller, flags | STRANGER)
         self._check_origin(node, caller, pid)
         snapshots = self.snapshots
-        if flags or not snapshots.ttl_ns or node in self._strangers:
+        if (
+            flags
+            or past_cache
+            or not snapshots.ttl_ns
+            or node in self._strangers
+            or not self.pages.is_shared(node)
+        ):
             return self._direct(owner, flags)
         length = self.renderings.length(node, pid)
         if length > PAGE:
@@ -196,17 +207,20 @@ class Filesystem:
         self._tell_size(node, pid)
         if keep and self.contents.mode(index) & 0o004:
             self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
-        return nodes.handle(owner, CACHED, next(self._serial)), keep
+        handle = nodes.handle(owner, CACHED, next(self._serial))
+        self.pages.newcomers.opened(node, handle)
+        return handle, keep
 
     def _open_for_newcomer(self, node: int, owner: int, pid: int) -> tuple[int, int]:
         """Open for a thread of which it is not known how it reads."""
         if not self.pages.has_room(node, pid):
             return self._direct(owner, 0)
         handle = self._unused(owner, CACHED | WATCHED)
-        self.pages.open(node, handle, pid)
-        self._tell_size(node, pid)
-        # Without the pages its first read asks for one, and so does sendfile(2), which never asks
-        # how old they are.
+        self.pages.show_current(node, pid)
+        self.pages.come(node, handle, pid)
+        # So its first read asks how long the text is, and without the pages for one: sendfile(2),
+        # too, which never asks how old they are.
+        self.forget_attributes(node)
         return handle, 0
 
     def _tell_size(self, node: int, pid: int) -> None:
@@ -238,7 +252,7 @@ class Filesystem:
         A handle takes its snapshot at offset 0 and keeps it until it comes back there.
         """
         if handle & CACHED:
-            return self.pages.fill(node, handle, pid)[offset : offset + size]
+            return self.pages.fill(node, handle, pid).part(offset, size)
         data = self._handles.text(handle)
         if data is None and offset:
             data = self.survivors.find(handle)  # another server gave it its first piece
@@ -362,4 +376,4 @@ class Filesystem:
             if not self.snapshots.belongs(node, container):
                 self._cleared.clear()
                 self.snapshots.drop(node)
-                self.pages.newcomers.drop(node)
+                self.pages.newcomers.settle(node)

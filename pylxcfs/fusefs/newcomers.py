@@ -1,11 +1,12 @@
 """Cached handles of threads that nobody has seen read: how each reads is found out first.
 
 A reader that takes a file in pieces must get all of them from one text, but the page cache shows
-whatever page is there. So the kernel gets attributes that hold for no time for a node with a
-newcomer on it, which makes it ask before every read(2); the first question of the newcomer's own
-says how much it reads at once. Who takes the whole text is served from the cache from then on.
-Whoever takes pieces keeps the text with which it began: the node shows that to all its readers
-for a while, and after that to this one only. The next server is told of all of them (register.py).
+whatever page is there, and where several threads ask for attributes the kernel may heed those of
+another. So a newcomer has its node's pages to itself: it gets a cached handle only where no other
+is open, and others go past the cache until it has settled. Attributes hold for no time meanwhile,
+which makes the kernel ask before every read(2); the first question says how much is read at once.
+Who takes the whole text is served from the cache from then on, beside others. Whoever takes pieces
+keeps the text with which it began. The next server is told of all that (register.py).
 
 Knows handles and texts; does not know how it is found out what a thread reads.
 """
@@ -19,17 +20,14 @@ from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.register import Entry, Register
 from pylxcfs.fusefs.snapshots import Snapshot
 
-#: For so long a text that somebody is in the middle of is shown to all readers of the node. Its
-#: page stays where it is, and none of them can get a piece of another.
+#: For so long a reader whose offset cannot be told is taken to go on with its text. A cached handle
+#: from before this server, which nobody could know of, gets the newcomer's text for so long.
 _TOGETHER_NS: Final = 1_000_000_000
 
-#: Newcomers of one container. If it opens more before it reads it gets the others uncached.
-_MOST: Final = 64
-
-#: Programs remembered, and those of one container; each may show itself again.
+#: Containers of which programs are remembered, and programs of each; they may show themselves
+#: again.
 _MOST_CONTAINERS: Final = 4096
 _MOST_PROGRAMS: Final = 64
-
 
 #: One that was opened while another server served, and has not asked for so long, need not exist:
 #: that server may have been killed before it could say that it was open.
@@ -37,178 +35,132 @@ _UNHEARD_NS: Final = 60 * 1_000_000_000
 
 
 class Newcomer:
-    """One handle, and the text that it is reading, or may be."""
+    """One handle, and the text that it is reading."""
 
-    __slots__ = ("_since_ns", "alone", "finished", "seen", "snapshot", "tid", "unheard_since_ns")
+    __slots__ = ("handle", "page", "since_ns", "snapshot", "tid", "unheard_since_ns", "whole")
 
-    def __init__(self, tid: int, snapshot: Snapshot | None, since_ns: int) -> None:
-        #: Who opened it, or asked first.
+    def __init__(self, handle: int, tid: int, since_ns: int) -> None:
+        self.handle = handle
+        #: Who opened it.
         self.tid = tid
+        #: When it was opened, or began with its text.
+        self.since_ns = since_ns
+        #: What it began with; None before it has.
+        self.snapshot: Snapshot | None = None
+        #: What its page was filled from last: what it really reads, since the kernel does not
+        #: heed every answer that says that the text is another.
+        self.page: Snapshot | None = None
+        #: It took all of that at once.
+        self.whole = False
         #: Since when it is known from the server before only; 0: it has asked.
         self.unheard_since_ns = 0
-        #: The text it may have begun with unseen, as long as attributes held; then that it has.
-        self.snapshot = snapshot
-        #: It was seen to begin.
-        self.seen = False
-        #: It has all of the text.
-        self.finished = False
-        #: It has been at it for so long that the others are past it.
-        self.alone = False
-        self._since_ns = since_ns
-
-    def begin(self, snapshot: Snapshot, now_ns: int) -> None:
-        """Note that it begins to read a text."""
-        self.snapshot = snapshot
-        self.seen = True
-        self.finished = self.alone = False
-        self._since_ns = now_ns
-
-    def text(self) -> Snapshot:
-        """Return the text that it is reading."""
-        assert self.snapshot is not None, "has not begun"
-        return self.snapshot
-
-    @property
-    def may_have_begun(self) -> bool:
-        """Whether it has been seen to read, or may have done so unseen."""
-        return self.seen or not self.finished
 
     def goes_on(self, offset: int | None, now_ns: int) -> bool:
         """Whether a read at `offset` (None: not known) is one more of the text it began with."""
-        if self.snapshot is None or offset == 0 or not self.may_have_begun:
+        if self.snapshot is None or offset == 0:
             return False
-        if offset is None:
-            return self.seen and self.is_recent(now_ns)
-        if offset >= len(self.snapshot.data):
-            self.finished = True
-        return True
+        return offset is not None or self.is_recent(now_ns)
 
     def is_recent(self, now_ns: int) -> bool:
-        """Whether all readers are to get its text with it."""
-        return not self.finished and not self.alone and now_ns < self._since_ns + _TOGETHER_NS
+        """Whether it was opened, or began with its text, a moment ago."""
+        return now_ns < self.since_ns + _TOGETHER_NS
 
 
 class Newcomers:
-    """All of one mount."""
+    """All of one mount, and which other cached handles are open."""
 
     def __init__(self) -> None:
         self.register = Register()
-        self._on: dict[int, dict[int, Newcomer]] = {}
-        #: Every watched handle; None once it has settled.
-        self._handles: dict[int, Newcomer | None] = {}
-        #: By container, how many there are.
-        self._by_owner: dict[int, int] = {}
+        self._on: dict[int, Newcomer] = {}
+        self._open: dict[int, set[int]] = {}
+        #: Cached handles that are or were newcomers'.
+        self._watched: set[int] = set()
         #: By container, what programs of it read in pieces.
         self._in_pieces: dict[int, set[bytes]] = {}
 
     def __contains__(self, node: int) -> bool:
-        """Whether a node has newcomers, so that its attributes may hold for no time."""
+        """Whether a node has a newcomer, so that its attributes may hold for no time."""
         return node in self._on
 
+    def on(self, node: int) -> Newcomer | None:
+        """Return the newcomer that has a node's pages to itself, if there is one."""
+        return self._on.get(node)
+
     def has(self, handle: int) -> bool:
-        """Whether a watched handle is open."""
-        return handle in self._handles
+        """Whether a handle is open that is or was a newcomer's."""
+        return handle in self._watched
 
     def has_room(self, node: int, program: Callable[[], bytes]) -> bool:
-        """Whether one more may come: not while somebody is in the middle of the node's text.
+        """Whether one may come: only where no cached handle is open.
 
         And not if one of the same container has been seen to take pieces with the same program.
         """
-        if not self.register.has_room():
+        if self._open.get(node) or not self.register.has_room():
             return False
         programs = self._in_pieces.get(nodes.pair_of(node))
-        if programs and program() in programs:
-            return False
-        if self._by_owner.get(nodes.pair_of(node), 0) >= _MOST:
-            return False
-        return all(one.finished or not one.seen for one in self._on.get(node, {}).values())
+        return not programs or program() not in programs
 
-    def open(
-        self,
-        node: int,
-        handle: int,
-        tid: int,
-        shown: Snapshot | None,
-        asks_after_ns: int,
-        now_ns: int,
-    ) -> None:
-        """Note a new handle, on a node of which the kernel was told `shown`.
-
-        What it was told holds until `asks_after_ns`; so long it may not ask.
-        """
-        newcomer = Newcomer(tid, shown, asks_after_ns)
-        newcomer.finished = asks_after_ns <= now_ns
-        self._add(node, handle, newcomer)
+    def come(self, node: int, handle: int, tid: int, now_ns: int) -> None:
+        """Note a new one; before its OPEN is answered."""
+        self._place(node, Newcomer(handle, tid, now_ns))
+        self._note(node)
 
     def recover(self, entry: Entry, snapshot: Snapshot | None, now_ns: int) -> None:
-        """Take over a handle from the server before, with the text that it reads or may read."""
-        newcomer = Newcomer(entry.tid, snapshot, now_ns)
-        newcomer.seen = entry.seen
-        newcomer.alone = entry.alone
-        newcomer.finished = snapshot is None
+        """Take over one from the server before, with the text that it reads."""
+        newcomer = Newcomer(entry.handle, entry.tid, now_ns)
+        newcomer.snapshot = snapshot
         newcomer.unheard_since_ns = now_ns
-        self._place(entry.node, entry.handle, newcomer)
+        self._place(entry.node, newcomer)
 
-    def shown(self, node: int, snapshot: Snapshot) -> None:
-        """Note that the kernel is told of this text: newcomers may begin with it unseen."""
-        for handle, one in self._on.get(node, {}).items():
-            if one.snapshot is None and not one.finished:
-                one.snapshot = snapshot
-                self.note(node, handle, one)
+    def begin(self, node: int, snapshot: Snapshot, whole: bool, now_ns: int) -> None:
+        """Note that a node's newcomer begins to read a text; before the kernel is told of it."""
+        newcomer = self._on[node]
+        newcomer.snapshot = snapshot
+        newcomer.whole = whole
+        newcomer.since_ns = now_ns
+        self._note(node)
 
-    def get(self, node: int, handle: int, tid: int, shown: Snapshot | None) -> Newcomer | None:
-        """Return the newcomer behind a watched handle; None once it has settled.
-
-        One that is not known was opened while another server served, and is new here. It may have
-        begun with what the kernel was told last.
-        """
-        if handle not in self._handles:
-            self._add(node, handle, Newcomer(tid, shown, 0))
-        newcomer = self._handles[handle]
-        if newcomer is not None:
-            newcomer.unheard_since_ns = 0
-        return newcomer
-
-    def note(self, node: int, handle: int, newcomer: Newcomer) -> None:
-        """Tell the next server what is known of a newcomer; before the kernel is told of it."""
-        snapshot = newcomer.snapshot
-        container = snapshot.container if snapshot is not None else None
-        if snapshot is None or container is None or newcomer.finished:
-            entry = Entry(handle, node, newcomer.tid, False, False, 0, 0, b"")
+    def opened(self, node: int, handle: int) -> None:
+        """Note a cached handle: a new one, or one from before this server."""
+        handles = self._open.get(node)
+        if handles is None:
+            self._open[node] = {handle}
         else:
-            entry = Entry(
-                handle,
-                node,
-                newcomer.tid,
-                newcomer.seen,
-                newcomer.alone,
-                snapshot.mtime_ns,
-                container.started_ns(),
-                snapshot.data,
-            )
-        self.register.keep(entry)
+            handles.add(handle)
 
-    def settle(self, node: int, handle: int) -> None:
-        """Note that a handle's reader takes whole texts."""
-        self._leave(node, handle)
-        self._handles[handle] = None
+    def are_past(self, node: int, now_ns: int) -> bool:
+        """Whether a node has no newcomer, or one that has the whole text and does not come back."""
+        newcomer = self._on.get(node)
+        if newcomer is None:
+            return True
+        if not newcomer.whole or newcomer.is_recent(now_ns):
+            return False
+        self.settle(node)
+        return True
+
+    def settle(self, node: int) -> None:
+        """Note that a node's newcomer, if there is one, takes whole texts, or is gone."""
+        newcomer = self._on.pop(node, None)
+        if newcomer is not None:
+            self.register.drop(newcomer.handle)
 
     def release(self, node: int, handle: int) -> None:
-        """Forget a handle."""
-        self._leave(node, handle)
-        self._handles.pop(handle, None)
-
-    def drop(self, node: int) -> None:
-        """Forget what the newcomers of a node began with: it is another container's now."""
-        for handle in list(self._on.get(node, ())):
-            self.release(node, handle)
+        """Forget a cached handle."""
+        handles = self._open.get(node)
+        if handles is not None:
+            handles.discard(handle)
+            if not handles:
+                self._open.pop(node, None)
+        self._watched.discard(handle)
+        newcomer = self._on.get(node)
+        if newcomer is not None and newcomer.handle == handle:
+            self.settle(node)
 
     def forget_unheard(self, now_ns: int) -> None:
         """Forget those of the server before that have not asked for long."""
-        for node, here in list(self._on.items()):
-            for handle, one in list(here.items()):
-                if one.unheard_since_ns and now_ns - one.unheard_since_ns > _UNHEARD_NS:
-                    self.release(node, handle)
+        for node, one in list(self._on.items()):
+            if one.unheard_since_ns and now_ns - one.unheard_since_ns > _UNHEARD_NS:
+                self.release(node, one.handle)
 
     def reads_in_pieces(self, node: int, program: bytes) -> None:
         """Remember a program of the node's container whose threads read in pieces."""
@@ -219,34 +171,25 @@ class Newcomers:
             programs.clear()
         programs.add(program)
 
-    def shared(self, node: int, now_ns: int) -> Snapshot | None:
-        """Return the text that all readers of a node get for now, if there is one."""
-        for handle, one in self._on.get(node, {}).items():
-            if one.snapshot is None or one.finished or one.alone:
-                continue
-            if one.is_recent(now_ns):
-                return one.snapshot
-            one.alone = True
-            self.note(node, handle, one)
-        return None
+    def _place(self, node: int, newcomer: Newcomer) -> None:
+        self._on[node] = newcomer
+        self._watched.add(newcomer.handle)
+        self.opened(node, newcomer.handle)
 
-    def _add(self, node: int, handle: int, newcomer: Newcomer) -> None:
-        self._place(node, handle, newcomer)
-        self.note(node, handle, newcomer)
-
-    def _place(self, node: int, handle: int, newcomer: Newcomer) -> None:
-        self._handles[handle] = self._on.setdefault(node, {})[handle] = newcomer
-        owner = nodes.pair_of(node)
-        self._by_owner[owner] = self._by_owner.get(owner, 0) + 1
-
-    def _leave(self, node: int, handle: int) -> None:
-        here = self._on.get(node)
-        if here is None or here.pop(handle, None) is None:
-            return
-        if not here:
-            del self._on[node]
-        owner = nodes.pair_of(node)
-        self._by_owner[owner] -= 1
-        if not self._by_owner[owner]:
-            del self._by_owner[owner]
-        self.register.drop(handle)
+    def _note(self, node: int) -> None:
+        """Tell the next server what is known of a newcomer."""
+        one = self._on[node]
+        snapshot = one.snapshot
+        container = snapshot.container if snapshot is not None else None
+        if snapshot is None or container is None:
+            entry = Entry(one.handle, node, one.tid, 0, 0, b"")
+        else:
+            entry = Entry(
+                one.handle,
+                node,
+                one.tid,
+                snapshot.mtime_ns,
+                container.started_ns(),
+                snapshot.data,
+            )
+        self.register.keep(entry)

@@ -2,28 +2,19 @@
 
 The kernel asks for attributes when those it has are old, drops its page where they say that the
 text is another, and then asks for the page. Both answers are given here, so that a page and its
-size always belong together and nobody gets half of one text and half of another: newcomers.py.
+size always belong together (snapshots.py), and nobody gets half of one text and half of another
+(newcomers.py).
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.newcomers import Newcomer, Newcomers
-from pylxcfs.fusefs.nodes import CACHED, WATCHED
+from pylxcfs.fusefs.nodes import CACHED
 from pylxcfs.fusefs.register import Entry
 from pylxcfs.fusefs.renderings import Renderings
 from pylxcfs.fusefs.snapshots import Snapshot
 from pylxcfs.fusefs.threads import WholeReaders
-from pylxcfs.views.padding import blanks
-
-#: Both flags: a handle of an older version may have the second as a bit of its serial.
-_WATCHED: Final = CACHED | WATCHED
-
-#: For so long at most an answer is on its way, and a text is shown that a longer one follows.
-_ON_ITS_WAY_NS: Final = 10_000_000
-_MOST_LATE_NS: Final = 50_000_000
 
 
 class Pages:
@@ -31,8 +22,8 @@ class Pages:
 
     def __init__(self, renderings: Renderings, readers: WholeReaders) -> None:
         self.newcomers = Newcomers()
-        self._renderings = renderings
         self._contents = renderings.contents
+        self._renderings = renderings
         self._callers = renderings.callers
         self._snapshots = renderings.snapshots
         self._readers = readers
@@ -42,53 +33,50 @@ class Pages:
 
         Raise Refused.
         """
-        newcomer = self._newcomer(node, handle, pid)
+        if handle & CACHED:
+            self.newcomers.opened(node, handle)
+        newcomer = self.newcomers.on(node)
         if newcomer is None:
             snapshot = self._for_all(node, pid)
+        elif newcomer.handle == handle:
+            snapshot = self._for_newcomer(node, newcomer, pid)
         else:
-            snapshot = self._for_newcomer(node, handle, newcomer, pid)
-        self._show(node, snapshot)
-        now_ns = self._snapshots.clock()
-        snapshot.told_to, snapshot.told_ns = pid, now_ns
+            snapshot = self._beside(node, handle, newcomer, pid)
+        self._snapshots.show(node, snapshot)
         if node in self.newcomers:
             return snapshot, 0
-        return snapshot, max(0, snapshot.expires_ns - now_ns)
+        return snapshot, max(0, snapshot.expires_ns - self._snapshots.clock())
 
     def show_current(self, node: int, pid: int) -> None:
         """Choose the text that the kernel will be told of. Raise Refused."""
-        self._show(node, self._for_all(node, pid))
+        self._snapshots.show(node, self._for_all(node, pid))
 
-    def fill(self, node: int, handle: int, pid: int) -> bytes:
+    def fill(self, node: int, handle: int, pid: int) -> Snapshot:
         """Return the text that a page is filled from. Raise Refused."""
-        newcomer = self._newcomer(node, handle, pid)
-        if newcomer is not None and newcomer.seen:
-            return newcomer.text().data
+        newcomer = self.newcomers.on(node)
+        if newcomer is not None and newcomer.handle == handle:
+            newcomer.page = self._page_of(node, newcomer, pid)
+            return newcomer.page
+        return self._shown(node, pid)
+
+    def _page_of(self, node: int, newcomer: Newcomer, pid: int) -> Snapshot:
+        if newcomer.snapshot is not None:
+            return newcomer.snapshot
+        snapshot = self._shown(node, pid)
+        reading = self._callers.containers.reading(pid, False)
+        if reading is None:
+            return snapshot
+        if reading[0]:
+            self._look_at(node, newcomer, pid, reading[0], snapshot)
+            return snapshot
+        return self._newest(node, pid, snapshot)
+
+    def _shown(self, node: int, pid: int) -> Snapshot:
+        """Return what the kernel was told of, or tell it."""
         snapshot = self._snapshots.shown(node)
         if snapshot is None:
             snapshot = self._for_all(node, pid)
-            self._show(node, snapshot)
-        if newcomer is None:
-            return snapshot.data
-        reading = self._callers.containers.reading(pid, False)
-        if reading is None:
-            return snapshot.data
-        if reading[0]:
-            # It has asked how long the text is just now, or was told a moment ago.
-            self._look_at(node, handle, newcomer, pid, reading[0], snapshot)
-            return snapshot.data
-        newcomer.finished = True
-        self.newcomers.note(node, handle, newcomer)
-        return self._newest(node, pid, snapshot).data
-
-    def _newest(self, node: int, pid: int, shown: Snapshot) -> Snapshot:
-        """Return a text for sendfile(2) and mmap(2), which never ask how old a page is.
-
-        But it has to measure what the kernel believes.
-        """
-        snapshot = self._for_all(node, pid)
-        if shown.container is snapshot.container and len(shown.data) != len(snapshot.data):
-            return shown
-        self._show(node, snapshot)
+            self._snapshots.show(node, snapshot)
         return snapshot
 
     def has_room(self, node: int, pid: int) -> bool:
@@ -98,11 +86,13 @@ class Pages:
             node, lambda: containers.program(pid)
         )
 
-    def open(self, node: int, handle: int, pid: int) -> None:
-        """Note a watched handle. Where nothing is shown yet the kernel has to ask."""
-        shown, now_ns = self._snapshots.shown(node), self._snapshots.clock()
-        until_ns = shown.expires_ns if shown is not None else now_ns
-        self.newcomers.open(node, handle, pid, shown, until_ns, now_ns)
+    def is_shared(self, node: int) -> bool:
+        """Whether a thread of which it is known how it reads may open the node cached."""
+        return self.newcomers.are_past(node, self._snapshots.clock())
+
+    def come(self, node: int, handle: int, pid: int) -> None:
+        """Note a newcomer."""
+        self.newcomers.come(node, handle, pid, self._snapshots.clock())
 
     def recover(self, memory: int) -> None:
         """Go on with the newcomers of the server before, which it kept in this memfd.
@@ -118,8 +108,7 @@ class Pages:
                 if snapshot is None:
                     newcomers.register.drop(entry.handle)
                     continue
-                if not entry.alone:
-                    snapshots.show(entry.node, snapshot)
+                snapshots.show(entry.node, snapshot)
             newcomers.recover(entry, snapshot, snapshots.clock())
 
     def _recovered(self, entry: Entry) -> Snapshot | None:
@@ -129,91 +118,68 @@ class Pages:
             return None
         until_ns = self._snapshots.clock() + self._snapshots.ttl_ns
         snapshot = Snapshot(entry.text, until_ns, entry.mtime_ns, container)
-        return self._once_more(entry.node, snapshot)
+        return self._snapshots.again(entry.node, snapshot)
 
-    def _once_more(self, node: int, snapshot: Snapshot) -> Snapshot:
-        """Return what to show so that all that was read of a text stays where it was."""
-        pad = blanks if self._contents.pad(nodes.index_of(node)) is not None else None
-        return self._snapshots.again(node, snapshot, pad)
+    def _newest(self, node: int, pid: int, shown: Snapshot) -> Snapshot:
+        """Return a text for sendfile(2) and mmap(2), which never ask how old a page is.
 
-    def _newcomer(self, node: int, handle: int, pid: int) -> Newcomer | None:
-        if handle & _WATCHED != _WATCHED:
-            return None
-        return self.newcomers.get(node, handle, pid, self._snapshots.shown(node))
-
-    def _show(self, node: int, snapshot: Snapshot) -> None:
-        self._snapshots.show(node, snapshot)
-        if node in self.newcomers:
-            self.newcomers.shown(node, snapshot)
-
-    def _as_heeded(self, node: int, pid: int, snapshot: Snapshot) -> Snapshot:
-        """Return what was shown before, if a text of another size might not be heeded now.
-
-        The kernel drops an answer if it has heeded another since it asked (fi->attr_version); a
-        page of the new text would then be read with the old size. It has asked after all answers
-        if it asks for the thread that got the last one, or if that was some time ago.
+        But it has to measure what the kernel believes.
         """
-        shown = self._snapshots.shown(node)
-        if (
-            shown is None
-            or len(shown.data) == len(snapshot.data)
-            or shown.container is not snapshot.container
-            or shown.told_to == pid
-        ):
-            return snapshot
-        now_ns = self._snapshots.clock()
-        if now_ns - shown.told_ns > _ON_ITS_WAY_NS or now_ns > shown.expires_ns + _MOST_LATE_NS:
-            return snapshot
-        return shown
+        snapshot = self._for_all(node, pid)
+        if shown.container is snapshot.container and shown.size != snapshot.size:
+            return shown
+        self._snapshots.show(node, snapshot)
+        return snapshot
 
     def _for_all(self, node: int, pid: int) -> Snapshot:
         """Return the text that a node's readers get now."""
-        watched = node in self.newcomers
-        if watched:
-            shared = self.newcomers.shared(node, self._snapshots.clock())
-            if shared is not None:
-                return shared
+        snapshots = self._snapshots
         snapshot = self._renderings.current(node, pid)
-        if watched:  # the kernel may have been told of an older text, which was longer
-            pad = self._contents.pad(nodes.index_of(node))
-            snapshot = self._snapshots.lengthened(node, snapshot, pad)
-        return self._as_heeded(node, pid, snapshot)
+        if not snapshots.is_shown(node):
+            padding = self._contents.padding(nodes.index_of(node))
+            snapshot = snapshots.with_room(node, snapshot, padding)
+        return snapshot
 
-    def _for_newcomer(self, node: int, handle: int, newcomer: Newcomer, pid: int) -> Snapshot:
-        """Return the text that a newcomer gets, which is just about to read."""
-        reading = self._callers.containers.reading(pid, newcomer.may_have_begun)
-        if reading is None:
+    def _beside(self, node: int, handle: int, newcomer: Newcomer, pid: int) -> Snapshot:
+        """Return the text for who asks while a newcomer has the pages to itself."""
+        shown = self._snapshots.shown(node)
+        if shown is None or (handle & CACHED and not newcomer.is_recent(self._snapshots.clock())):
             return self._for_all(node, pid)
+        return shown
+
+    def _for_newcomer(self, node: int, newcomer: Newcomer, pid: int) -> Snapshot:
+        """Return the text that a newcomer gets, which is just about to read."""
+        newcomer.unheard_since_ns = 0
+        reading = self._callers.containers.reading(pid, newcomer.snapshot is not None)
+        if reading is None:
+            return self._snapshots.shown(node) or self._for_all(node, pid)
         size, offset = reading
-        if newcomer.goes_on(offset, self._snapshots.clock()):
-            snapshot = self._once_more(node, newcomer.text())
-            if snapshot is not newcomer.snapshot or newcomer.finished:
-                newcomer.snapshot = snapshot
-                self.newcomers.note(node, handle, newcomer)
-            return snapshot
-        newcomer.finished = True
+        before = newcomer.snapshot
+        now_ns = self._snapshots.clock()
+        if before is not None and newcomer.goes_on(offset, now_ns):
+            if newcomer.page is not None and newcomer.page.data != before.data:
+                before = newcomer.page
+                self.newcomers.begin(node, before, False, now_ns)
+            return self._snapshots.again(node, before)
         snapshot = self._for_all(node, pid)
-        if (
-            newcomer.seen
-            and snapshot is newcomer.snapshot
-            and self._contents.differences(nodes.index_of(node))
-        ):
-            snapshot = self._as_heeded(node, pid, self._renderings.render(node, pid))
-        self._look_at(node, handle, newcomer, pid, size, snapshot)
+        if snapshot is before and self._contents.differences(nodes.index_of(node)):
+            self._renderings.render(node, pid)
+            snapshot = self._for_all(node, pid)
+        self._look_at(node, newcomer, pid, size, snapshot)
         return snapshot
 
     def _look_at(
-        self, node: int, handle: int, newcomer: Newcomer, pid: int, size: int, snapshot: Snapshot
+        self, node: int, newcomer: Newcomer, pid: int, size: int, snapshot: Snapshot
     ) -> None:
         """Draw the conclusion from how much of a text a newcomer has asked for."""
-        index, length = nodes.index_of(node), len(snapshot.data)
-        if size >= length:
-            self._readers.saw_whole(pid, index, size, length, self._callers.identify)
-            if newcomer.seen or not self._contents.differences(index):
-                self.newcomers.settle(node, handle)
+        index = nodes.index_of(node)
+        whole = size >= snapshot.size
+        if whole:
+            self._readers.saw_whole(pid, index, size, snapshot.size, self._callers.identify)
+            if newcomer.snapshot is not None or not self._contents.differences(index):
+                self.newcomers.settle(node)
                 return
         else:
             self._readers.saw_piece(pid, index)
             self.newcomers.reads_in_pieces(node, self._callers.containers.program(pid))
-        newcomer.begin(snapshot, self._snapshots.clock())
-        self.newcomers.note(node, handle, newcomer)
+        self.newcomers.begin(node, snapshot, whole, self._snapshots.clock())

@@ -1,7 +1,7 @@
 """What the next server has to know of newcomers: who has which node open, and reads which text.
 
 A reader in pieces must get all of them from one text, also when the server is killed between two;
-and until it has asked again, nobody else may be shown another. So each newcomer (newcomers.py) has
+and until it has asked again, its node may not show another. So each newcomer (newcomers.py) has
 a slot in the keeper's memfd, from before its OPEN is answered until it has settled or is closed.
 The memory is mapped: a slot costs no system call. A checksum tells what a kill in the middle of
 writing has left; nobody was told of that yet.
@@ -22,7 +22,7 @@ SLOTS: Final = 1024
 #: An entry's fields, with the text's length for the text; and the checksum of all that and of the
 #: text. All headers come first, all texts behind them, so that looking for what a server has left
 #: touches, and so takes, no memory for texts.
-_FIELDS: Final = struct.Struct("=QQQ??6xQQQ")
+_FIELDS: Final = struct.Struct("=QQQ8xQQQ")
 _CHECKSUM: Final = struct.Struct("=Q")
 _HEADER: Final = _FIELDS.size + _CHECKSUM.size
 _TEXTS: Final = SLOTS * _HEADER
@@ -31,15 +31,11 @@ _EMPTY: Final = bytes(_FIELDS.size)
 
 
 class Entry(NamedTuple):
-    """One newcomer; `text` is empty while it is not in the middle of one, nor can be unseen."""
+    """One newcomer; `text` is empty until it has begun to read."""
 
     handle: int
     node: int
     tid: int
-    #: It was seen to begin with the text.
-    seen: bool
-    #: Other readers of the node are past that text.
-    alone: bool
     #: The text's.
     mtime_ns: int
     #: When the container started.

@@ -48,7 +48,7 @@ class Renderings:
             return Snapshot(data, 0, time.time_ns(), container)
         contents = self.contents
         snapshot = self.snapshots.keep(
-            node, data, container, contents.pad(index), contents.lives(index)
+            node, data, container, contents.padding(index), contents.lives(index)
         )
         if len(snapshot.data) > PAGE:
             self.on_outgrown()

@@ -15,6 +15,7 @@ from typing import Final
 
 from pylxcfs.fusefs.sizes import Sizes
 from pylxcfs.views.model import Container
+from pylxcfs.views.padding import Padding
 
 #: Views longer than a page are never cached: two pages could come from two snapshots.
 PAGE: Final = 4096
@@ -25,36 +26,77 @@ _FORGET_NS: Final = 10 * 1_000_000_000
 #: Whoever reads the same file over and over has asked a new server by then.
 _HEARD_NS: Final = 60 * 1_000_000_000
 
+#: For so long at least the kernel is told a size before it is told the text that has it, or after:
+#: much longer than an answer is on its way.
+STEP_NS: Final = 50_000_000
+
+#: This part of a text is how much it is expected to grow when it has just grown.
+_GROWS_ON: Final = 8
+
 #: A page is kept for so long at most, however long its text stays the same.
 _SAME_NS: Final = 1_000_000_000
 
-#: Texts that have grown while they were cached measure a multiple of this.
-_ROOM: Final = 32
-
-#: Lengthens a text to so many bytes without a change of meaning.
-Pad = Callable[[bytes, int], bytes]
-
-
-def _with_room(length: int) -> int:
-    """Round up, but not past the page."""
-    return max(length, min(-(-length // _ROOM) * _ROOM, PAGE))
-
 
 class Snapshot:
-    """One rendering: its bytes, until when it may be shown (monotonic), its mtime, its origin."""
+    """One rendering: its bytes, until when it may be shown (monotonic), its mtime, its origin.
 
-    __slots__ = ("container", "data", "expires_ns", "mtime_ns", "told_ns", "told_to")
+    `size` is what the kernel is told, in bytes: more than the text has while that changes.
+    """
+
+    __slots__ = ("container", "data", "expires_ns", "mtime_ns", "settles_ns", "size", "told_ns")
 
     def __init__(
-        self, data: bytes, expires_ns: int, mtime_ns: int, container: Container | None
+        self,
+        data: bytes,
+        expires_ns: int,
+        mtime_ns: int,
+        container: Container | None,
+        size: int = 0,
     ) -> None:
         self.data = data
         self.expires_ns = expires_ns
         self.mtime_ns = mtime_ns
         self.container = container
-        #: Which thread asked when the kernel was told of this last, and when.
-        self.told_to = 0
+        self.size = max(size, len(data))
+        #: When the kernel was told of it last.
         self.told_ns = 0
+        #: Until then the kernel may be told of nothing else: `step`.
+        self.settles_ns = 0
+
+    def step(self, wanted: Snapshot, now_ns: int) -> Snapshot:
+        """Return what to tell the kernel, which was told of this last, on the way to `wanted`.
+
+        A size and a page never change at the same time. The kernel heeds a size and drops the page
+        of the old text one after the other, and where several threads ask at once it may not heed
+        an answer at all (fuse_change_attributes, fs/fuse/inode.c): who reads meanwhile would get
+        the new text by the old size, or the old text and zeros. So of a text that grows the size
+        is told first, if an answer with the old one may still be on its way; of one that shrinks,
+        the text. Who has too large a size gets newlines behind the text.
+        """
+        if self.container is not wanted.container:
+            return wanted
+        if now_ns < self.settles_ns:
+            return self
+        if wanted.size == self.size:
+            return wanted
+        if wanted.size > self.size:
+            if self.settles_ns or now_ns > self.told_ns + STEP_NS:
+                return wanted  # and not a text that may be old
+            text = self
+        elif self.data != wanted.data or self.mtime_ns != wanted.mtime_ns:
+            text = wanted
+        else:
+            return wanted
+        until_ns = now_ns + STEP_NS
+        size = max(self.size, wanted.size)
+        step = Snapshot(text.data, until_ns, text.mtime_ns, text.container, size)
+        step.settles_ns = until_ns
+        return step
+
+    def part(self, offset: int, size: int) -> bytes:
+        """Return these bytes of the kernel's page: newlines where there is no text."""
+        part = self.data[offset : offset + size]
+        return part + b"\n" * (size - len(part))
 
 
 class Snapshots:
@@ -92,26 +134,20 @@ class Snapshots:
         node: int,
         data: bytes,
         container: Container | None,
-        pad: Pad | None,
+        padding: Padding | None,
         lives: int = 1,
     ) -> Snapshot:
         """Make `data` the node's snapshot, for so many times the time-to-live.
 
-        Where the kernel caches the node, the text is lengthened to what its last one measured:
-        a reader that has the old size and the new page would otherwise miss the end. For the same
-        reason a text that outgrows it gets room for more: sizes change seldom. A text that
-        is the same as before keeps its mtime, and with that the kernel its page; unless there was
-        another in between, which a sendfile(2) past us may have put there, and never for long, as
-        the page may be an answer to a request that had failed.
+        Where the kernel caches the node, the text gets the size that it was told (`_sized`). A
+        text that is the same as before keeps its mtime, and with that the kernel its page; unless
+        there was another in between, which a sendfile(2) past us may have put there, and never
+        for long, as the page may be an answer to a request that had failed.
         """
         before = self._shown.get(node)
         last = self._recent.get(node)
-        told = self._told(node)
-        if told and pad is not None:
-            if len(data) < told:
-                data = pad(data, told)
-            elif len(data) > told:
-                data = pad(data, _with_room(len(data)))
+        if padding is not None and self.is_shown(node):
+            data = self._sized(node, data, padding)
         mtime_ns = time.time_ns()
         if (
             before is not None
@@ -121,7 +157,10 @@ class Snapshots:
             and before.data == data
         ):
             mtime_ns = before.mtime_ns
-        snapshot = Snapshot(data, self.clock() + self.ttl_ns * lives, mtime_ns, container)
+        now_ns = self.clock()
+        snapshot = Snapshot(data, now_ns + self.ttl_ns * lives, mtime_ns, container)
+        if before is not None:
+            snapshot = before.step(snapshot, now_ns)
         if self.ttl_ns:
             self._recent[node] = snapshot
         return snapshot
@@ -139,41 +178,52 @@ class Snapshots:
         """Whether the kernel was told of a text of this node, if only by the server before."""
         return node in self._shown or self.sizes.get(node) > 0
 
-    def again(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
+    def again(self, node: int, snapshot: Snapshot) -> Snapshot:
         """Return what to show so that the kernel has this text though it was told of another.
 
-        It measures no less than that one: an answer may come too late to be heeded, and the page
-        is then read with the size of the other.
+        It has the size of that one at least, as sizes do not change with the text; and is not
+        lengthened, so that all that was read of it stays where it was.
         """
-        before = self._shown.get(node)
-        if before is snapshot:
+        before, told = self._shown.get(node), self._told(node)
+        if before is None and told <= snapshot.size:
             return snapshot
-        data = snapshot.data
-        if pad is not None:
-            data = pad(data, self._told(node))
-        if before is None and data == snapshot.data:
-            return snapshot
-        return Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
+        if before is not None and before.data == snapshot.data:
+            return before
+        return Snapshot(
+            snapshot.data, snapshot.expires_ns, time.time_ns(), snapshot.container, told
+        )
 
     def _told(self, node: int) -> int:
         """Return the size that the kernel was told last, if only by the server before; or 0."""
         before = self._shown.get(node)
-        return self.sizes.get(node) if before is None else len(before.data)
+        return self.sizes.get(node) if before is None else before.size
 
-    def lengthened(self, node: int, snapshot: Snapshot, pad: Pad | None) -> Snapshot:
-        """Return the node's snapshot, no shorter than what the kernel was told last."""
-        before = self._shown.get(node)
-        if pad is None or before is None or len(snapshot.data) >= len(before.data):
+    def _sized(self, node: int, data: bytes, padding: Padding) -> bytes:
+        """Return a text of the size that the kernel was told, or one with room if that is less.
+
+        A reader that comes back to ask whether there is more would get the end of a longer text.
+        """
+        size = self._told(node)
+        if len(data) > size:
+            # One that has grown under its readers may go on growing.
+            room = max(padding.room, len(data) // _GROWS_ON if size else 0)
+            size = min(len(data) + room, PAGE)
+        return padding.fill(data, size)
+
+    def with_room(self, node: int, snapshot: Snapshot, padding: Padding | None) -> Snapshot:
+        """Return the node's snapshot, with room to grow, before the kernel caches it."""
+        if padding is None or not padding.room:
             return snapshot
-        data = pad(snapshot.data, len(before.data))
+        data = self._sized(node, snapshot.data, padding)
         longer = Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
         self._recent[node] = longer
         return longer
 
     def show(self, node: int, snapshot: Snapshot) -> None:
         """Note that the kernel is told of this snapshot now."""
-        if self.sizes.told(node, len(snapshot.data)):
+        if self.sizes.told(node, snapshot.size):
             self.on_resized()
+        snapshot.told_ns = self.clock()
         self._shown[node] = snapshot
 
     def drop(self, node: int) -> None:

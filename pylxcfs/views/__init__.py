@@ -19,10 +19,10 @@ from pylxcfs.views import (
     uptime,
     vmstat,
 )
-from pylxcfs.views.padding import blanks
-from pylxcfs.views.table import Pad, Render, View
+from pylxcfs.views.padding import Padding, blanks
+from pylxcfs.views.table import Render, View
 
-__all__ = ["VIEWS", "Pad", "Render", "View"]
+__all__ = ["VIEWS", "Render", "View"]
 
 
 #: A row's place is part of node ids that kernels hold: only ever append.
@@ -31,14 +31,14 @@ VIEWS: tuple[View, ...] = (
         path="proc/meminfo",
         render=meminfo.render,
         host="proc/meminfo",
-        pad=blanks,
+        padding=Padding(blanks),
         summary="the container's memory and swap: limit, use, what is left",
     ),
     View(
         path="proc/cpuinfo",
         render=cpuinfo.render,
         host="proc/cpuinfo",
-        pad=blanks,
+        padding=Padding(blanks),
         summary="the CPUs the container may use",
         by_personality=True,
     ),
@@ -46,7 +46,7 @@ VIEWS: tuple[View, ...] = (
         path="proc/stat",
         render=stat.render,
         host="proc/stat",
-        pad=stat.pad,
+        padding=stat.PADDING,
         summary="the container's own CPU time, spread over the CPUs it sees",
         differences=True,
     ),
@@ -54,14 +54,14 @@ VIEWS: tuple[View, ...] = (
         path="proc/uptime",
         render=uptime.render,
         host="proc/uptime",
-        pad=blanks,
+        padding=Padding(blanks),
         summary="age of the container's init, and the idle time of its CPUs",
     ),
     View(
         path="proc/loadavg",
         render=loadavg.render,
         host="proc/loadavg",
-        pad=blanks,
+        padding=Padding(blanks),
         summary="load averages of the container's own threads",
         lives=10,  # sampled every five seconds, which is fifty
     ),
@@ -69,28 +69,28 @@ VIEWS: tuple[View, ...] = (
         path="proc/swaps",
         render=swaps.render,
         host="proc/swaps",
-        pad=blanks,
+        padding=Padding(blanks),
         summary="the swap the container may use, as one area",
     ),
     View(
         path="proc/diskstats",
         render=diskstats.render,
         host="proc/diskstats",
-        pad=blanks,
+        padding=Padding(blanks, room=160),
         summary="the container's own I/O on the devices it has touched",
     ),
     View(
         path="proc/slabinfo",
         render=slabinfo.render,
         host="proc/slabinfo",
-        pad=blanks,
+        padding=Padding(blanks),
         summary="the container's slabs on cgroup v1, the host's on v2",
     ),
     View(
         path="proc/vmstat",
         render=vmstat.render,
         host="proc/vmstat",
-        pad=blanks,
+        padding=Padding(blanks, room=160),
         summary="paging of the container where its cgroup counts it (off by default)",
         enabled=lambda options: options.vmstat,
     ),
@@ -98,7 +98,7 @@ VIEWS: tuple[View, ...] = (
         path="proc/pressure/cpu",
         render=pressure.render_cpu,
         host="proc/pressure/cpu",
-        pad=blanks,
+        padding=Padding(blanks, room=48),
         summary="stalls of the container for CPU time",
         writable=True,
     ),
@@ -106,7 +106,7 @@ VIEWS: tuple[View, ...] = (
         path="proc/pressure/memory",
         render=pressure.render_memory,
         host="proc/pressure/memory",
-        pad=blanks,
+        padding=Padding(blanks, room=48),
         summary="stalls of the container for memory",
         writable=True,
     ),
@@ -114,7 +114,7 @@ VIEWS: tuple[View, ...] = (
         path="proc/pressure/io",
         render=pressure.render_io,
         host="proc/pressure/io",
-        pad=blanks,
+        padding=Padding(blanks, room=48),
         summary="stalls of the container for I/O",
         writable=True,
     ),
@@ -122,7 +122,7 @@ VIEWS: tuple[View, ...] = (
         path="proc/pressure/irq",
         render=pressure.render_irq,
         host="proc/pressure/irq",
-        pad=blanks,
+        padding=Padding(blanks, room=48),
         summary="time of the container lost to interrupts",
         writable=True,
     ),

@@ -1,10 +1,23 @@
-"""Lengthen a text without changing what it says, so that its size may be announced ahead.
+"""Lengthen a text without changing what it says, so that its size stays the same.
 
-A file's size is told before its text is rendered; a text that turns out shorter is filled up.
+The kernel is told a file's size before it gets the text, and a size that changes under readers
+cuts one of them off: so a text that turns out shorter is filled up, and the first has room to grow.
 Not every file allows it: a list of CPUs is compared whole by some readers, so those have no pad.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Padding(NamedTuple):
+    """How the text of a file is lengthened, and for how much growth."""
+
+    #: Lengthen a text to so many bytes; a longer one is left alone.
+    fill: Callable[[bytes, int], bytes]
+    #: Bytes by which a text may grow until its size has to change.
+    room: int = 0
 
 
 def blanks(text: bytes, length: int) -> bytes:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pylxcfs.views.model import Container, Host, Options
+from pylxcfs.views.padding import Padding
 
 Render = Callable[[Host, Container, Options], bytes]
-Pad = Callable[[bytes, int], bytes]
 
 
 def always(_options: Options) -> bool:
@@ -26,8 +26,8 @@ class View:
     render: Render
     #: The host's file, relative to the root: served where the container's cannot be.
     host: str
-    #: Lengthen a text to so many bytes without changing its meaning; None: not allowed.
-    pad: Pad | None
+    #: How a text is lengthened without changing its meaning; None: not allowed.
+    padding: Padding | None
     #: One line for the table in README.
     summary: str
     enabled: Callable[[Options], bool] = always

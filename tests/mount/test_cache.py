@@ -169,10 +169,61 @@ print(json.dumps(sorted(seen)))
 """
 
 
+#: The first of all reads in pieces, again and again and with pauses; others keep asking how long
+#: the file is, and read it whole.
+_PIECES_FIRST = """
+import json, os, random, sys, threading, time
+path, end = sys.argv[1], time.monotonic() + 3
+seen = set()
+begun = threading.Event()
+
+def add(kind, data):
+    seen.add((kind, data.hex()))
+
+def pieces():
+    fd = os.open(path, os.O_RDONLY)
+    while time.monotonic() < end:
+        os.lseek(fd, 0, os.SEEK_SET)
+        parts = []
+        while part := os.read(fd, 5):
+            parts.append(part)
+            begun.set()
+            time.sleep((random.random() < 0.01) * random.random())
+        add("pieces", b"".join(parts))
+
+def ask():
+    while time.monotonic() < end:
+        os.stat(path)
+
+def whole():
+    while time.monotonic() < end:
+        fd = os.open(path, os.O_RDONLY)
+        add("whole", b"".join(iter(lambda: os.read(fd, 65536), b"")))
+        os.close(fd)
+
+def kept():
+    fd = os.open(path, os.O_RDONLY)
+    while time.monotonic() < end:
+        add("kept", os.pread(fd, 65536, 0))
+
+threads = [threading.Thread(target=job) for job in (pieces, ask, whole, kept)]
+threads[0].start()
+begun.wait()
+for thread in threads[1:]:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(json.dumps(sorted(seen)))
+"""
+
+
+@pytest.mark.parametrize("script", [_CROWD, _PIECES_FIRST], ids=["crowd", "pieces first"])
 @pytest.mark.parametrize("path", ["/proc/uptime", "/proc/stat", "/proc/meminfo"])
-def test_no_reader_of_a_crowd_gets_a_piece_of_another_text(daemon: Daemon, path: str) -> None:
+def test_no_reader_of_a_crowd_gets_a_piece_of_another_text(
+    daemon: Daemon, path: str, script: str
+) -> None:
     with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
-        seen = json.loads(container.exec([sys.executable, "-c", _CROWD, path]).stdout)
+        seen = json.loads(container.exec([sys.executable, "-c", script, path]).stdout)
     assert {kind for kind, _ in seen} >= {"kept", "whole", "pieces"}
     for kind, content in seen:
         try:

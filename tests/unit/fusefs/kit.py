@@ -12,17 +12,19 @@ from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.nodes import CACHED
 from pylxcfs.fusefs.snapshots import Snapshots
 from pylxcfs.fusefs.systree import SysTree
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
 from pylxcfs.views.model import Container, Host, Options
-from pylxcfs.views.padding import blanks
+from pylxcfs.views.padding import Padding, blanks
 from pylxcfs.views.table import View
 from tests.unit.views.fakes import FakeContainer, FakeHost
 
 HOST, A, B = 4026531836, 4026532180, 4026532190
 ME = os.getpid()
+PADDING = Padding(blanks)
 
 
 @dataclass
@@ -91,6 +93,8 @@ class World:
     def read_whole(self, node: int, pid: int) -> tuple[bytes, int]:
         handle, flags = self.fs.open(node, os.O_RDONLY, 0, pid)
         data = self.fs.read(node, handle, 0, 65536, pid)
+        if handle & CACHED:  # the kernel goes by the size
+            data = data[: self.fs.attributes(node, 0, pid).size]
         self.fs.release(node, handle)
         return data, flags
 
@@ -107,7 +111,12 @@ def make_world(tmp_path: Path) -> World:
 
     host32 = FakeHost({"proc/x": b"the host's, 32 bits\n"})
     view = View(
-        path="proc/x", render=render, host="proc/x", pad=blanks, summary="", by_personality=True
+        path="proc/x",
+        render=render,
+        host="proc/x",
+        padding=PADDING,
+        summary="",
+        by_personality=True,
     )
     people = People(who={1: (HOST, 0), ME: (A, 0), 20: (B, 0)})
     for number in (A, B):

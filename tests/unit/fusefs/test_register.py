@@ -24,7 +24,7 @@ def on(fd: int) -> Register:
 
 
 def entry(handle: int, text: bytes = b"text") -> Entry:
-    return Entry(handle, 1 << 63 | 7, 4711, True, False, 12, 34, text)
+    return Entry(handle, 1 << 63 | 7, 4711, 12, 34, text)
 
 
 def test_without_a_place_nothing_is_kept() -> None:

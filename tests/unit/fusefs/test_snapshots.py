@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from pylxcfs.fusefs.snapshots import PAGE, Snapshots
-from pylxcfs.views.padding import blanks
+from pylxcfs.fusefs.snapshots import PAGE, STEP_NS, Snapshots
+from pylxcfs.views.padding import Padding, blanks
 
 TTL = 100
+PADDING = Padding(blanks)
 
 
 @dataclass
@@ -48,25 +49,77 @@ def test_a_life_of_zero_keeps_nothing() -> None:
 
 def test_a_shorter_text_is_lengthened_only_where_the_kernel_has_pages() -> None:
     snapshots = Snapshots(TTL, Clock())
-    first = snapshots.keep(7, b"10.00 20.00\n", "container", blanks)
-    assert snapshots.keep(7, b"1.00 2.00\n", "container", blanks).data == b"1.00 2.00\n"
+    first = snapshots.keep(7, b"10.00 20.00\n", "container", PADDING)
+    assert snapshots.keep(7, b"1.00 2.00\n", "container", PADDING).data == b"1.00 2.00\n"
     snapshots.show(7, first)
-    assert snapshots.keep(7, b"1.00 2.00\n", "container", blanks).data == b"1.00 2.00  \n"
+    assert snapshots.keep(7, b"1.00 2.00\n", "container", PADDING).data == b"1.00 2.00  \n"
     assert snapshots.keep(7, b"0-1\n", "container", None).data == b"0-1\n"
+
+
+def test_a_text_has_room_to_grow_where_the_kernel_has_pages() -> None:
+    clock = Clock()
+    snapshots, roomy = Snapshots(TTL, clock), Padding(blanks, room=4)
+    exact = snapshots.keep(7, b"1.00\n", "container", roomy)
+    assert exact.data == b"1.00\n"
+    first = snapshots.with_room(7, exact, roomy)
+    assert first.data == b"1.00    \n"
+    assert snapshots.alive(7) is first
+    snapshots.show(7, first)
+    assert snapshots.keep(7, b"10000.00\n", "container", roomy).data == b"10000.00\n"
+    clock.now += STEP_NS + 1
+    assert snapshots.keep(7, b"100000.00\n", "container", roomy).data == b"100000.00    \n"
+    clock.now += STEP_NS + 1
+    longer = b"1" * 79 + b"\n"
+    assert len(snapshots.keep(7, longer, "container", roomy).data) == 90
+    most = b"1" * (PAGE - 3) + b"\n"
+    assert len(snapshots.keep(7, most, "container", roomy).data) == PAGE
+
+
+def test_all_readers_get_the_old_text_while_its_size_grows() -> None:
+    """Also those past the pages: else who mixes both would go back in time."""
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    first = snapshots.keep(7, b"9.99\n", "container", None)
+    snapshots.show(7, first)
+    step = snapshots.keep(7, b"10.00\n", "container", None)
+    assert (step.data, step.size) == (b"9.99\n", 6)
+    assert snapshots.alive(7) is step
+    snapshots.show(7, step)
+    clock.now += STEP_NS
+    assert snapshots.keep(7, b"10.05\n", "container", None).data == b"10.05\n"
+
+
+def test_where_there_is_no_room_to_have_the_text_is_as_it_is() -> None:
+    snapshots = Snapshots(TTL, Clock())
+    exact = snapshots.keep(7, b"0-3\n", "container", None)
+    assert snapshots.with_room(7, exact, None) is exact
+    assert snapshots.with_room(7, exact, PADDING) is exact
+
+
+def test_a_text_that_is_shown_once_more_keeps_what_was_read_of_it_where_it_is() -> None:
+    snapshots = Snapshots(TTL, Clock())
+    first = snapshots.keep(7, b"1.00\n", "container", PADDING)
+    assert snapshots.again(7, first) is first
+    snapshots.show(7, snapshots.keep(7, b"10.00 20.00\n", "container", PADDING))
+    again = snapshots.again(7, first)
+    assert (again.data, again.size) == (b"1.00\n", 12)
+    assert again.part(0, 16) == b"1.00\n" + b"\n" * 11
+    snapshots.show(7, again)
+    assert snapshots.again(7, first) is again
 
 
 def test_a_text_that_stays_the_same_keeps_its_mtime(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter(range(1, 10))
     monkeypatch.setattr("time.time_ns", lambda: next(times))
     snapshots = Snapshots(TTL, Clock())
-    first = snapshots.keep(7, b"same\n", "container", blanks)
-    again = snapshots.keep(7, b"same\n", "container", blanks)
+    first = snapshots.keep(7, b"same\n", "container", PADDING)
+    again = snapshots.keep(7, b"same\n", "container", PADDING)
     assert again.mtime_ns != first.mtime_ns
     first = again
     snapshots.show(7, first)
-    assert snapshots.keep(7, b"same\n", "container", blanks).mtime_ns == first.mtime_ns
-    assert snapshots.keep(7, b"else\n", "container", blanks).mtime_ns != first.mtime_ns
-    assert snapshots.keep(7, b"same\n", "another", blanks).mtime_ns != first.mtime_ns
+    assert snapshots.keep(7, b"same\n", "container", PADDING).mtime_ns == first.mtime_ns
+    assert snapshots.keep(7, b"else\n", "container", PADDING).mtime_ns != first.mtime_ns
+    assert snapshots.keep(7, b"same\n", "another", PADDING).mtime_ns != first.mtime_ns
 
 
 def test_a_text_that_comes_back_or_has_been_kept_for_long_gets_a_new_mtime(
@@ -78,9 +131,9 @@ def test_a_text_that_comes_back_or_has_been_kept_for_long_gets_a_new_mtime(
 
     def keep(text: bytes) -> int:
         now[0] += 1000
-        return snapshots.keep(7, text, "container", blanks).mtime_ns
+        return snapshots.keep(7, text, "container", PADDING).mtime_ns
 
-    first = snapshots.keep(7, b"same\n", "container", blanks)
+    first = snapshots.keep(7, b"same\n", "container", PADDING)
     snapshots.show(7, first)
     assert keep(b"same\n") == first.mtime_ns
     # Never shown, but its page may be there.
@@ -131,12 +184,12 @@ def test_a_text_is_as_long_as_what_the_server_before_had_told() -> None:
     memfd = os.memfd_create("test")
     before, snapshots = Snapshots(TTL, clock), Snapshots(TTL, clock)
     before.recover(memfd)
-    before.show(7, before.keep(7, b"10.00 20.00\n", None, blanks))
+    before.show(7, before.keep(7, b"10.00 20.00\n", None, PADDING))
     snapshots.recover(memfd)
     os.close(memfd)
     assert snapshots.is_shown(7)
     snapshots.sweep(lambda node: False)  # has not asked yet
-    assert snapshots.keep(7, b"1.00 2.00\n", None, blanks).data == b"1.00 2.00  \n"
+    assert snapshots.keep(7, b"1.00 2.00\n", None, PADDING).data == b"1.00 2.00  \n"
     clock.now += 61 * 1_000_000_000
     snapshots.sweep(lambda node: True)
     assert snapshots.is_shown(7)
@@ -149,5 +202,5 @@ def test_another_size_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     resized = []
     snapshots.on_resized = lambda: resized.append(1)
     for text, number in ((b"text\n", 0), (b"else\n", 0), (b"longer\n", 1), (b"short\n", 1)):
-        snapshots.show(7, snapshots.keep(7, text, None, blanks))
+        snapshots.show(7, snapshots.keep(7, text, None, PADDING))
         assert len(resized) == number

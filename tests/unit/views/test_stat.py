@@ -109,4 +109,4 @@ def test_unreadable_or_nonsensical_host_is_for_the_caller():
 
 
 def test_view_pads_as_the_format_does():
-    assert stat.pad is format_stat.pad
+    assert stat.PADDING.fill is format_stat.pad

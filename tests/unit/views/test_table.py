@@ -54,8 +54,8 @@ def test_a_container_without_any_controller_reads_a_text_that_pads(view, directo
         pytest.skip(f"this host has no {view.host}")
     text = view.render(host, FakeContainer(), Options())
     assert text.endswith(b"\n")
-    if view.pad is not None:
-        padded = view.pad(text, len(text) + 100)
+    if view.padding is not None:
+        padded = view.padding.fill(text, len(text) + 100)
         assert len(padded) == len(text) + 100
         assert padded.endswith(b"\n")
         assert padded.startswith(text[:8])

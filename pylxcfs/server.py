@@ -71,9 +71,7 @@ class Callers:
         self._hierarchies = hierarchies
         self._expected = expected
         self.host_pidns = registry.host_identity.pidns
-        # reading.can_be_told() would say yes. But where many threads read one file and its text
-        # outgrows its size, one of them could still miss the end. Off until that is solved.
-        self.tells_readings = False
+        self.tells_readings = reading.can_be_told()
 
     def identify(self, pid: int) -> Identity | None:
         """Return the container of a process."""

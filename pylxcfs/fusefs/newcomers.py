@@ -57,9 +57,14 @@ class Newcomer:
 
     def goes_on(self, offset: int | None, now_ns: int) -> bool:
         """Whether a read at `offset` (None: not known) is one more of the text it began with."""
-        if self.snapshot is None or offset == 0:
+        if offset == 0 or self.text is None:
             return False
         return offset is not None or self.is_recent(now_ns)
+
+    @property
+    def text(self) -> Snapshot | None:
+        """What it reads, if it has begun."""
+        return self.snapshot if self.page is None else self.page
 
     def is_recent(self, now_ns: int) -> bool:
         """Whether it was opened, or began with its text, a moment ago."""

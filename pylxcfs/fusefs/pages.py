@@ -150,22 +150,20 @@ class Pages:
     def _for_newcomer(self, node: int, newcomer: Newcomer, pid: int) -> Snapshot:
         """Return the text that a newcomer gets, which is just about to read."""
         newcomer.unheard_since_ns = 0
-        reading = self._callers.containers.reading(pid, newcomer.snapshot is not None)
-        if reading is None:
-            return self._snapshots.shown(node) or self._for_all(node, pid)
-        size, offset = reading
-        before = newcomer.snapshot
+        before, text = newcomer.snapshot, newcomer.text
+        reading = self._callers.containers.reading(pid, text is not None)
         now_ns = self._snapshots.clock()
-        if before is not None and newcomer.goes_on(offset, now_ns):
-            if newcomer.page is not None and newcomer.page.data != before.data:
-                before = newcomer.page
-                self.newcomers.begin(node, before, False, now_ns)
-            return self._snapshots.again(node, before)
+        if text is not None and (reading is None or newcomer.goes_on(reading[1], now_ns)):
+            if before is None or text.data != before.data:
+                self.newcomers.begin(node, text, False, now_ns)
+            return self._snapshots.again(node, text)
+        if reading is None:
+            return self._shown(node, pid)
         snapshot = self._for_all(node, pid)
         if snapshot is before and self._contents.differences(nodes.index_of(node)):
             self._renderings.render(node, pid)
             snapshot = self._for_all(node, pid)
-        self._look_at(node, newcomer, pid, size, snapshot)
+        self._look_at(node, newcomer, pid, reading[0], snapshot)
         return snapshot
 
     def _look_at(

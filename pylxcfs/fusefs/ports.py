@@ -47,7 +47,7 @@ class Containers(Protocol):
         """Return (bytes asked for, offset) of a thread that waits in read(2).
 
         0 and None stand for what is not known, or not asked for; None alone for a thread that
-        does not read.
+        does not read, or of which nothing can be known just now.
         """
         ...
 

@@ -45,11 +45,13 @@ def can_be_told() -> bool:
 def of(tid: int, proc: str = "/proc", *, with_offset: bool = True) -> Reading | None:
     """Return what a thread reads that waits for us; UNKNOWN for any other system call.
 
-    None for lseek(2), which wants to know the size and reads nothing. The offset of most calls
-    has a price of its own.
+    None for lseek(2), which wants to know the size and reads nothing, and for a thread that does
+    not get to sleep. The offset of most calls has a price of its own.
     """
     try:
         words = _system_call(f"{proc}/{tid}/syscall")
+        if not words:
+            return None
         number = int(words[0])
         if number == _PREAD:
             return Reading(int(words[3], 16), int(words[4], 16))
@@ -77,7 +79,7 @@ def program(tid: int, proc: str = "/proc") -> bytes:
 
 
 def _system_call(path: str) -> list[bytes]:
-    """Return the number and arguments of the call that a thread sleeps in."""
+    """Return the number and arguments of the call that a thread sleeps in; [] if it runs."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for _ in range(_TRIES):

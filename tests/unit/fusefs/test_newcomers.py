@@ -228,6 +228,22 @@ def test_other_system_calls_are_taken_for_pieces_for_a_while(told: World) -> Non
     assert reader.fills().startswith(b"most of A\n")
 
 
+def test_who_does_not_get_to_sleep_goes_on_with_its_text(told: World) -> None:
+    """What it asks for cannot be told then, and that is not asked for an unknown call."""
+    reader = Reader(told, ONE)
+    told.people.readings[ONE] = None
+    told.fs.attributes(reader.node, reader.handle, ONE)
+    assert reader.fills().startswith(TEXT)
+    later(told, b"more of A\n", 5000)
+    assert reader.asks(5, 5) == (TEXT[5:], 0)
+    later(told, b"most of A\n", 5000)
+    told.people.readings[ONE] = None
+    told.fs.attributes(reader.node, reader.handle, ONE)
+    assert reader.fills().startswith(TEXT)
+    assert reader.asks(5, 10) == (b"", 0)
+    assert reader.asks(5) == (b"most ", 0)
+
+
 def test_who_asks_for_the_size_is_not_taken_for_a_reader(told: World) -> None:
     reader = Reader(told, ONE)
     told.people.readings[ONE] = None

@@ -112,6 +112,7 @@ class Lane(threading.Thread):
         call = self._guard.call
         reopen = self._fs.reopen
         ends_soon = self._fs.renderings.ends_soon
+        closed = self._fs.pages.newcomers.closed
         table, send = self._table, self._send
         wait = self._waiter()
         while True:
@@ -135,8 +136,9 @@ class Lane(threading.Thread):
                     send(_OPENED(32, 0, unique, handle, FOPEN_KEEP_CACHE))
                     continue
             elif opcode == _RELEASE:
-                if word & _CACHED_OR_WATCHED == CACHED:  # nothing is kept of those handles
+                if word & _CACHED_OR_WATCHED == CACHED:  # of those is kept only that they are open
                     send(_DONE(16, 0, unique))
+                    closed(node, word)
                     if not ends_soon(node):
                         continue
                     opcode = _RENEW

@@ -149,13 +149,17 @@ class Newcomers:
         if newcomer is not None:
             self.register.drop(newcomer.handle)
 
-    def release(self, node: int, handle: int) -> None:
-        """Forget a cached handle."""
+    def closed(self, node: int, handle: int) -> None:
+        """Forget a cached handle that never was a newcomer's."""
         handles = self._open.get(node)
         if handles is not None:
             handles.discard(handle)
             if not handles:
                 self._open.pop(node, None)
+
+    def release(self, node: int, handle: int) -> None:
+        """Forget a cached handle."""
+        self.closed(node, handle)
         self._watched.discard(handle)
         newcomer = self._on.get(node)
         if newcomer is not None and newcomer.handle == handle:

@@ -28,8 +28,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.go = threading.Event()
-        self.renderings = self
+        self.renderings = self.pages = self.newcomers = self
         self.renewed: list[int] = []
+        self.gone: list[tuple[int, int]] = []
 
     def ends_soon(self, node: int) -> bool:
         return node % 2 == 1
@@ -39,6 +40,9 @@ class Slow:
 
     def reopen(self, node: int, pid: int, flags: int) -> int:
         return 0
+
+    def closed(self, node: int, handle: int) -> None:
+        self.gone.append((node, handle))
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         self.go.wait(30)
@@ -101,6 +105,7 @@ def test_a_text_that_ends_soon_is_renewed_once_its_reader_has_gone(kernel: Kerne
         kernel.end.send(header + body)
         assert kernel.answer() == (unique, 0)
     wait_until(lambda: slow.renewed == [7, 9], what="the odd ones to be renewed")
+    assert slow.gone == [(7, CACHED), (8, CACHED), (9, CACHED)]
     kernel.end.settimeout(0.1)
     with pytest.raises(TimeoutError):  # each had one answer
         kernel.answer()

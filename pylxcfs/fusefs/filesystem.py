@@ -125,7 +125,9 @@ class Filesystem:
         # and a size below the content would cut off who reads through the page cache anyway
         # (sendfile, mmap).
         size = self.contents.size_bound(index)
-        valid_ns = 0 if node in self._strangers else self.snapshots.ttl_ns
+        # A container's own node may have a cached handle from before this server, which must ask
+        # for the size again and not read up to a bound.
+        valid_ns = self.snapshots.ttl_ns if nodes.pair_of(node) == self.callers.host else 0
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _is_known(self, node: int) -> bool:
@@ -253,6 +255,7 @@ class Filesystem:
         """
         if handle & CACHED:
             return self.pages.fill(node, handle, pid).part(offset, size)
+        self.pages.newcomers.spoil(node)  # this may be sendfile(2), which fills its page
         data = self._handles.text(handle)
         if data is None and offset:
             data = self.survivors.find(handle)  # another server gave it its first piece

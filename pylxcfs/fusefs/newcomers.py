@@ -37,7 +37,16 @@ _UNHEARD_NS: Final = 60 * 1_000_000_000
 class Newcomer:
     """One handle, and the text that it is reading."""
 
-    __slots__ = ("handle", "page", "since_ns", "snapshot", "tid", "unheard_since_ns", "whole")
+    __slots__ = (
+        "handle",
+        "page",
+        "since_ns",
+        "snapshot",
+        "spoiled",
+        "tid",
+        "unheard_since_ns",
+        "whole",
+    )
 
     def __init__(self, handle: int, tid: int, since_ns: int) -> None:
         self.handle = handle
@@ -50,6 +59,8 @@ class Newcomer:
         #: What its page was filled from last: what it really reads, since the kernel does not
         #: heed every answer that says that the text is another.
         self.page: Snapshot | None = None
+        #: Somebody past the cache may have filled the page since.
+        self.spoiled = False
         #: It took all of that at once.
         self.whole = False
         #: Since when it is known from the server before only; 0: it has asked.
@@ -148,6 +159,12 @@ class Newcomers:
         newcomer = self._on.pop(node, None)
         if newcomer is not None:
             self.register.drop(newcomer.handle)
+
+    def spoil(self, node: int) -> None:
+        """Note that a node's page may be another's than its newcomer's."""
+        newcomer = self._on.get(node)
+        if newcomer is not None:
+            newcomer.spoiled = True
 
     def closed(self, node: int, handle: int) -> None:
         """Forget a cached handle that never was a newcomer's."""

@@ -156,7 +156,8 @@ class Pages:
         if text is not None and (reading is None or newcomer.goes_on(reading[1], now_ns)):
             if before is None or text.data != before.data:
                 self.newcomers.begin(node, text, False, now_ns)
-            return self._snapshots.again(node, text)
+            afresh, newcomer.spoiled = newcomer.spoiled, False
+            return self._snapshots.again(node, text, afresh=afresh)
         if reading is None:
             return self._shown(node, pid)
         snapshot = self._for_all(node, pid)

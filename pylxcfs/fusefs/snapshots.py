@@ -178,16 +178,17 @@ class Snapshots:
         """Whether the kernel was told of a text of this node, if only by the server before."""
         return node in self._shown or self.sizes.get(node) > 0
 
-    def again(self, node: int, snapshot: Snapshot) -> Snapshot:
+    def again(self, node: int, snapshot: Snapshot, *, afresh: bool = False) -> Snapshot:
         """Return what to show so that the kernel has this text though it was told of another.
 
         It has the size of that one at least, as sizes do not change with the text; and is not
-        lengthened, so that all that was read of it stays where it was.
+        lengthened, so that all that was read of it stays where it was. `afresh` makes the kernel
+        drop the page that it has, even if that should be this text.
         """
         before, told = self._shown.get(node), self._told(node)
         if before is None and told <= snapshot.size:
             return snapshot
-        if before is not None and before.data == snapshot.data:
+        if before is not None and before.data == snapshot.data and not afresh:
             return before
         return Snapshot(
             snapshot.data, snapshot.expires_ns, time.time_ns(), snapshot.container, told

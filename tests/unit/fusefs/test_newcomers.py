@@ -154,6 +154,34 @@ def test_a_text_that_the_kernel_did_not_heed_is_not_the_one_that_is_read(told: W
     assert reader.asks(5, 5)[0] == b"OF A\n"
 
 
+def test_who_sends_past_the_cache_does_not_leave_its_text_to_who_reads_in_pieces(
+    told: World,
+) -> None:
+    """sendfile(2) fills the page whatever flags its handle has."""
+    pieces, sender = Reader(told, ONE), Reader(told, OTHER)
+    pieces.asks(5)
+    before = told.fs.attributes(pieces.node, 0, THIRD).mtime_ns
+    later(told, b"MORE OF A\n")
+    assert sender.flags == FOPEN_DIRECT_IO
+    assert told.fs.read(sender.node, sender.handle, 0, 4096, OTHER) == b"MORE OF A\n"
+    assert pieces.asks(5, 5)[0] == TEXT[5:]
+    assert told.fs.attributes(pieces.node, 0, THIRD).mtime_ns != before
+
+
+def test_a_bound_does_not_hold_for_who_has_the_file_open_since_before(
+    kept: World, memfd: int
+) -> None:
+    """Whoever asks how long it is and reads would get newlines up to the bound."""
+    reader = Reader(kept, ONE)
+    reader.asks(4096)
+    containers = dict(kept.people.containers)
+    next_server(kept, memfd)
+    kept.people.containers.clear()  # it has not heard of it yet
+    assert kept.fs.attributes(reader.node, 0, ONE).valid_ns == 0
+    kept.people.containers.update(containers)
+    assert reader.asks(4096)[0] == TEXT
+
+
 def test_a_handle_from_before_goes_on_with_new_texts(told: World) -> None:
     """Nobody knew of it when the newcomer came."""
     make_known(told, OTHER)

@@ -4,8 +4,7 @@ The table of DESIGN (see ARCHITECTURE.md, "Who gets what"):
 
     opener of a node                     gets
     the container that owns it           its own view, from the page cache; a thread of which it
-                                         is not known how it reads only if no other has the file
-                                         open so
+                                         is not known how it reads goes past that
     the host                             the owner's view, past the cache
     anyone else (so on the host's node)  the opener's own view, past the cache
 

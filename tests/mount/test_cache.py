@@ -99,17 +99,6 @@ print(json.dumps({"reads": reads, "seen": sorted(seen)}))
 """
 
 
-@pytest.mark.parametrize("path", ["/proc/uptime", "/proc/stat", "/proc/meminfo"])
-def test_a_process_never_seen_before_is_served_from_the_cache(daemon: Daemon, path: str) -> None:
-    with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
-        read(container, path, "reopen", 0.2)  # and what others had open is closed
-        result = json.loads(container.exec([sys.executable, "-c", _FIRST, path]).stdout)
-    assert len(result["seen"]) <= 12
-    assert result["reads"] > 50 * len(result["seen"])
-    for content in result["seen"]:
-        check(path, bytes.fromhex(content))
-
-
 #: Small files in one call each, which makes the thread known; then meminfo in pieces, while what
 #: is in it changes.
 _SMALL_BUFFER = """

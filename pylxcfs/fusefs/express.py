@@ -150,9 +150,11 @@ class Lane(threading.Thread):
                 "express", self._answer, self._fallback, opcode, unique, node, uid, pid, length
             )
             with self._answering:
-                if self._disowned:
-                    return
+                disowned = self._disowned
                 self.serving = 0
+            if disowned:
+                self._undo(opcode, node, reply)
+                return
             if reply is not None:
                 self._send(reply)
 
@@ -163,6 +165,11 @@ class Lane(threading.Thread):
             # ENOENT: the reader was killed meanwhile, or it was answered already.
             if error.errno not in (errno.ENOENT, *_ENDED):
                 self._guard.warn("answer", "an answer was refused: %s", error)
+
+    def _undo(self, opcode: int, node: int, reply: bytes | None) -> None:
+        """Close what was opened for an OPEN that has had another answer."""
+        if opcode == _OPEN and reply is not None and len(reply) == wire.OPEN_REPLY.size:
+            self._fs.release(node, wire.OPEN_REPLY.unpack(reply)[3])
 
     def _waiter(self) -> Callable[[], bool] | None:
         """Return what waits for a request and is false once `stop` is readable."""
@@ -244,8 +251,9 @@ class Lane(threading.Thread):
         return wire.open_reply(unique, handle, open_flags)
 
     def _read(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
-        handle, offset, size = wire.READ_IN.unpack_from(self._buffer, _HEADER)
-        return wire.data_reply(unique, self._fs.read(node, handle, offset, size, pid))
+        handle, offset, size, flags = wire.READ_IN.unpack_from(self._buffer, _HEADER)
+        read = self._fs.read if flags & wire.READ_LOCKOWNER else self._fs.fill
+        return wire.data_reply(unique, read(node, handle, offset, size, pid))
 
     def _release(self, unique: int, node: int, uid: int, pid: int, length: int) -> bytes:
         (handle,) = wire.RELEASE_IN.unpack_from(self._buffer, _HEADER)
@@ -285,7 +293,7 @@ def fallback(
     """Answer a request that failed or did not come back; a READ gets the host's file."""
     try:
         if opcode == wire.READ:
-            _, offset, size = wire.READ_IN.unpack_from(message, _HEADER)
+            _, offset, size, _ = wire.READ_IN.unpack_from(message, _HEADER)
             text = filesystem.host_text(node)
             return wire.data_reply(unique, text[offset : offset + size])
         if opcode == wire.OPEN:

@@ -127,6 +127,7 @@ class Filesystem:
         # A container's own node may have a cached handle from before this server, which must ask
         # for the size again and not read up to a bound.
         valid_ns = self.snapshots.ttl_ns if nodes.pair_of(node) == self.callers.host else 0
+        self.snapshots.answer(node, exact=False)
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _is_known(self, node: int) -> bool:
@@ -158,7 +159,7 @@ class Filesystem:
         known = self._cleared.get(pid)
         if known is None or node not in known or flags & (os.O_ACCMODE | os.O_DIRECT):
             return 0
-        if node in self.pages.newcomers:
+        if node in self.pages.newcomers or not self.snapshots.is_fresh(node):
             return 0
         handle = known[node] | next(self._serial) & SERIAL_MASK
         self.pages.newcomers.opened(node, handle)
@@ -203,8 +204,8 @@ class Filesystem:
         if self.readers.takes(pid, index) < length:
             return self._open_for_newcomer(node, owner, pid)
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
-        # or another container's, they have to go.
-        keep = FOPEN_KEEP_CACHE if snapshots.shown(node) is not None else 0
+        # or another container's, or long ago, they have to go.
+        keep = FOPEN_KEEP_CACHE if snapshots.is_fresh(node) else 0
         self._tell_size(node, pid)
         if keep and self.contents.mode(index) & 0o004:
             self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
@@ -247,14 +248,23 @@ class Filesystem:
                 break
         return handle
 
+    def fill(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
+        """Return these bytes of a page for the kernel's cache. Raise Refused.
+
+        sendfile(2) and mappings fill pages through handles, too, that go past the cache, and
+        others read what they have left there.
+        """
+        is_own = nodes.pair_of(handle) == nodes.pair_of(node) and not handle & (STRANGER | COMPAT)
+        if handle & CACHED or (is_own and self.snapshots.is_shown(node)):
+            text = self.pages.fill(node, handle, pid)
+            return text.part(offset, size, to_size=not self.snapshots.is_exact(node))
+        return self.read(node, handle, offset, size, pid)
+
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
 
         A handle takes its snapshot at offset 0 and keeps it until it comes back there.
         """
-        if handle & CACHED:
-            return self.pages.fill(node, handle, pid).part(offset, size)
-        self.pages.newcomers.spoil(node)  # this may be sendfile(2), which fills its page
         data = self._handles.text(handle)
         if data is None and offset:
             data = self.survivors.find(handle)  # another server gave it its first piece
@@ -353,6 +363,7 @@ class Filesystem:
         self.pages.newcomers.forget_unheard(self.snapshots.clock())
         alive = set(self.callers.known())
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
+        self.pages.newcomers.forget_programs(alive)
         for node in list(self._strangers):
             if nodes.pair_of(node) not in alive:
                 self._strangers.discard(node)

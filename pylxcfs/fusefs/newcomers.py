@@ -42,7 +42,6 @@ class Newcomer:
         "page",
         "since_ns",
         "snapshot",
-        "spoiled",
         "tid",
         "unheard_since_ns",
         "whole",
@@ -52,15 +51,13 @@ class Newcomer:
         self.handle = handle
         #: Who opened it.
         self.tid = tid
-        #: When it was opened, or began with its text.
+        #: When it was opened, or asked last.
         self.since_ns = since_ns
         #: What it began with; None before it has.
         self.snapshot: Snapshot | None = None
-        #: What its page was filled from last: what it really reads, since the kernel does not
+        #: What the page was filled from last: what it really reads, since the kernel does not
         #: heed every answer that says that the text is another.
         self.page: Snapshot | None = None
-        #: Somebody past the cache may have filled the page since.
-        self.spoiled = False
         #: It took all of that at once.
         self.whole = False
         #: Since when it is known from the server before only; 0: it has asked.
@@ -78,7 +75,7 @@ class Newcomer:
         return self.snapshot if self.page is None else self.page
 
     def is_recent(self, now_ns: int) -> bool:
-        """Whether it was opened, or began with its text, a moment ago."""
+        """Whether it was opened, or asked, a moment ago."""
         return now_ns < self.since_ns + _TOGETHER_NS
 
 
@@ -118,8 +115,9 @@ class Newcomers:
 
     def come(self, node: int, handle: int, tid: int, now_ns: int) -> None:
         """Note a new one; before its OPEN is answered."""
-        self._place(node, Newcomer(handle, tid, now_ns))
-        self._note(node)
+        newcomer = Newcomer(handle, tid, now_ns)
+        self._place(node, newcomer)
+        self._note(newcomer, node)
 
     def recover(self, entry: Entry, snapshot: Snapshot | None, now_ns: int) -> None:
         """Take over one from the server before, with the text that it reads."""
@@ -130,11 +128,13 @@ class Newcomers:
 
     def begin(self, node: int, snapshot: Snapshot, whole: bool, now_ns: int) -> None:
         """Note that a node's newcomer begins to read a text; before the kernel is told of it."""
-        newcomer = self._on[node]
+        newcomer = self._on.get(node)
+        if newcomer is None:
+            return
         newcomer.snapshot = snapshot
         newcomer.whole = whole
         newcomer.since_ns = now_ns
-        self._note(node)
+        self._note(newcomer, node)
 
     def opened(self, node: int, handle: int) -> None:
         """Note a cached handle: a new one, or one from before this server."""
@@ -159,12 +159,6 @@ class Newcomers:
         newcomer = self._on.pop(node, None)
         if newcomer is not None:
             self.register.drop(newcomer.handle)
-
-    def spoil(self, node: int) -> None:
-        """Note that a node's page may be another's than its newcomer's."""
-        newcomer = self._on.get(node)
-        if newcomer is not None:
-            newcomer.spoiled = True
 
     def closed(self, node: int, handle: int) -> None:
         """Forget a cached handle that never was a newcomer's."""
@@ -197,14 +191,18 @@ class Newcomers:
             programs.clear()
         programs.add(program)
 
+    def forget_programs(self, alive: set[int]) -> None:
+        """Forget which programs of containers that are not alive read in pieces."""
+        for pair in self._in_pieces.keys() - alive:
+            del self._in_pieces[pair]
+
     def _place(self, node: int, newcomer: Newcomer) -> None:
         self._on[node] = newcomer
         self._watched.add(newcomer.handle)
         self.opened(node, newcomer.handle)
 
-    def _note(self, node: int) -> None:
+    def _note(self, one: Newcomer, node: int) -> None:
         """Tell the next server what is known of a newcomer."""
-        one = self._on[node]
         snapshot = one.snapshot
         container = snapshot.container if snapshot is not None else None
         if snapshot is None or container is None:

@@ -41,8 +41,9 @@ class Pages:
         elif newcomer.handle == handle:
             snapshot = self._for_newcomer(node, newcomer, pid)
         else:
-            snapshot = self._beside(node, handle, newcomer, pid)
+            snapshot = self._shown(node, pid)
         self._snapshots.show(node, snapshot)
+        self._snapshots.answer(node, exact=True)
         if node in self.newcomers:
             return snapshot, 0
         return snapshot, max(0, snapshot.expires_ns - self._snapshots.clock())
@@ -52,12 +53,18 @@ class Pages:
         self._snapshots.show(node, self._for_all(node, pid))
 
     def fill(self, node: int, handle: int, pid: int) -> Snapshot:
-        """Return the text that a page is filled from. Raise Refused."""
+        """Return the text that a page is filled from. Raise Refused.
+
+        While a newcomer has the pages to itself it is its text, whoever asks.
+        """
         newcomer = self.newcomers.on(node)
-        if newcomer is not None and newcomer.handle == handle:
+        if newcomer is None:
+            return self._shown(node, pid)
+        if newcomer.handle == handle:
             newcomer.page = self._page_of(node, newcomer, pid)
-            return newcomer.page
-        return self._shown(node, pid)
+        else:
+            newcomer.page = newcomer.text or self._shown(node, pid)
+        return newcomer.page
 
     def _page_of(self, node: int, newcomer: Newcomer, pid: int) -> Snapshot:
         if newcomer.snapshot is not None:
@@ -80,10 +87,16 @@ class Pages:
         return snapshot
 
     def has_room(self, node: int, pid: int) -> bool:
-        """Whether a thread of which it is not known how it reads may open the node cached."""
+        """Whether a thread of which it is not known how it reads may open the node cached.
+
+        That waits in open(2) now, or in something of which nothing can be told: then it may not.
+        """
         containers = self._callers.containers
-        return containers.tells_readings and self.newcomers.has_room(
-            node, lambda: containers.program(pid)
+        return (
+            containers.tells_readings
+            and not self._snapshots.is_inherited(node)
+            and self.newcomers.has_room(node, lambda: containers.program(pid))
+            and containers.reading(pid, False) is None
         )
 
     def is_shared(self, node: int) -> bool:
@@ -137,15 +150,8 @@ class Pages:
         snapshot = self._renderings.current(node, pid)
         if not snapshots.is_shown(node):
             padding = self._contents.padding(nodes.index_of(node))
-            snapshot = snapshots.with_room(node, snapshot, padding)
-        return snapshot
-
-    def _beside(self, node: int, handle: int, newcomer: Newcomer, pid: int) -> Snapshot:
-        """Return the text for who asks while a newcomer has the pages to itself."""
-        shown = self._snapshots.shown(node)
-        if shown is None or (handle & CACHED and not newcomer.is_recent(self._snapshots.clock())):
-            return self._for_all(node, pid)
-        return shown
+            return snapshots.with_room(node, snapshot, padding)
+        return snapshots.towards(node, snapshot)
 
     def _for_newcomer(self, node: int, newcomer: Newcomer, pid: int) -> Snapshot:
         """Return the text that a newcomer gets, which is just about to read."""
@@ -154,10 +160,10 @@ class Pages:
         reading = self._callers.containers.reading(pid, text is not None)
         now_ns = self._snapshots.clock()
         if text is not None and (reading is None or newcomer.goes_on(reading[1], now_ns)):
+            newcomer.since_ns = now_ns
             if before is None or text.data != before.data:
                 self.newcomers.begin(node, text, False, now_ns)
-            afresh, newcomer.spoiled = newcomer.spoiled, False
-            return self._snapshots.again(node, text, afresh=afresh)
+            return self._snapshots.again(node, text)
         if reading is None:
             return self._shown(node, pid)
         snapshot = self._for_all(node, pid)

@@ -71,8 +71,13 @@ class Sizes:
 
     def drop_unless(self, keep: Callable[[int], bool]) -> None:
         """Forget all nodes that `keep` does not say yes to."""
-        for node in [node for node in self._slots if not keep(node)]:
-            self.drop(node)
+        for node in self.nodes():
+            if not keep(node):
+                self.drop(node)
+
+    def nodes(self) -> list[int]:
+        """Return all nodes of which a size is known."""
+        return list(self._slots)
 
     def __len__(self) -> int:
         return len(self._slots)

@@ -70,17 +70,18 @@ class Snapshot:
         of the old text one after the other, and where several threads ask at once it may not heed
         an answer at all (fuse_change_attributes, fs/fuse/inode.c): who reads meanwhile would get
         the new text by the old size, or the old text and zeros. So of a text that grows the size
-        is told first, if an answer with the old one may still be on its way; of one that shrinks,
-        the text. Who has too large a size gets newlines behind the text.
+        is told first, if the old one may still be believed or on its way; of one that shrinks, the
+        text. Who has too large a size gets newlines behind the text.
         """
-        if self.container is not wanted.container:
+        if wanted is self or self.container is not wanted.container:
             return wanted
+        if wanted.size == self.size:
+            settled = now_ns >= self.settles_ns or wanted.settles_ns >= self.settles_ns
+            return wanted if settled else self
         if now_ns < self.settles_ns:
             return self
-        if wanted.size == self.size:
-            return wanted
         if wanted.size > self.size:
-            if self.settles_ns or now_ns > self.told_ns + STEP_NS:
+            if now_ns > max(self.told_ns, self.expires_ns) + STEP_NS:
                 return wanted  # and not a text that may be old
             text = self
         elif self.data != wanted.data or self.mtime_ns != wanted.mtime_ns:
@@ -93,10 +94,15 @@ class Snapshot:
         step.settles_ns = until_ns
         return step
 
-    def part(self, offset: int, size: int) -> bytes:
-        """Return these bytes of the kernel's page: newlines where there is no text."""
-        part = self.data[offset : offset + size]
-        return part + b"\n" * (size - len(part))
+    def part(self, offset: int, size: int, *, to_size: bool = False) -> bytes:
+        """Return these bytes of the kernel's page: newlines where there is no text.
+
+        `to_size` ends it there, which makes the kernel believe that size (fuse_short_read,
+        fs/fuse/file.c).
+        """
+        end = min(offset + size, self.size if to_size else max(PAGE, len(self.data)))
+        part = self.data[offset:end]
+        return part + b"\n" * (end - offset - len(part))
 
 
 class Snapshots:
@@ -110,12 +116,18 @@ class Snapshots:
         self.on_resized: Callable[[], object] = lambda: None
         #: Until then a container may live of which this server has not heard yet.
         self._heard_of_all_ns = 0
+        #: Nodes that the server before told the kernel of.
+        self._inherited: set[int] = set()
+        #: Nodes of which the kernel was told the size of a text last, and no bound.
+        self._exact: set[int] = set()
         self._recent: dict[int, Snapshot] = {}
         self._shown: dict[int, Snapshot] = {}
 
     def recover(self, memory: int) -> None:
         """Know which sizes the server before has told, which are in this memfd. Raise OSError."""
         self.sizes.use(memory)
+        self._inherited = set(self.sizes.nodes())
+        self._exact = set(self._inherited)
         self._heard_of_all_ns = self.clock() + _HEARD_NS
 
     def alive(self, node: int) -> Snapshot | None:
@@ -178,21 +190,35 @@ class Snapshots:
         """Whether the kernel was told of a text of this node, if only by the server before."""
         return node in self._shown or self.sizes.get(node) > 0
 
-    def again(self, node: int, snapshot: Snapshot, *, afresh: bool = False) -> Snapshot:
+    def is_inherited(self, node: int) -> bool:
+        """Whether cached handles of a node may be open that only the server before knew of."""
+        return node in self._inherited
+
+    def is_fresh(self, node: int) -> bool:
+        """Whether the page that the kernel may have is not old, for who never asks how old it is.
+
+        That are sendfile(2) and mappings.
+        """
+        snapshot = self._shown.get(node)
+        return snapshot is not None and self.clock() < snapshot.expires_ns + _SAME_NS
+
+    def again(self, node: int, snapshot: Snapshot) -> Snapshot:
         """Return what to show so that the kernel has this text though it was told of another.
 
         It has the size of that one at least, as sizes do not change with the text; and is not
-        lengthened, so that all that was read of it stays where it was. `afresh` makes the kernel
-        drop the page that it has, even if that should be this text.
+        lengthened, so that all that was read of it stays where it was.
         """
         before, told = self._shown.get(node), self._told(node)
         if before is None and told <= snapshot.size:
             return snapshot
-        if before is not None and before.data == snapshot.data and not afresh:
+        if before is not None and before.data == snapshot.data:
             return before
-        return Snapshot(
+        text = Snapshot(
             snapshot.data, snapshot.expires_ns, time.time_ns(), snapshot.container, told
         )
+        if before is not None:
+            text.settles_ns = before.settles_ns
+        return text
 
     def _told(self, node: int) -> int:
         """Return the size that the kernel was told last, if only by the server before; or 0."""
@@ -220,17 +246,50 @@ class Snapshots:
         self._recent[node] = longer
         return longer
 
+    def towards(self, node: int, wanted: Snapshot) -> Snapshot:
+        """Return what to tell the kernel now, on the way to a rendering (`Snapshot.step`).
+
+        That may have been made long ago, or for readers past the pages, of which the kernel was
+        not told. From now on these get what is returned.
+        """
+        before = self._shown.get(node)
+        if before is None or before is wanted:
+            return wanted
+        step = before.step(wanted, self.clock())
+        if step is not wanted and node in self._recent:
+            self._recent[node] = step
+        return step
+
+    def is_exact(self, node: int) -> bool:
+        """Whether the kernel was told how long a node's text is, and not just a bound for it.
+
+        sendfile(2) and mappings never ask.
+        """
+        return node in self._exact
+
+    def answer(self, node: int, *, exact: bool) -> None:
+        """Note that the kernel has asked for a size, and gets that of the text or a bound."""
+        if exact:
+            self._exact.add(node)
+        else:
+            self._exact.discard(node)
+
     def show(self, node: int, snapshot: Snapshot) -> None:
-        """Note that the kernel is told of this snapshot now."""
+        """Note that the kernel is told of this snapshot now, or as soon as it asks."""
         if self.sizes.told(node, snapshot.size):
             self.on_resized()
-        snapshot.told_ns = self.clock()
+        now_ns = self.clock()
+        if snapshot.settles_ns and not snapshot.told_ns:
+            snapshot.settles_ns = snapshot.expires_ns = now_ns + STEP_NS
+        snapshot.told_ns = now_ns
         self._shown[node] = snapshot
 
     def drop(self, node: int) -> None:
         """Forget a node: the next container with its number must not see this one's."""
         self._recent.pop(node, None)
         self._shown.pop(node, None)
+        self._inherited.discard(node)
+        self._exact.discard(node)
         self.sizes.drop(node)
 
     def has(self, node: int) -> bool:
@@ -255,6 +314,8 @@ class Snapshots:
                     table.pop(node, None)
         if self.clock() >= self._heard_of_all_ns:
             self.sizes.drop_unless(is_alive)
+            self._inherited = {node for node in self._inherited if is_alive(node)}
+            self._exact = {node for node in self._exact if is_alive(node)}
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._shown)

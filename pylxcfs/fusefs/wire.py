@@ -39,8 +39,11 @@ GETATTR_IN: Final = struct.Struct("=I4xQ")
 GETATTR_FH: Final = 1
 #: struct fuse_open_in: flags.
 OPEN_IN: Final = struct.Struct("=I4x")
-#: struct fuse_read_in: fh, offset, size.
-READ_IN: Final = struct.Struct("=QQI")
+#: struct fuse_read_in: fh, offset, size, read_flags.
+READ_IN: Final = struct.Struct("=QQII")
+#: Of read_flags. A READ into the caller's buffer names its owner (fuse_send_read, fs/fuse/file.c);
+#: one that fills a page of the cache, whatever flags its handle has, does not.
+READ_LOCKOWNER: Final = 2
 #: struct fuse_write_in: fh, offset, size; the data follows the whole of it.
 WRITE_IN: Final = struct.Struct("=QQI20x")
 #: struct fuse_poll_in: fh, poller (kh), flags.

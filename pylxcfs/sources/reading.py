@@ -8,19 +8,40 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-#: read, pread64, readv, lseek (include/uapi/asm-generic/unistd.h, which newer machines use).
-_GENERIC: Final = (63, 67, 65, 62)
-_NUMBERS: Final = {
-    "x86_64": (0, 17, 19, 8),
+_READ: Final = 1
+_PREAD: Final = 2
+_READV: Final = 3
+_PREADV: Final = 4
+_UNKNOWN: Final = 5
+
+#: include/uapi/asm-generic/unistd.h, which newer machines use.
+_GENERIC: Final = {63: _READ, 67: _PREAD, 65: _READV, 69: _PREADV, 286: _PREADV}
+#: System calls that read, by machine. The last of x86-64 are those of 32-bit programs, which may
+#: not be in doubt: what has the same numbers in 64-bit ones does not ask for attributes.
+_READS: Final[Mapping[str, Mapping[int, int]]] = {
+    "x86_64": {
+        0: _READ,
+        17: _PREAD,
+        19: _READV,
+        295: _PREADV,
+        327: _PREADV,
+        3: _READ,
+        180: _PREAD,
+        145: _READV,
+    },
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
     "loongarch64": _GENERIC,
-    "ppc64le": (3, 179, 145, 19),
-    "s390x": (3, 180, 145, 19),
+    "ppc64le": {3: _READ, 179: _PREAD, 145: _READV, 320: _PREADV, 380: _PREADV},
+    "s390x": {3: _READ, 180: _PREAD, 145: _READV, 328: _PREADV, 376: _PREADV},
 }
-_READ, _PREAD, _READV, _LSEEK = _NUMBERS.get(os.uname().machine, (-1, -1, -1, -1))
+#: io_uring_enter, and what the kernel's threads that work for it are in. They may read anything.
+_CALLS: Final = {**_READS.get(os.uname().machine, {}), 426: _UNKNOWN, -1: _UNKNOWN}
+#: An offset of preadv2(2) that says: from where the file is.
+_FROM_POSITION: Final = (1 << 64) - 1
 
 #: A thread that has sent a request needs a moment until it sleeps, on another CPU than ours.
 _TRIES: Final = 20
@@ -34,37 +55,43 @@ class Reading(NamedTuple):
     offset: int | None
 
 
+#: It may be reading.
 UNKNOWN: Final = Reading(0, None)
 
 
 def can_be_told() -> bool:
     """Whether this kernel (CONFIG_HAVE_ARCH_TRACEHOOK) and this machine tell of other threads."""
-    return _READ >= 0 and os.access("/proc/1/syscall", os.R_OK)
+    if os.uname().machine not in _READS:
+        return False
+    try:
+        with open("/proc/thread-self/syscall", "rb") as file:
+            return bool(file.read())
+    except OSError:
+        return False
 
 
 def of(tid: int, proc: str = "/proc", *, with_offset: bool = True) -> Reading | None:
-    """Return what a thread reads that waits for us; UNKNOWN for any other system call.
+    """Return what a thread reads that waits for us; UNKNOWN if it may read, and that is all.
 
-    None for lseek(2), which wants to know the size and reads nothing, and for a thread that does
-    not get to sleep. The offset of most calls has a price of its own.
+    None for what reads nothing, as fstat(2) and lseek(2), and for a thread that does not get to
+    sleep. The offset of most calls has a price of its own; how much vectored ones read is written
+    in the thread's memory, and not looked up.
     """
     try:
         words = _system_call(f"{proc}/{tid}/syscall")
-        if not words:
+        call = _CALLS.get(int(words[0])) if words else None
+        if call is None:
             return None
-        number = int(words[0])
-        if number == _PREAD:
-            return Reading(int(words[3], 16), int(words[4], 16))
-        if number == _READ:
-            size = int(words[3], 16)
-            return Reading(size, _position(proc, tid, words[1]) if with_offset else None)
-        if number == _LSEEK:
-            return None
-        if number == _READV:  # its buffers are in the thread's memory
-            return Reading(0, _position(proc, tid, words[1]) if with_offset else None)
+        if call == _UNKNOWN:
+            return UNKNOWN
+        size = int(words[3], 16) if call in (_READ, _PREAD) else 0
+        if call in (_PREAD, _PREADV):
+            offset = int(words[4], 16)
+            if offset != _FROM_POSITION:
+                return Reading(size, offset)
+        return Reading(size, _position(proc, tid, words[1]) if with_offset else None)
     except (OSError, ValueError, IndexError):
-        pass
-    return UNKNOWN
+        return UNKNOWN
 
 
 def program(tid: int, proc: str = "/proc") -> bytes:

@@ -62,7 +62,7 @@ class People:
         return pid in self.old
 
     def reading(self, tid: int, with_offset: bool) -> tuple[int, int | None] | None:
-        return self.readings.get(tid, (0, None))
+        return self.readings.get(tid)
 
     def program(self, tid: int) -> bytes:
         return self.programs.get(tid, b"")
@@ -92,7 +92,8 @@ class World:
 
     def read_whole(self, node: int, pid: int) -> tuple[bytes, int]:
         handle, flags = self.fs.open(node, os.O_RDONLY, 0, pid)
-        data = self.fs.read(node, handle, 0, 65536, pid)
+        read = self.fs.fill if handle & CACHED else self.fs.read
+        data = read(node, handle, 0, 65536, pid)
         if handle & CACHED:  # the kernel goes by the size
             data = data[: self.fs.attributes(node, 0, pid).size]
         self.fs.release(node, handle)

@@ -89,12 +89,12 @@ def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:
     first = world.fs.attributes(node, handle, ME)
     world.texts[A] = b"newer\n"
     world.clock[0] = 150
-    page = world.fs.read(node, handle, 0, 4096, ME)
+    page = world.fs.fill(node, handle, 0, 4096, ME)
     assert page[: first.size] == b"text of A\n"  # as it was told
     second = world.fs.attributes(node, handle, ME)
     assert second.mtime_ns != first.mtime_ns
     assert second.size == first.size
-    assert world.fs.read(node, handle, 0, 4096, ME)[: second.size] == b"newer    \n"
+    assert world.fs.fill(node, handle, 0, 4096, ME)[: second.size] == b"newer    \n"
 
 
 def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> None:

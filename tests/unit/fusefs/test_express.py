@@ -24,7 +24,7 @@ STATFS = 17
 
 
 class Slow:
-    """A filesystem whose reads wait for `go`."""
+    """A filesystem whose reads and opens wait for `go`."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -44,9 +44,18 @@ class Slow:
     def closed(self, node: int, handle: int) -> None:
         self.gone.append((node, handle))
 
+    def open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
+        self.go.wait(30)
+        return CACHED | 77, 0
+
+    release = closed
+
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         self.go.wait(30)
         raise Refused(errno.ENXIO)
+
+    def fill(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
+        return b"page"
 
 
 class Kernel:
@@ -81,8 +90,8 @@ class Kernel:
             assert not lane.is_alive()
 
 
-def request(opcode: int, unique: int) -> bytes:
-    body = wire.READ_IN.pack(0, 0, 4096) + bytes(20)
+def request(opcode: int, unique: int, flags: int = wire.READ_LOCKOWNER) -> bytes:
+    body = wire.READ_IN.pack(0, 0, 4096, flags) + bytes(16)
     size = wire.IN_HEADER.size + len(body)
     return wire.IN_HEADER.pack(size, opcode, unique, 1, 0, 0, 0, 0) + body
 
@@ -136,6 +145,25 @@ def test_a_disowned_request_is_not_answered_and_its_thread_ends(kernel: Kernel) 
     kernel.end.setblocking(False)
     with pytest.raises(BlockingIOError):
         kernel.end.recv(1)
+
+
+def test_what_a_disowned_request_has_opened_is_closed(kernel: Kernel) -> None:
+    """The watchdog's answer has another handle, so nobody else will."""
+    slow = Slow()
+    lane = kernel.lane(slow)
+    kernel.ask(wire.OPEN, 7)
+    wait_until(lambda: lane.serving == 7, what="the request to be taken")
+    assert lane.disown(7)
+    slow.go.set()
+    lane.join(10)
+    assert slow.gone == [(1, CACHED | 77)]
+
+
+def test_pages_are_filled_and_buffers_read(kernel: Kernel) -> None:
+    """sendfile(2) fills a page through any handle; the flags of the READ tell."""
+    kernel.lane(Slow())
+    kernel.end.send(request(wire.READ, 7, flags=0))
+    assert kernel.end.recv(4096)[wire.OUT_HEADER.size :] == b"page"
 
 
 def test_a_request_that_is_neither_passed_on_nor_wanted_does_not_end_the_thread(

@@ -51,9 +51,7 @@ class Reader:
 
     def fills(self) -> bytes:
         """Return the page that the kernel gets for it."""
-        page = self.world.fs.read(self.node, self.handle, 0, 4096, self.tid)
-        assert len(page) == 4096
-        return page
+        return self.world.fs.fill(self.node, self.handle, 0, 4096, self.tid)
 
     def close(self) -> None:
         self.world.fs.release(self.node, self.handle)
@@ -160,12 +158,12 @@ def test_who_sends_past_the_cache_does_not_leave_its_text_to_who_reads_in_pieces
     """sendfile(2) fills the page whatever flags its handle has."""
     pieces, sender = Reader(told, ONE), Reader(told, OTHER)
     pieces.asks(5)
-    before = told.fs.attributes(pieces.node, 0, THIRD).mtime_ns
     later(told, b"MORE OF A\n")
     assert sender.flags == FOPEN_DIRECT_IO
-    assert told.fs.read(sender.node, sender.handle, 0, 4096, OTHER) == b"MORE OF A\n"
+    assert sender.fills().startswith(TEXT)
     assert pieces.asks(5, 5)[0] == TEXT[5:]
-    assert told.fs.attributes(pieces.node, 0, THIRD).mtime_ns != before
+    assert told.fs.read(sender.node, sender.handle, 0, 4096, OTHER) == b"MORE OF A\n"
+    assert pieces.asks(5, 10)[0] == b""
 
 
 def test_a_bound_does_not_hold_for_who_has_the_file_open_since_before(
@@ -182,21 +180,23 @@ def test_a_bound_does_not_hold_for_who_has_the_file_open_since_before(
     assert reader.asks(4096)[0] == TEXT
 
 
-def test_a_handle_from_before_goes_on_with_new_texts(told: World) -> None:
-    """Nobody knew of it when the newcomer came."""
-    make_known(told, OTHER)
-    old = Reader(told, OTHER)
-    told.fs.pages.newcomers = Newcomers()
-    pieces = Reader(told, ONE)
-    pieces.asks(5)
-    later(told, b"more of A\n")
-    assert old.asks(4096) == (TEXT, 0)
-    told.clock[0] += 1000
-    assert old.asks(4096) == (b"more of A\n", 0)
-    assert pieces.asks(6, 4) == (TEXT[4:], 0)
-    assert old.asks(4096) == (b"more of A\n", 0)
-    pieces.close()
-    assert Reader(told, THIRD).flags == FOPEN_DIRECT_IO
+def test_where_handles_from_before_may_be_open_nobody_is_a_newcomer(
+    kept: World, memfd: int
+) -> None:
+    """No server knows of those before they ask."""
+    make_known(kept, OTHER)
+    old = Reader(kept, OTHER)
+    old.asks(4096)
+    next_server(kept, memfd)
+    assert Reader(kept, ONE).flags == FOPEN_DIRECT_IO
+    later(kept, b"more of A\n")
+    assert old.asks(4096) == (b"more of A\n", 100)
+
+
+def test_who_may_be_waiting_in_something_else_than_open_is_no_newcomer(told: World) -> None:
+    """As with io_uring: it would not be seen how it reads."""
+    told.people.readings[ONE] = (0, None)
+    assert Reader(told, ONE).flags == FOPEN_DIRECT_IO
 
 
 def test_the_first_page_ever_is_looked_at_too(told: World) -> None:
@@ -218,13 +218,38 @@ def test_who_does_not_read_but_send_gets_a_fresh_page(told: World) -> None:
 
 def test_who_sends_gets_no_text_of_another_size(told: World) -> None:
     sender = Reader(told, ONE)
+    told.fs.attributes(sender.node, 0, THIRD)
     later(told, b"a much longer text of A\n")
     assert sender.fills().startswith(TEXT + b"\n")
 
 
 def test_behind_a_text_are_newlines(told: World) -> None:
     """Who is told too large a size for a moment gets those, and no zeros."""
-    assert Reader(told, ONE).fills() == TEXT + b"\n" * (4096 - len(TEXT))
+    reader = Reader(told, ONE)
+    told.fs.attributes(reader.node, 0, THIRD)
+    assert reader.fills() == TEXT + b"\n" * (4096 - len(TEXT))
+
+
+def test_a_page_ends_with_its_text_until_the_kernel_has_asked_how_long_that_is(
+    told: World,
+) -> None:
+    """It may know a bound only, and sendfile(2) never asks; an end before that it believes."""
+    sender = Reader(told, ONE)
+    assert sender.fills() == TEXT
+    told.fs.attributes(sender.node, sender.handle, ONE)
+    assert sender.fills().startswith(TEXT + b"\n")
+
+
+def test_programs_of_a_container_that_has_ended_are_forgotten(told: World) -> None:
+    told.people.programs[OTHER] = b""  # as ONE's
+    pieces = Reader(told, ONE)
+    pieces.asks(5)
+    pieces.close()
+    assert Reader(told, OTHER).flags == FOPEN_DIRECT_IO
+    container = told.people.containers.pop((A, 0))
+    told.fs.sweep()
+    told.people.containers[A, 0] = container
+    assert Reader(told, OTHER).handle & WATCHED
 
 
 def test_a_program_that_reads_in_pieces_goes_past_the_cache_from_then_on(told: World) -> None:
@@ -243,17 +268,25 @@ def test_where_readings_are_not_told_two_are_looked_at_past_the_cache(told: Worl
     assert Reader(told, ONE).handle & (CACHED | WATCHED) == CACHED
 
 
-def test_other_system_calls_are_taken_for_pieces_for_a_while(told: World) -> None:
+def test_who_may_be_reading_is_taken_to_go_on_for_a_while(told: World) -> None:
     reader = Reader(told, ONE)
     assert reader.asks(0, None) == (b"", 0)
-    later(told, b"more of A\n")
-    told.people.readings.clear()
-    attributes = told.fs.attributes(reader.node, reader.handle, ONE)
-    assert attributes.valid_ns == 0
-    assert reader.fills().startswith(TEXT)
+    told.people.readings[ONE] = (0, None)
+    for _ in range(3):
+        later(told, b"more of A\n", 900)
+        assert told.fs.attributes(reader.node, reader.handle, ONE).valid_ns == 0
+        assert reader.fills().startswith(TEXT)
     later(told, b"most of A\n", 1000)
     told.fs.attributes(reader.node, reader.handle, ONE)
     assert reader.fills().startswith(b"most of A\n")
+
+
+def test_who_asks_for_the_size_between_pieces_goes_on_however_slow_it_is(told: World) -> None:
+    reader = Reader(told, ONE)
+    reader.asks(5)
+    later(told, b"more of A\n", 5000)
+    told.fs.attributes(reader.node, reader.handle, ONE)
+    assert reader.asks(5, 5) == (TEXT[5:], 0)
 
 
 def test_who_does_not_get_to_sleep_goes_on_with_its_text(told: World) -> None:
@@ -423,7 +456,6 @@ def test_who_was_never_told_that_it_has_a_file_open_is_forgotten(
     kept.fs.sweep()
     assert len(kept.fs.pages.newcomers.register) == 0
     assert not kept.fs.pages.newcomers.has(reader.handle)
-    assert not Reader(kept, THIRD).flags
 
 
 def test_the_next_server_shows_no_text_of_a_container_before(kept: World, memfd: int) -> None:
@@ -432,7 +464,7 @@ def test_the_next_server_shows_no_text_of_a_container_before(kept: World, memfd:
     kept.people.containers[A, 0] = type(kept.people.containers[A, 0])(started_ns_=A + 1)
     kept.texts[A + 1] = b"more of A\n"
     next_server(kept, memfd)
-    assert Reader(kept, OTHER).asks(4096)[0] == b"more of A\n"
+    assert kept.read_whole(kept.node(A), OTHER)[0] == b"more of A\n"
 
 
 def test_with_no_room_for_the_next_server_newcomers_go_past_the_cache(

@@ -66,7 +66,7 @@ def test_a_text_has_room_to_grow_where_the_kernel_has_pages() -> None:
     assert snapshots.alive(7) is first
     snapshots.show(7, first)
     assert snapshots.keep(7, b"10000.00\n", "container", roomy).data == b"10000.00\n"
-    clock.now += STEP_NS + 1
+    clock.now += TTL + STEP_NS + 1
     assert snapshots.keep(7, b"100000.00\n", "container", roomy).data == b"100000.00    \n"
     clock.now += STEP_NS + 1
     longer = b"1" * 79 + b"\n"
@@ -204,3 +204,58 @@ def test_another_size_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, number in ((b"text\n", 0), (b"else\n", 0), (b"longer\n", 1), (b"short\n", 1)):
         snapshots.show(7, snapshots.keep(7, text, None, PADDING))
         assert len(resized) == number
+
+
+def test_a_step_counts_from_when_the_kernel_is_told_of_it() -> None:
+    """It may have been made for readers past the pages long before."""
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    snapshots.show(7, snapshots.keep(7, b"9.99\n", "container", None))
+    made = snapshots.keep(7, b"10.00\n", "container", None)
+    clock.now += STEP_NS - 1
+    snapshots.show(7, made)
+    assert made.settles_ns == made.expires_ns == clock.now + STEP_NS
+    clock.now += 1
+    snapshots.show(7, made)
+    assert made.settles_ns == clock.now - 1 + STEP_NS
+
+
+def test_a_rendering_is_a_step_away_if_the_kernel_was_told_of_the_old_text_since() -> None:
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    first = snapshots.keep(7, b"9.99\n", "container", None)
+    snapshots.show(7, first)
+    clock.now += TTL + STEP_NS + 1
+    wanted = snapshots.keep(7, b"10.00\n", "container", None)
+    assert wanted.data == b"10.00\n"
+    snapshots.show(7, first)
+    step = snapshots.towards(7, wanted)
+    assert (step.data, step.size) == (b"9.99\n", 6)
+    assert snapshots.alive(7) is step
+
+
+def test_a_text_that_is_shown_once_more_ends_no_step() -> None:
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    older = snapshots.keep(7, b"9.98\n", "container", None)
+    snapshots.show(7, older)
+    snapshots.show(7, snapshots.keep(7, b"9.99\n", "container", None))
+    snapshots.show(7, snapshots.keep(7, b"10.00\n", "container", None))
+    again = snapshots.again(7, older)
+    assert (again.data, again.size) == (b"9.98\n", 6)
+    snapshots.show(7, again)
+    assert snapshots.keep(7, b"10.01\n", "container", None) is again
+    clock.now += STEP_NS
+    assert snapshots.keep(7, b"10.01\n", "container", None).data == b"10.01\n"
+
+
+def test_a_page_is_kept_only_while_it_is_not_old() -> None:
+    """Who sends or maps a file never asks how old its page is."""
+    clock = Clock()
+    snapshots = Snapshots(TTL, clock)
+    assert not snapshots.is_fresh(7)
+    snapshots.show(7, snapshots.keep(7, b"9.99\n", "container", None))
+    clock.now += TTL
+    assert snapshots.is_fresh(7)
+    clock.now += 10**9
+    assert not snapshots.is_fresh(7)

@@ -46,18 +46,21 @@ def test_a_step_is_taken_back_by_nobody_until_all_have_heeded_it() -> None:
     assert step.expires_ns == STEP_NS
     even_longer = snapshot(b"100.00\n", 3)
     assert step.step(even_longer, STEP_NS - 1) is step
-    assert step.step(even_longer, STEP_NS) is even_longer  # it must not go on like this
+    second = step.step(even_longer, STEP_NS)
+    assert (second.data, second.size) == (b"9.99\n", 7)
+    assert second.step(even_longer, 2 * STEP_NS) is even_longer
     same = snapshot(b"10.01\n", 3)
     assert step.step(same, STEP_NS - 1) is step
     assert step.step(same, STEP_NS) is same
 
 
 def test_an_old_text_is_not_shown_again() -> None:
-    """Nobody has asked for so long that no answer with the old size is on its way."""
+    """The old size is not believed any more, and for so long that no answer is on its way."""
     shown, wanted = snapshot(b"9.99\n", 1), snapshot(b"10.00\n", 2)
-    shown.told_ns = 1000
-    assert shown.step(wanted, 1000 + STEP_NS).data == b"9.99\n"
-    assert shown.step(wanted, 1001 + STEP_NS) is wanted
+    for told_ns, expires_ns in [(1000, 500), (400, 1000)]:
+        shown.told_ns, shown.expires_ns = told_ns, expires_ns
+        assert shown.step(wanted, 1000 + STEP_NS).data == b"9.99\n"
+        assert shown.step(wanted, 1001 + STEP_NS) is wanted
 
 
 def test_a_text_that_changes_while_it_shrinks_keeps_the_size() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -42,8 +43,40 @@ def test_a_vectored_read_does_not() -> None:
 
 
 def test_other_calls_are_not_readings() -> None:
-    found = told("select.select([fd], [], [])", lambda found: found == UNKNOWN)
-    assert found == UNKNOWN
+    with waiting("select.select([fd], [], [])") as process:
+        try:
+            wait_until(lambda: is_asleep(process.pid), 20, what="the call")
+            assert reading.of(process.pid) is None
+        finally:
+            process.kill()
+
+
+def is_asleep(pid: int) -> bool:
+    """Whether it waits in select(2), by the kernel's word."""
+    return Path(f"/proc/{pid}/wchan").read_text().startswith("poll_schedule_timeout")
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86-64")
+@pytest.mark.parametrize(
+    ("call", "wanted"),
+    [
+        ("17 0x3 0x7f0010 0x9 0x4d 0x0 0x0 0x7ffe 0x7f11", Reading(9, 77)),  # pread64
+        ("295 0x3 0x7f0010 0x2 0x4d 0x0 0x0 0x7ffe 0x7f11", Reading(0, 77)),  # preadv
+        ("327 0x3 0x7f0010 0x2 0xffffffffffffffff 0x0 0x0 0x7ffe 0x7f11", Reading(0, 5)),  # preadv2
+        ("180 0x3 0xff0010 0x9 0x4d 0x0 0x0 0xffe8 0xf7f1", Reading(9, 77)),  # pread64, 32 bits
+        ("5 0x3 0x7f0010 0x9 0x4d 0x0 0x0 0x7ffe 0x7f11", None),  # fstat
+        ("426 0x3 0x1 0x1 0x1 0x0 0x0 0x7ffe 0x7f11", UNKNOWN),  # io_uring_enter
+        ("-1 0x7ffe 0x7f11", UNKNOWN),  # one of the kernel's own threads, or a page fault
+    ],
+)
+def test_of_calls_that_do_not_wait_for_a_pipe(
+    call: str, wanted: Reading | None, tmp_path: Path
+) -> None:
+    """As lines of a written procfs, whose file is at its byte 5."""
+    (tmp_path / "7/fdinfo").mkdir(parents=True)
+    (tmp_path / "7/syscall").write_text(call + "\n")
+    (tmp_path / "7/fdinfo/3").write_text("pos:\t5\nflags:\t0100000\n")
+    assert reading.of(7, str(tmp_path)) == wanted
 
 
 def test_of_a_thread_that_runs_nothing_is_known_yet() -> None:

@@ -71,9 +71,7 @@ class Callers:
         self._hierarchies = hierarchies
         self._expected = expected
         self.host_pidns = registry.host_identity.pidns
-        # reading.can_be_told() would say yes. But where somebody past the cache uses sendfile(2), a
-        # newcomer in pieces can still get one of another text: benchmarks/UNMET.md.
-        self.tells_readings = False
+        self.tells_readings = reading.can_be_told()
 
     def identify(self, pid: int) -> Identity | None:
         """Return the container of a process."""

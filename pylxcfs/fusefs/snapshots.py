@@ -169,10 +169,8 @@ class Snapshots:
             and before.data == data
         ):
             mtime_ns = before.mtime_ns
-        now_ns = self.clock()
-        snapshot = Snapshot(data, now_ns + self.ttl_ns * lives, mtime_ns, container)
-        if before is not None:
-            snapshot = before.step(snapshot, now_ns)
+        snapshot = Snapshot(data, self.clock() + self.ttl_ns * lives, mtime_ns, container)
+        snapshot = self.towards(node, snapshot)
         if self.ttl_ns:
             self._recent[node] = snapshot
         return snapshot
@@ -253,7 +251,7 @@ class Snapshots:
         not told. From now on these get what is returned.
         """
         before = self._shown.get(node)
-        if before is None or before is wanted:
+        if before is None:
             return wanted
         step = before.step(wanted, self.clock())
         if step is not wanted and node in self._recent:

@@ -110,30 +110,6 @@ def test_a_process_never_seen_before_is_served_from_the_cache(daemon: Daemon, pa
         check(path, bytes.fromhex(content))
 
 
-#: Sends files that nobody has read, as BusyBox's cat does: it never asks how long they are.
-_SEND = """
-import json, os, sys
-def send(path):
-    out, into = os.pipe()
-    fd = os.open(path, os.O_RDONLY)
-    while os.sendfile(into, fd, None, 1 << 24):
-        pass
-    os.close(fd)
-    os.close(into)
-    return os.read(out, 1 << 20)
-print(json.dumps([[path, send(path).hex()] for path in sys.argv[1:] for _ in range(3)]))
-"""
-
-
-def test_what_is_sent_first_of_all_ends_where_the_text_does(daemon: Daemon) -> None:
-    paths = ["/proc/uptime", "/proc/stat", "/proc/meminfo"]
-    with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
-        sent = json.loads(container.exec([sys.executable, "-c", _SEND, *paths]).stdout)
-        for path, text in sent:
-            check(path, bytes.fromhex(text))
-            assert not bytes.fromhex(text).endswith(b"\n\n"), path
-
-
 #: Small files in one call each, which makes the thread known; then meminfo in pieces, while what
 #: is in it changes.
 _SMALL_BUFFER = """

@@ -33,9 +33,11 @@ _GROWING = (
 )
 
 
-def read(container: Container, path: str, crowd: list[str]) -> list[tuple[str, bytes]]:
+def read(
+    container: Container, path: str, crowd: list[str], seconds: float = SECONDS
+) -> list[tuple[str, bytes]]:
     """Return what each kind of reader got."""
-    program = [sys.executable, "-m", "tests.mount.crowd", path, str(SECONDS), *crowd]
+    program = [sys.executable, "-m", "tests.mount.crowd", path, str(seconds), *crowd]
     done = container.exec(program, env={**os.environ, "PYTHONPATH": str(ROOT)})
     seen = [(kind, bytes.fromhex(text)) for kind, text in json.loads(done.stdout)]
     assert {kind for kind, _ in seen} == set(crowd) - {"stat", "map"}
@@ -68,3 +70,12 @@ def test_nor_of_a_text_that_grows_all_the_time(growing: Daemon, crowd: list[str]
         for kind, text in read(container, "/proc/uptime", crowd):
             length, letters = text.split()
             assert letters == letters[:1] * int(length), f"read by {kind}: {text!r}"
+
+
+@pytest.mark.parametrize("path", ["/proc/uptime", "/proc/stat", "/proc/meminfo"])
+def test_what_is_sent_first_of_all_ends_where_the_text_does(daemon: Daemon, path: str) -> None:
+    """As BusyBox's cat sends a file that nobody has read: it never asks how long that is."""
+    with Container(daemon.mountpoint, memory=GIB, cpus=1) as container:
+        for _, text in read(container, path, ["send"], 0.1):
+            check(path, text)
+            assert not text.endswith(b"\n\n")

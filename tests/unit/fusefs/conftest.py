@@ -4,9 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fusefs.kit import World, make_world
+from pylxcfs.fusefs import newcomers
+from tests.unit.fusefs.kit import A, World, make_world
+from tests.unit.fusefs.readers import OTHER, THIRD
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path)
+
+
+@pytest.fixture
+def told(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Let the world tell how threads read, in a container of several."""
+    monkeypatch.setattr(newcomers, "_TOGETHER_NS", 1000)
+    world.people.tells_readings = True
+    for tid in (OTHER, THIRD):
+        world.people.who[tid] = (A, 0)
+        world.people.programs[tid] = b"/bin/%d" % tid
+    world.clock[0] = 10_000
+    return world

@@ -3,72 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
-from pylxcfs.fusefs import newcomers, nodes
-from pylxcfs.fusefs.newcomers import Newcomers
+from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.nodes import CACHED, WATCHED
 from pylxcfs.fusefs.snapshots import STEP_NS
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
-from tests.unit.fusefs.kit import ME, A, World
-
-#: Threads of container A that nobody knows.
-ONE, OTHER, THIRD = ME, 31, 32
-TEXT = b"text of A\n"
-
-
-@pytest.fixture
-def told(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Let the world tell how threads read, in a container of several."""
-    monkeypatch.setattr(newcomers, "_TOGETHER_NS", 1000)
-    world.people.tells_readings = True
-    for tid in (OTHER, THIRD):
-        world.people.who[tid] = (A, 0)
-        world.people.programs[tid] = b"/bin/%d" % tid
-    world.clock[0] = 10_000
-    return world
-
-
-class Reader:
-    """An open handle, which asks as the kernel does for each read(2) of it."""
-
-    def __init__(self, world: World, tid: int) -> None:
-        self.world = world
-        self.tid = tid
-        self.node = world.node(A)
-        self.handle, self.flags = world.fs.open(self.node, os.O_RDONLY, 0, tid)
-
-    def asks(self, size: int, offset: int | None = 0) -> tuple[bytes, int]:
-        """Return the bytes it gets, and for how long the kernel asks no more."""
-        self.world.people.readings[self.tid] = (size, offset)
-        attributes = self.world.fs.attributes(self.node, self.handle, self.tid)
-        page = self.fills()
-        del self.world.people.readings[self.tid]
-        end = min(attributes.size, (offset or 0) + size)
-        return page[offset or 0 : end], attributes.valid_ns
-
-    def fills(self) -> bytes:
-        """Return the page that the kernel gets for it."""
-        return self.world.fs.fill(self.node, self.handle, 0, 4096, self.tid)
-
-    def close(self) -> None:
-        self.world.fs.release(self.node, self.handle)
-
-
-def later(world: World, text: bytes, by_ns: int = 100) -> None:
-    """Let time pass, and the view say something else."""
-    world.clock[0] += by_ns
-    world.texts[A] = text
-
-
-def make_known(world: World, tid: int) -> None:
-    """Let a thread take the file whole, twice."""
-    for _ in range(2):
-        reader = Reader(world, tid)
-        reader.asks(4096)
-        reader.close()
+from tests.unit.fusefs.kit import A, World
+from tests.unit.fusefs.readers import ONE, OTHER, TEXT, THIRD, Reader, later, make_known
 
 
 def test_the_first_reading_ever_is_served_from_the_cache_at_once(told: World) -> None:
@@ -166,33 +109,6 @@ def test_who_sends_past_the_cache_does_not_leave_its_text_to_who_reads_in_pieces
     assert pieces.asks(5, 10)[0] == b""
 
 
-def test_a_bound_does_not_hold_for_who_has_the_file_open_since_before(
-    kept: World, memfd: int
-) -> None:
-    """Whoever asks how long it is and reads would get newlines up to the bound."""
-    reader = Reader(kept, ONE)
-    reader.asks(4096)
-    containers = dict(kept.people.containers)
-    next_server(kept, memfd)
-    kept.people.containers.clear()  # it has not heard of it yet
-    assert kept.fs.attributes(reader.node, 0, ONE).valid_ns == 0
-    kept.people.containers.update(containers)
-    assert reader.asks(4096)[0] == TEXT
-
-
-def test_where_handles_from_before_may_be_open_nobody_is_a_newcomer(
-    kept: World, memfd: int
-) -> None:
-    """No server knows of those before they ask."""
-    make_known(kept, OTHER)
-    old = Reader(kept, OTHER)
-    old.asks(4096)
-    next_server(kept, memfd)
-    assert Reader(kept, ONE).flags == FOPEN_DIRECT_IO
-    later(kept, b"more of A\n")
-    assert old.asks(4096) == (b"more of A\n", 100)
-
-
 def test_who_may_be_waiting_in_something_else_than_open_is_no_newcomer(told: World) -> None:
     """As with io_uring: it would not be seen how it reads."""
     told.people.readings[ONE] = (0, None)
@@ -240,11 +156,16 @@ def test_a_page_ends_with_its_text_until_the_kernel_has_asked_how_long_that_is(
     assert sender.fills().startswith(TEXT + b"\n")
 
 
+def teach_pieces(world: World) -> None:
+    """Let ONE, whose program OTHER runs too, be seen to read in pieces."""
+    world.people.programs[OTHER] = world.people.programs.get(ONE, b"")
+    reader = Reader(world, ONE)
+    reader.asks(5)
+    reader.close()
+
+
 def test_programs_of_a_container_that_has_ended_are_forgotten(told: World) -> None:
-    told.people.programs[OTHER] = b""  # as ONE's
-    pieces = Reader(told, ONE)
-    pieces.asks(5)
-    pieces.close()
+    teach_pieces(told)
     assert Reader(told, OTHER).flags == FOPEN_DIRECT_IO
     container = told.people.containers.pop((A, 0))
     told.fs.sweep()
@@ -253,10 +174,7 @@ def test_programs_of_a_container_that_has_ended_are_forgotten(told: World) -> No
 
 
 def test_a_program_that_reads_in_pieces_goes_past_the_cache_from_then_on(told: World) -> None:
-    told.people.programs[OTHER] = b""  # as ONE's
-    pieces = Reader(told, ONE)
-    pieces.asks(5)
-    pieces.close()
+    teach_pieces(told)
     assert Reader(told, OTHER).flags == FOPEN_DIRECT_IO
     assert not Reader(told, THIRD).flags
 
@@ -363,122 +281,6 @@ def test_a_longer_text_comes_after_its_size(told: World) -> None:
     assert told.fs.read(beside.node, beside.handle, 0, 4096, OTHER) == TEXT
     told.clock[0] += STEP_NS
     assert reader.asks(4096)[0].rstrip() == longer.rstrip()
-
-
-@pytest.fixture
-def memfd() -> Iterator[int]:
-    fd = os.memfd_create("keeper")
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def kept(told: World, memfd: int) -> World:
-    told.fs.recover(memfd)
-    return told
-
-
-def next_server(world: World, memfd: int) -> None:
-    """Let a new server take over that knows nothing but what is in the memfd."""
-    world.fs.pages.newcomers = Newcomers()
-    snapshots = world.fs.snapshots
-    for table in (snapshots._recent, snapshots._shown):
-        table.clear()
-    world.fs.recover(memfd)
-
-
-def test_the_next_server_goes_on_with_the_text(kept: World, memfd: int) -> None:
-    pieces = Reader(kept, ONE)
-    assert pieces.asks(5)[0] == TEXT[:5]
-    next_server(kept, memfd)
-    later(kept, b"more of A\n")
-    assert pieces.asks(5, 5) == (TEXT[5:], 0)
-    assert pieces.asks(5, 10) == (b"", 0)
-    assert pieces.asks(5) == (b"more ", 0)
-
-
-def test_the_next_server_goes_on_with_the_text_that_was_heeded(kept: World, memfd: int) -> None:
-    pieces = Reader(kept, ONE)
-    pieces.asks(5)
-    later(kept, b"MORE OF A\n")
-    kept.people.readings[ONE] = (5, 0)
-    kept.fs.attributes(pieces.node, pieces.handle, ONE)
-    pieces.asks(2, 5)
-    next_server(kept, memfd)
-    assert pieces.asks(5, 7)[0] == TEXT[7:]
-
-
-def test_the_next_server_knows_who_has_not_begun(kept: World, memfd: int) -> None:
-    pieces = Reader(kept, ONE)
-    next_server(kept, memfd)
-    assert Reader(kept, OTHER).flags == FOPEN_DIRECT_IO
-    assert pieces.asks(5) == (TEXT[:5], 0)
-
-
-def test_the_next_server_knows_nothing_of_who_has_settled_or_closed(
-    kept: World, memfd: int
-) -> None:
-    closed = Reader(kept, ONE)
-    closed.close()
-    whole = Reader(kept, OTHER)
-    whole.asks(4096)
-    next_server(kept, memfd)
-    assert kept.node(A) not in kept.fs.pages.newcomers
-    assert whole.asks(4096) == (TEXT, 100)
-    assert Reader(kept, THIRD).flags == FOPEN_DIRECT_IO  # since that one has asked
-
-
-def test_the_next_server_tells_no_smaller_size(kept: World, memfd: int) -> None:
-    pieces = Reader(kept, ONE)
-    pieces.asks(4)
-    later(kept, b"a much longer text of A\n")
-    pieces.asks(4)
-    size = kept.fs.attributes(pieces.node, 0, THIRD).size
-    assert size >= len(b"a much longer text of A\n")
-    next_server(kept, memfd)
-    assert kept.fs.attributes(pieces.node, 0, THIRD).size == size
-    assert pieces.asks(100, 4)[0] == (TEXT + b"\n" * size)[4:size]
-
-
-def test_who_was_never_told_that_it_has_a_file_open_is_forgotten(
-    kept: World, memfd: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(newcomers, "_UNHEARD_NS", 1000)
-    reader = Reader(kept, OTHER)
-    for _ in range(2):
-        next_server(kept, memfd)
-        kept.clock[0] += 1001
-        reader.asks(5)
-        kept.fs.sweep()
-        assert len(kept.fs.pages.newcomers.register) == 1
-    next_server(kept, memfd)
-    kept.clock[0] += 1001
-    kept.fs.sweep()
-    assert len(kept.fs.pages.newcomers.register) == 0
-    assert not kept.fs.pages.newcomers.has(reader.handle)
-
-
-def test_the_next_server_shows_no_text_of_a_container_before(kept: World, memfd: int) -> None:
-    pieces = Reader(kept, ONE)
-    pieces.asks(5)
-    kept.people.containers[A, 0] = type(kept.people.containers[A, 0])(started_ns_=A + 1)
-    kept.texts[A + 1] = b"more of A\n"
-    next_server(kept, memfd)
-    assert kept.read_whole(kept.node(A), OTHER)[0] == b"more of A\n"
-
-
-def test_with_no_room_for_the_next_server_newcomers_go_past_the_cache(
-    kept: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kept.fs.pages.newcomers.register, "_free", [])
-    assert Reader(kept, ONE).flags == FOPEN_DIRECT_IO
-
-
-def test_a_settled_reader_stays_settled_under_the_next_server(told: World) -> None:
-    reader = Reader(told, ONE)
-    reader.asks(4096)
-    told.fs.pages.newcomers = Newcomers()
-    assert reader.asks(4096) == (TEXT, 100)
 
 
 def test_the_next_container_with_a_number_is_shown_nothing_of_the_last(told: World) -> None:

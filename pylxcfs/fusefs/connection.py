@@ -32,6 +32,7 @@ from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import express, wire
 from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
+from pylxcfs.fusefs.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class Connection:
         if not self._handshake.can_resend:
             self._device = _clone(device)
             self._stop = os.pipe()
+        self._turns = Turns(device, self._whose) if self._handshake.can_resend else None
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self.theirs):
             with contextlib.suppress(OSError):  # without CAP_NET_ADMIN the default has to do
@@ -200,9 +202,13 @@ class Connection:
             self._ours,
             self._stop[0] if self._stop else None,
             lambda: self.ended(),
+            self._turns,
         )
         lane.start()
         self._lane = lane
+
+    def _whose(self, pid: int) -> int:
+        return self._guard.call("turns", self._fs.callers.owner, lambda pid: 0, pid)
 
     def _ask_again(self) -> None:
         try:

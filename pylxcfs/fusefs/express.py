@@ -25,6 +25,7 @@ from pylxcfs.fusefs.filesystem import NAME_VALID_NS, Filesystem
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.nodes import CACHED, WATCHED, inode_number
 from pylxcfs.fusefs.refusal import Refused
+from pylxcfs.fusefs.turns import Turns
 from pylxcfs.fusefs.wire import FOPEN_KEEP_CACHE, IN_HEADER, error_reply
 
 #: Bounds a request; the INIT reply (session.py) tells the kernel a max_write that fits.
@@ -60,6 +61,7 @@ class Lane(threading.Thread):
         others: socket.socket,
         stop: int | None,
         ended: Callable[[], None],
+        turns: Turns | None = None,
     ) -> None:
         super().__init__(name="express", daemon=True)
         self._fs = filesystem
@@ -68,6 +70,7 @@ class Lane(threading.Thread):
         self._others = others
         self._stop_fd = stop
         self._ended = ended
+        self._turns = turns
         self._buffer = bytearray(BUFFER)
         #: `unique` of the request being served, 0 between requests.
         self.serving = 0
@@ -115,11 +118,22 @@ class Lane(threading.Thread):
         closed = self._fs.pages.newcomers.closed
         table, send = self._table, self._send
         wait = self._waiter()
+        turns = self._turns
+        unlooked = turns.interval if turns is not None else 0
         while True:
             try:
                 if wait is not None and not wait():
                     return
-                length = os.readv(device, buffers)
+                if turns is not None and turns.are_kept:
+                    length = turns.next(buffer)
+                    if not length:
+                        unlooked = turns.interval
+                        continue
+                else:
+                    length = os.readv(device, buffers)
+                    unlooked -= 1
+                    if not unlooked and turns is not None and not turns.begin():
+                        unlooked = turns.interval
             except OSError as error:
                 if error.errno in _ENDED:
                     self._ended()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import statistics
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+from tests.conftest import wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
@@ -41,6 +46,68 @@ def test_a_crowd_of_rare_requests_waits_and_gets_no_error() -> None:
             finally:
                 os.kill(server, signal.SIGCONT)
             assert crowd.communicate(timeout=60)[0] == b"[]\n"
+
+
+#: Many threads that read a file whose view takes long, until told to stop; any error ends it.
+_LOUD = """
+import os, sys, threading
+over = []
+def read():
+    while not over:
+        with open("/proc/uptime", "rb", buffering=0) as file:
+            assert file.read(65536)
+threads = [threading.Thread(target=read, daemon=True) for _ in range(40)]
+for thread in threads:
+    thread.start()
+sys.stdin.read()
+over.append(1)
+for thread in threads:
+    thread.join()
+"""
+
+#: Reads another file, and prints how often that view was rendered meanwhile.
+_QUIET = """
+import os, sys
+for _ in range(9):
+    before = os.stat(sys.argv[1]).st_size
+    with open("/proc/meminfo", "rb", buffering=0) as file:
+        assert b"MemTotal:        2097152 kB" in file.read(65536)
+    print(os.stat(sys.argv[1]).st_size - before)
+"""
+
+
+def keeps_turns(server: int) -> bool:
+    """Whether a server takes requests without waiting for any, as it does where they pile up."""
+    for fd in Path(f"/proc/{server}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(fd) == "/dev/fuse":
+                flags = Path(f"/proc/{server}/fdinfo/{fd.name}").read_text().split()[3]
+                return bool(int(flags, 8) & os.O_NONBLOCK)
+    return False
+
+
+def test_a_container_that_never_rests_holds_up_no_other(sabotage: Any, tmp_path: Path) -> None:
+    rendered = tmp_path / "rendered"
+    rendered.touch()
+    slow = f"import time; time.sleep(0.005); open({str(rendered)!r}, 'ab').write(b'.'); return b'1'"
+    env = sabotage("proc/uptime", slow)
+    with (
+        Daemon("--cache-ttl=0", env=env, expect_log=["the server was ended"]) as daemon,
+        Container(daemon.mountpoint, memory=1 << 30) as loud,
+        Container(daemon.mountpoint, memory=2 << 30) as quiet,
+        loud.popen([sys.executable, "-c", _LOUD], stdin=subprocess.PIPE) as crowd,
+    ):
+        for _ in range(3):
+            server = daemon.server
+            wait_until(lambda server=server: keeps_turns(server), what="a pile of requests")
+            beside = quiet.exec([sys.executable, "-c", _QUIET, str(rendered)]).stdout.split()
+            # Not the forty that wait already, at each request of a read; but for the first ones,
+            # if this server has not looked yet.
+            assert statistics.median(int(count) for count in beside) < 20, beside
+            os.kill(server, signal.SIGKILL)
+            daemon.wait_new_server(server)
+        crowd.communicate(timeout=60)
+        assert crowd.returncode == 0
 
 
 #: Reads through a cached handle that it keeps open, at each line of input.

@@ -18,6 +18,7 @@ from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.nodes import CACHED
 from pylxcfs.fusefs.refusal import Refused
+from pylxcfs.fusefs.turns import Turns
 from tests.conftest import wait_until
 
 STATFS = 17
@@ -145,6 +146,34 @@ def test_a_disowned_request_is_not_answered_and_its_thread_ends(kernel: Kernel) 
     kernel.end.setblocking(False)
     with pytest.raises(BlockingIOError):
         kernel.end.recv(1)
+
+
+def test_the_next_thread_serves_what_its_predecessor_had_taken() -> None:
+    """The watchdog gave that one up while many waited: none of them is left without an answer."""
+    slow = Slow()
+    kernel = Kernel()
+    turns = Turns(kernel.device.fileno(), lambda pid: pid)
+    lanes = [
+        Lane(cast(Filesystem, slow), Guard(), kernel.device.fileno(), kernel.end, None, int, turns)
+        for _ in range(2)
+    ]
+    with kernel.end, kernel.device:
+        asked = set(range(1, turns.interval + 20))
+        for unique in asked:
+            kernel.ask(wire.ACCESS if unique < turns.interval + 2 else wire.READ, unique)
+        lanes[0].start()
+        wait_until(lambda: lanes[0].serving > turns.interval, what="a slow request to be taken")
+        stuck = lanes[0].serving
+        assert turns.are_kept
+        assert lanes[0].disown(stuck)
+        lanes[1].start()
+        slow.go.set()
+        assert {kernel.answer()[0] for _ in range(len(asked) - 1)} == asked - {stuck}
+        lanes[1].leaving = True
+        kernel.ask(wire.ACCESS, 1000)
+        for lane in lanes:
+            lane.join(10)
+            assert not lane.is_alive()
 
 
 def test_what_a_disowned_request_has_opened_is_closed(kernel: Kernel) -> None:

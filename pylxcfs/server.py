@@ -46,6 +46,9 @@ _log = logging.getLogger(__name__)
 _FDS_EACH = 24
 _FDS_OTHER = 1024 + 256
 
+#: What the machine says of itself is not older in a container's file, however long texts live.
+_MOST_RECENT_NS = NS_PER_S // 10
+
 #: A machine that is busy may take longer than the helper's patience, once.
 _TRIES = 3
 
@@ -143,6 +146,7 @@ class Server:
         self.config = config
         self.guard = Guard()
         self.host = HostFiles()
+        self.host.recent_ns = _recent_ns(config)
         hierarchies = Hierarchies.discover()
         self.sampler = Sampler(hierarchies)
         self.inheritance = Inheritance({})
@@ -237,7 +241,12 @@ class Server:
         log.set_level(self.config.log_level)
         self.contents.options = options_of(self.config)
         self.snapshots.ttl_ns = int(self.config.cache_ttl * NS_PER_S)
+        self.host.recent_ns = _recent_ns(self.config)
         self.filesystem.changed()
+
+
+def _recent_ns(config: Config) -> int:
+    return min(int(config.cache_ttl * NS_PER_S) // 2, _MOST_RECENT_NS)
 
 
 def _prepare(finder: InitFinder) -> None:

@@ -71,6 +71,8 @@ class Layout:
 
 
 _layouts: dict[bytes, Layout] = {}
+#: What `read` has read last, and returned.
+_last: tuple[bytes, MemInfo] | None = None
 
 
 class MemInfo:
@@ -154,6 +156,16 @@ def read(text: bytes) -> MemInfo:
 
     Lines are told apart without their digits and blanks.
     """
+    global _last
+    last = _last
+    if last is not None and last[0] is text:
+        return last[1]
+    info = _read(text)
+    _last = text, info
+    return info
+
+
+def _read(text: bytes) -> MemInfo:
     shape = text.translate(None, b"0123456789 ")
     layout = _layouts.get(shape)
     if layout is not None:

@@ -166,7 +166,10 @@ class KeptRecords(KeptFile):
 
 
 class PinnedFile:
-    """A process's file, opened at once and never again, as its pid may be another's by then."""
+    """A process's file of one record, as its `cgroup` is (proc_single_show, fs/proc/base.c).
+
+    Opened at once and never again, as its pid may be another's by then.
+    """
 
     __slots__ = ("_descriptor", "path")
 
@@ -176,7 +179,9 @@ class PinnedFile:
 
     def read(self) -> bytes:
         """Return the whole text; Gone when the process has ended."""
+        number = self._descriptor.number
         try:
-            return _read_to_end(self._descriptor.number, _FIRST_SIZE)
+            data = os.pread(number, _FIRST_SIZE, 0)
+            return data if len(data) < _FIRST_SIZE else _read_to_end(number, _FIRST_SIZE)
         except OSError as error:
             raise translate(error, self.path) from None

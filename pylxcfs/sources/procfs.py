@@ -27,6 +27,9 @@ class HostFiles:
 
     def __init__(self, root: str = "/") -> None:
         self.root = root
+        #: For how long `recent` returns the same reading, in nanoseconds.
+        self.recent_ns = 0
+        self._recent: dict[str, tuple[bytes, int]] = {}
         self._kept: dict[str, KeptRecords] = {_ONLINE: self._keep(_ONLINE)}
         self._online: tuple[int, ...] = ()
         self._online_until = 0.0
@@ -45,6 +48,15 @@ class HostFiles:
         if data is None:
             raise Gone(f"{kept.path}: there is no such file")
         return data
+
+    def recent(self, path: str) -> bytes:
+        """Return what `read` returns, or has returned up to `recent_ns` ago."""
+        text, until_ns = self._recent.get(path, (b"", 0))
+        now_ns = time.monotonic_ns()
+        if now_ns >= until_ns:
+            text = self.read(path)
+            self._recent[path] = text, now_ns + self.recent_ns
+        return text
 
     def read_optional(self, path: str) -> bytes | None:
         """Return the whole file, or None where there is none."""

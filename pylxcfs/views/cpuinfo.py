@@ -38,7 +38,7 @@ _memo: _Memo | None = None
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
-    text = host.read(PATH)
+    text = host.recent(PATH)
     shown = cpus.names(cpus.visible(host, container, options), options)
     return build(text, shown)
 

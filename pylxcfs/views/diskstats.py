@@ -23,7 +23,7 @@ _NS_PER_MS = 1_000_000
 
 def render(host: Host, container: Container, options: Options) -> bytes:
     """Return the container's /proc/diskstats."""
-    text = host.read("proc/diskstats")
+    text = host.recent("proc/diskstats")
     used = container.block_io()
     if used is None:
         return text

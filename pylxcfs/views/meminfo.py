@@ -66,7 +66,7 @@ _ZEROS = repeat(0)
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
-    text = host.read(PATH)
+    text = host.recent(PATH)
     memory = container.memory()
     return text if memory is None else build(text, memory, options)
 

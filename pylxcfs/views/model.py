@@ -140,6 +140,13 @@ class Host(Protocol):
         """
         ...
 
+    def recent(self, path: str) -> bytes:
+        """Read a host file, or return a reading that is not older than half a rendering's life.
+
+        For the machine's part of what many containers read. Raise SourceError as `read` does.
+        """
+        ...
+
     def list(self, path: str) -> list[str]:
         """Return the names in a host directory, in no order, `path` relative to the root.
 

@@ -25,7 +25,7 @@ PADDING = Padding(stat.pad, room=512)
 
 def render(host: Host, container: Container, options: Options) -> bytes:
     """Return the container's /proc/stat."""
-    text = host.read("proc/stat")
+    text = host.recent("proc/stat")
     seen = cpus.visible(host, container, options)
     times = cputime.read(container, seen, host.now_ns())
     if times is None:

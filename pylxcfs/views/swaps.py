@@ -19,7 +19,7 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     memory = container.memory()
     if memory is None:
         return host.read(PATH)
-    info = meminfo.read(host.read("proc/meminfo"))
+    info = meminfo.read(host.recent("proc/meminfo"))
     seen = memory_view.amounts(info, memory, options)
     if not seen.swap_total:
         return swaps.HEADER

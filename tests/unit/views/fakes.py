@@ -33,6 +33,8 @@ class FakeHost:
             return (self.directory / path).read_bytes()
         raise SourceError(f"{path}: no such file")
 
+    recent = read
+
     def list(self, path: str) -> list[str]:
         self.reads.append(path)
         names = {

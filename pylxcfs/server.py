@@ -34,7 +34,7 @@ from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.personality import host32, is_32bit
-from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.sources.procfs import HostFiles, thread_ids
 from pylxcfs.sources.registry import Registry
 from pylxcfs.units import NS_PER_S
 from pylxcfs.views import VIEWS
@@ -75,6 +75,7 @@ class Callers:
         self._expected = expected
         self.host_pidns = registry.host_identity.pidns
         self.tells_readings = reading.can_be_told()
+        self.thread_ids = thread_ids()
 
     def identify(self, pid: int) -> Identity | None:
         """Return the container of a process."""

@@ -20,9 +20,11 @@ from pylxcfs.views.model import Container
 #: Bounds a table that would otherwise grow with every namespace there ever was.
 _MOST_PAIRS: Final = 65536
 
-#: A tenth of what the fastest machines need to use up 32,768 thread ids, of which there are more
-#: on those with many processors.
+#: For so long a thread id is not given away again: a tenth of what the fastest machines need to
+#: use up the 32,768 that there are at least, and in proportion where there are more.
 _MOMENT_NS: Final = 50_000_000
+_LEAST_IDS: Final = 32768
+_LONGEST_NS: Final = 1_000_000_000
 
 
 class Callers:
@@ -40,6 +42,7 @@ class Callers:
         self._ends.register(readers.fileno(), select.EPOLLIN)
         self._ends.register(containers.fileno(), select.EPOLLIN)
         self._pairs: dict[tuple[int, int], int] = {}
+        self._moment_ns = min(_MOMENT_NS * containers.thread_ids // _LEAST_IDS, _LONGEST_NS)
         self._refreshed_ns = 0
 
     def fileno(self) -> int:
@@ -59,13 +62,17 @@ class Callers:
             self.containers.reap()
         self._refreshed_ns = now_ns
 
-    def refresh_lately(self) -> None:
+    def refresh_lately(self) -> int:
         """Do the same unless it was done a moment ago: for threads that were known then.
 
-        The kernel gives a number away again after all others (alloc_pid takes them in turn).
+        Return for how many nanoseconds it need not be done again. The kernel gives a number away
+        again after all others (alloc_pid takes them in turn).
         """
-        if time.monotonic_ns() - self._refreshed_ns > _MOMENT_NS:
-            self.refresh()
+        left_ns = self._refreshed_ns + self._moment_ns - time.monotonic_ns()
+        if left_ns > 0:
+            return left_ns
+        self.refresh()
+        return self._moment_ns
 
     def heard(self) -> None:
         """Note that whoever cleans up after what has ended is about to do so."""

@@ -113,9 +113,7 @@ class Lane(threading.Thread):
         device = self._device
         unpack = wire.IN_HEADER_AND_WORD.unpack_from
         call = self._guard.call
-        reopen = self._fs.reopen
-        ends_soon = self._fs.renderings.ends_soon
-        closed = self._fs.pages.newcomers.closed
+        reopen, close = self._fs.reopens.open, self._fs.reopens.close
         table, send = self._table, self._send
         wait = self._waiter()
         turns = self._turns
@@ -152,8 +150,7 @@ class Lane(threading.Thread):
             elif opcode == _RELEASE:
                 if word & _CACHED_OR_WATCHED == CACHED:  # of those is kept only that they are open
                     send(_DONE(16, 0, unique))
-                    closed(node, word)
-                    if not ends_soon(node):
+                    if not close(node, word):
                         continue
                     opcode = _RENEW
             elif opcode not in table:

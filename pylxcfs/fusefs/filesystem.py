@@ -29,11 +29,12 @@ from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.handles import Handles
 from pylxcfs.fusefs.names import Names
-from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, SERIAL_MASK, STRANGER, WATCHED
+from pylxcfs.fusefs.nodes import CACHED, COMPAT, FILES, STRANGER, WATCHED
 from pylxcfs.fusefs.pages import Pages
 from pylxcfs.fusefs.ports import Containers
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.renderings import Renderings
+from pylxcfs.fusefs.reopens import Reopens
 from pylxcfs.fusefs.snapshots import PAGE, Snapshots
 from pylxcfs.fusefs.survivors import Survivors
 from pylxcfs.fusefs.threads import WholeReaders
@@ -84,19 +85,16 @@ class Filesystem:
         self.names = Names(tree, contents, self.callers)
         #: Open handles that are not cached, with the text that each reads.
         self._handles = Handles()
-        #: Nodes that known threads may open through the page cache without another look, by
-        #: thread, with their handles but for the serial. Cleared whenever anything ends or
-        #: changes that this was concluded from.
-        self._cleared: dict[int, dict[int, int]] = {}
-        self.callers.on_end = self._cleared.clear
-        self.renderings.on_outgrown = snapshots.on_resized = self._cleared.clear
-        readers.on_forget = self._forget_cleared
+        # Handles of a server before this one may still be open; start somewhere else.
+        self._serial = itertools.count(time.monotonic_ns() >> 10)
+        self.reopens = Reopens(self.callers, self.pages.newcomers, snapshots, self._serial)
+        self.callers.on_end = self.reopens.clear
+        self.renderings.on_outgrown = snapshots.on_resized = self.reopens.clear
+        readers.on_forget = self.reopens.forget
         #: Nodes that strangers have opened: their pages are not trusted again.
         self._strangers: set[int] = set()
         #: Called with a node: attributes that the kernel still believes have to go.
         self.forget_attributes: Callable[[int], object] = lambda node: None
-        # Handles of a server before this one may still be open; start somewhere else.
-        self._serial = itertools.count(time.monotonic_ns() >> 10)
         self._started_ns = time.time_ns()
 
     def recover(self, memory: int) -> None:
@@ -151,20 +149,6 @@ class Filesystem:
 
     # -- contents ------------------------------------------------------------------------------
 
-    def reopen(self, node: int, pid: int, flags: int) -> int:
-        """Return a handle that reads the kept pages, for a thread that had one; else 0: `open`."""
-        if pid not in self._cleared:
-            return 0
-        self.callers.refresh_lately()
-        known = self._cleared.get(pid)
-        if known is None or node not in known or flags & (os.O_ACCMODE | os.O_DIRECT):
-            return 0
-        if node in self.pages.newcomers or not self.snapshots.is_fresh(node):
-            return 0
-        handle = known[node] | next(self._serial) & SERIAL_MASK
-        self.pages.newcomers.opened(node, handle)
-        return handle
-
     def open(self, node: int, flags: int, uid: int, pid: int) -> tuple[int, int]:
         """Return (handle, FOPEN flags). Raise Refused."""
         self.callers.refresh()
@@ -208,7 +192,7 @@ class Filesystem:
         keep = FOPEN_KEEP_CACHE if snapshots.is_fresh(node) else 0
         self._tell_size(node, pid)
         if keep and self.contents.mode(index) & 0o004:
-            self._cleared.setdefault(pid, {})[node] = nodes.handle(owner, CACHED, 0)
+            self.reopens.allow(node, pid, nodes.handle(owner, CACHED, 0))
         handle = nodes.handle(owner, CACHED, next(self._serial))
         self.pages.newcomers.opened(node, handle)
         return handle, keep
@@ -219,6 +203,7 @@ class Filesystem:
             return self._direct(owner, 0)
         handle = self._unused(owner, CACHED | WATCHED)
         self.pages.show_current(node, pid)
+        self.reopens.look_again()
         self.pages.come(node, handle, pid)
         # So its first read asks how long the text is, and without the pages for one: sendfile(2),
         # too, which never asks how old they are.
@@ -353,13 +338,13 @@ class Filesystem:
 
     def changed(self) -> None:
         """Show a changed policy at once: the next reads render anew."""
-        self._cleared.clear()
+        self.reopens.clear()
         self.snapshots.clear()
 
     def sweep(self) -> None:
         """Drop what belongs to containers that have ended; call it now and then."""
         self.callers.heard()
-        self._cleared.clear()
+        self.reopens.clear()
         self.pages.newcomers.forget_unheard(self.snapshots.clock())
         alive = set(self.callers.known())
         self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
@@ -376,17 +361,14 @@ class Filesystem:
         """
         if node not in self._strangers and nodes.pair_of(node) != self.callers.host:
             self._strangers.add(node)
-            self._cleared.clear()
+            self.reopens.clear()
             self.forget_attributes(node)
-
-    def _forget_cleared(self, tid: int) -> None:
-        self._cleared.pop(tid, None)
 
     def _check_origin(self, node: int, caller: int, pid: int) -> None:
         """Drop what is kept under a container's number if that was a container before it."""
         if caller and (self.snapshots.has(node) or node in self.pages.newcomers):
             container = self.callers.containers.get(nodes.unpack(caller), pid)
             if not self.snapshots.belongs(node, container):
-                self._cleared.clear()
+                self.reopens.clear()
                 self.snapshots.drop(node)
                 self.pages.newcomers.settle(node)

@@ -85,7 +85,8 @@ class Newcomers:
     def __init__(self) -> None:
         self.register = Register()
         self._on: dict[int, Newcomer] = {}
-        self._open: dict[int, set[int]] = {}
+        #: By node, the cached handles that are open. Nodes that have none are not here.
+        self.cached: dict[int, set[int]] = {}
         #: Cached handles that are or were newcomers'.
         self._watched: set[int] = set()
         #: By container, what programs of it read in pieces.
@@ -108,7 +109,7 @@ class Newcomers:
 
         And not if one of the same container has been seen to take pieces with the same program.
         """
-        if self._open.get(node) or not self.register.has_room():
+        if self.cached.get(node) or not self.register.has_room():
             return False
         programs = self._in_pieces.get(nodes.pair_of(node))
         return not programs or program() not in programs
@@ -138,9 +139,9 @@ class Newcomers:
 
     def opened(self, node: int, handle: int) -> None:
         """Note a cached handle: a new one, or one from before this server."""
-        handles = self._open.get(node)
+        handles = self.cached.get(node)
         if handles is None:
-            self._open[node] = {handle}
+            self.cached[node] = {handle}
         else:
             handles.add(handle)
 
@@ -162,11 +163,11 @@ class Newcomers:
 
     def closed(self, node: int, handle: int) -> None:
         """Forget a cached handle that never was a newcomer's."""
-        handles = self._open.get(node)
+        handles = self.cached.get(node)
         if handles is not None:
             handles.discard(handle)
             if not handles:
-                self._open.pop(node, None)
+                self.cached.pop(node, None)
 
     def release(self, node: int, handle: int) -> None:
         """Forget a cached handle."""

@@ -18,6 +18,8 @@ class Containers(Protocol):
     host_pidns: int
     #: Whether `reading` can tell anything on this machine.
     tells_readings: bool
+    #: How many thread ids the kernel has to give away, before it takes the first again.
+    thread_ids: int
 
     def identify(self, pid: int) -> tuple[int, int] | None:
         """Return (pid namespace, cgroup namespace or 0) of a process or thread."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from typing import Final
 
 from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import nodes
@@ -16,9 +15,6 @@ from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.snapshots import PAGE, Snapshot, Snapshots
-
-#: The part of a rendering's life, an eighth at its end, in which the next one may be made.
-_LAST_PART: Final = 8
 
 
 class Renderings:
@@ -28,7 +24,6 @@ class Renderings:
         self.contents = contents
         self.callers = callers
         self.snapshots = snapshots
-        self._last_part_ns = snapshots.ttl_ns // _LAST_PART
         #: Called when a text is longer than a page.
         self.on_outgrown: Callable[[], object] = lambda: None
 
@@ -57,14 +52,6 @@ class Renderings:
     def current(self, node: int, pid: int) -> Snapshot:
         """Return the rendering that may still be shown, or a new one. Raise Refused."""
         return self.snapshots.alive(node) or self.render(node, pid)
-
-    def ends_soon(self, node: int) -> bool:
-        """Whether a node's rendering may be shown for a moment only, and `renew` is worth it."""
-        snapshot = self.snapshots.last(node)
-        if snapshot is None:
-            return False
-        left_ns = snapshot.expires_ns - self.snapshots.clock()
-        return 0 < left_ns < self._last_part_ns
 
     def renew(self, node: int) -> None:
         """Make the next rendering of a node before somebody waits for it. Raise Refused.

@@ -120,7 +120,8 @@ class Snapshots:
         self._inherited: set[int] = set()
         #: Nodes of which the kernel was told the size of a text last, and no bound.
         self._exact: set[int] = set()
-        self._recent: dict[int, Snapshot] = {}
+        #: What was rendered last, by node.
+        self.recent: dict[int, Snapshot] = {}
         self._shown: dict[int, Snapshot] = {}
 
     def recover(self, memory: int) -> None:
@@ -132,14 +133,10 @@ class Snapshots:
 
     def alive(self, node: int) -> Snapshot | None:
         """Return the snapshot that may still be shown."""
-        snapshot = self._recent.get(node)
+        snapshot = self.recent.get(node)
         if snapshot is not None and self.clock() < snapshot.expires_ns:
             return snapshot
         return None
-
-    def last(self, node: int) -> Snapshot | None:
-        """Return the last snapshot, whether it may still be shown or not."""
-        return self._recent.get(node)
 
     def keep(
         self,
@@ -157,7 +154,7 @@ class Snapshots:
         for long, as the page may be an answer to a request that had failed.
         """
         before = self._shown.get(node)
-        last = self._recent.get(node)
+        last = self.recent.get(node)
         if padding is not None and self.is_shown(node):
             data = self._sized(node, data, padding)
         mtime_ns = time.time_ns()
@@ -172,12 +169,12 @@ class Snapshots:
         snapshot = Snapshot(data, self.clock() + self.ttl_ns * lives, mtime_ns, container)
         snapshot = self.towards(node, snapshot)
         if self.ttl_ns:
-            self._recent[node] = snapshot
+            self.recent[node] = snapshot
         return snapshot
 
     def length(self, node: int) -> int | None:
         """Return how long the node's last rendering is; None if there is none."""
-        snapshot = self._recent.get(node)
+        snapshot = self.recent.get(node)
         return None if snapshot is None else len(snapshot.data)
 
     def shown(self, node: int) -> Snapshot | None:
@@ -197,8 +194,12 @@ class Snapshots:
 
         That are sendfile(2) and mappings.
         """
+        return self.clock() < self.fresh_until(node)
+
+    def fresh_until(self, node: int) -> int:
+        """Return until when that is so."""
         snapshot = self._shown.get(node)
-        return snapshot is not None and self.clock() < snapshot.expires_ns + _SAME_NS
+        return 0 if snapshot is None else snapshot.expires_ns + _SAME_NS
 
     def again(self, node: int, snapshot: Snapshot) -> Snapshot:
         """Return what to show so that the kernel has this text though it was told of another.
@@ -241,7 +242,7 @@ class Snapshots:
             return snapshot
         data = self._sized(node, snapshot.data, padding)
         longer = Snapshot(data, snapshot.expires_ns, time.time_ns(), snapshot.container)
-        self._recent[node] = longer
+        self.recent[node] = longer
         return longer
 
     def towards(self, node: int, wanted: Snapshot) -> Snapshot:
@@ -254,8 +255,8 @@ class Snapshots:
         if before is None:
             return wanted
         step = before.step(wanted, self.clock())
-        if step is not wanted and node in self._recent:
-            self._recent[node] = step
+        if step is not wanted and node in self.recent:
+            self.recent[node] = step
         return step
 
     def is_exact(self, node: int) -> bool:
@@ -284,7 +285,7 @@ class Snapshots:
 
     def drop(self, node: int) -> None:
         """Forget a node: the next container with its number must not see this one's."""
-        self._recent.pop(node, None)
+        self.recent.pop(node, None)
         self._shown.pop(node, None)
         self._inherited.discard(node)
         self._exact.discard(node)
@@ -292,21 +293,21 @@ class Snapshots:
 
     def has(self, node: int) -> bool:
         """Whether anything is kept of a node."""
-        return node in self._recent or node in self._shown
+        return node in self.recent or node in self._shown
 
     def belongs(self, node: int, container: Container | None) -> bool:
         """Whether what is kept of the node, if anything, came from this very container."""
-        snapshot = self._recent.get(node) or self._shown.get(node)
+        snapshot = self.recent.get(node) or self._shown.get(node)
         return snapshot is None or snapshot.container is container
 
     def clear(self) -> None:
         """Forget all renderings, so that the next read shows a changed policy."""
-        self._recent.clear()
+        self.recent.clear()
 
     def sweep(self, is_alive: Callable[[int], bool]) -> None:
         """Drop what nobody has asked for lately and what belongs to containers that ended."""
         old = self.clock() - _FORGET_NS
-        for table in (self._recent, self._shown):
+        for table in (self.recent, self._shown):
             for node, snapshot in list(table.items()):
                 if snapshot.expires_ns < old or not is_alive(node):
                     table.pop(node, None)
@@ -316,4 +317,4 @@ class Snapshots:
             self._exact = {node for node in self._exact if is_alive(node)}
 
     def __len__(self) -> int:
-        return len(self._recent) + len(self._shown)
+        return len(self.recent) + len(self._shown)

@@ -22,6 +22,18 @@ _ONLINE = "sys/devices/system/cpu/online"
 _ONLINE_SECONDS = 1.0
 
 
+#: How many there are unless somebody has changed that (PID_MAX_DEFAULT, linux/threads.h).
+_DEFAULT_IDS = 32768
+
+
+def thread_ids() -> int:
+    """Return kernel.pid_max: how many thread ids there are (kernel/pid.c alloc_pid, in turn)."""
+    try:
+        return int(read_whole("/proc/sys/kernel/pid_max"))
+    except (SourceError, ValueError):
+        return _DEFAULT_IDS
+
+
 class HostFiles:
     """The host's files below `root`."""
 

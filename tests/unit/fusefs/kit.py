@@ -33,6 +33,7 @@ class People:
 
     host_pidns: int = HOST
     tells_readings: bool = False
+    thread_ids: int = 32768
     #: What each thread asks for, as `reading` says it.
     readings: dict[int, tuple[int, int | None] | None] = field(default_factory=dict)
     expected: list[tuple[int, int]] = field(default_factory=list)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from pylxcfs.fusefs import nodes
-from pylxcfs.fusefs.callers import _MOMENT_NS
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
 from tests.unit.fusefs.kit import ME, A, B, World
 from tests.unit.views.fakes import FakeContainer
@@ -22,12 +21,12 @@ def test_a_thread_that_reads_whole_files_gets_the_cache(world: World) -> None:
     assert flags == 0  # no pages of the kernel's are trusted yet
     attributes = world.fs.attributes(node, handle, ME)
     assert (attributes.size, attributes.valid_ns) == (len(b"text of A\n"), 100)
-    assert world.fs.reopen(node, ME, os.O_RDONLY) == 0  # has to be looked at once more
+    assert world.fs.reopens.open(node, ME, os.O_RDONLY) == 0  # has to be looked at once more
     assert world.fs.open(node, os.O_RDONLY, 0, ME)[1] == FOPEN_KEEP_CACHE
-    assert world.fs.reopen(node, ME, os.O_RDONLY)
-    assert world.fs.reopen(node, ME, os.O_RDWR) == 0
-    assert world.fs.reopen(world.node(B), ME, os.O_RDONLY) == 0
-    assert world.fs.reopen(node, 20, os.O_RDONLY) == 0
+    assert world.fs.reopens.open(node, ME, os.O_RDONLY)
+    assert world.fs.reopens.open(node, ME, os.O_RDWR) == 0
+    assert world.fs.reopens.open(world.node(B), ME, os.O_RDONLY) == 0
+    assert world.fs.reopens.open(node, 20, os.O_RDONLY) == 0
 
 
 def test_o_direct_goes_past_the_cache(world: World) -> None:
@@ -39,8 +38,8 @@ def test_o_direct_goes_past_the_cache(world: World) -> None:
         handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
         world.fs.attributes(node, handle, ME)
     assert world.fs.open(node, os.O_RDONLY | os.O_DIRECT, 0, ME)[1] == FOPEN_DIRECT_IO
-    assert world.fs.reopen(node, ME, os.O_RDONLY)
-    assert not world.fs.reopen(node, ME, os.O_RDONLY | os.O_DIRECT)
+    assert world.fs.reopens.open(node, ME, os.O_RDONLY)
+    assert not world.fs.reopens.open(node, ME, os.O_RDONLY | os.O_DIRECT)
 
 
 def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: World) -> None:
@@ -58,27 +57,38 @@ def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: Wor
         for _ in range(2):
             handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
             world.fs.attributes(node, handle, ME)
-        assert world.fs.reopen(node, ME, os.O_RDONLY)
+        assert world.fs.reopens.open(node, ME, os.O_RDONLY)
         change()
-        assert world.fs.reopen(node, ME, os.O_RDONLY) == 0
+        assert world.fs.reopens.open(node, ME, os.O_RDONLY) == 0
 
 
 def test_a_text_may_be_made_anew_in_the_last_part_of_its_life(world: World) -> None:
-    node, renderings = world.node(A), world.fs.renderings
-    assert not renderings.ends_soon(node)  # there is none
-    world.read_whole(node, ME)
-    for age, soon in [(0, False), (80, False), (90, True), (100, False)]:
+    node, renderings, reopens = world.node(A), world.fs.renderings, world.fs.reopens
+    for _ in range(2):
+        world.read_whole(node, ME)
+    for _ in range(2):
+        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+        world.fs.attributes(node, handle, ME)
+
+    def closes_late() -> bool:
+        handle = reopens.open(node, ME, os.O_RDONLY)
+        late = reopens.close(node, handle)
+        assert not reopens.close(node, handle)  # once is enough
+        return late
+
+    for age, soon in [(0, False), (80, False), (90, True), (100, False), (90, True)]:
         world.clock[0] = age
-        assert renderings.ends_soon(node) == soon
-    world.clock[0] = 90
+        assert closes_late() == soon
     world.texts[A] = b"more of A\n"
     renderings.renew(node)
-    assert not renderings.ends_soon(node)
-    assert world.read_whole(node, ME)[0] == b"more of A\n"
+    assert not closes_late()
+    text = world.fs.snapshots.alive(node)
+    assert text is not None
+    assert text.data == b"more of A\n"
     del world.people.containers[A, 0]
     world.clock[0] = 185
     renderings.renew(node)  # of one that has ended: nobody is looked for
-    assert renderings.ends_soon(node)
+    assert closes_late()
 
 
 def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:
@@ -136,8 +146,11 @@ def test_who_has_ended_is_asked_now_and_then(world: World, monkeypatch: pytest.M
         world.fs.attributes(node, handle, ME)
     asked = []
     monkeypatch.setattr(callers, "refresh", lambda: asked.append(1))
-    assert world.fs.reopen(node, ME, os.O_RDONLY)
+    assert world.fs.reopens.open(node, ME, os.O_RDONLY)
     assert not asked
-    callers._refreshed_ns -= _MOMENT_NS + 1
-    assert world.fs.reopen(node, ME, os.O_RDONLY)
+    world.clock[0] += callers._moment_ns + 1  # of the test's clock, and of the real one
+    callers._refreshed_ns -= callers._moment_ns + 1
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    world.fs.attributes(node, handle, ME)
+    assert world.fs.reopens.open(node, ME, os.O_RDONLY)
     assert asked

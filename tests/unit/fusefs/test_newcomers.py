@@ -42,11 +42,26 @@ def test_a_newcomer_has_the_pages_to_itself(told: World) -> None:
     pieces = Reader(told, ONE)
     for tid in (OTHER, THIRD):
         assert Reader(told, tid).flags == FOPEN_DIRECT_IO
-        assert not told.fs.reopen(pieces.node, tid, os.O_RDONLY)
+        assert not told.fs.reopens.open(pieces.node, tid, os.O_RDONLY)
     pieces.asks(5)
     assert Reader(told, OTHER).flags == FOPEN_DIRECT_IO
     pieces.close()
     assert Reader(told, OTHER).handle & CACHED
+
+
+def test_who_opens_a_file_again_in_short_does_not_come_beside_a_newcomer(told: World) -> None:
+    make_known(told, OTHER)
+    for _ in range(2):
+        known = Reader(told, OTHER)
+        known.asks(4096)
+        known.close()
+    reopens = told.fs.reopens
+    for _ in range(2):
+        handle = reopens.open(known.node, OTHER, os.O_RDONLY)
+        assert handle
+        reopens.close(known.node, handle)
+    assert Reader(told, ONE).handle & CACHED
+    assert not reopens.open(known.node, OTHER, os.O_RDONLY)
 
 
 def test_beside_other_cached_handles_nobody_is_a_newcomer(told: World) -> None:
@@ -64,7 +79,7 @@ def test_beside_other_cached_handles_nobody_is_a_newcomer(told: World) -> None:
 def test_a_handle_that_was_opened_in_short_counts_too(told: World) -> None:
     make_known(told, ONE)
     readers = [Reader(told, ONE), Reader(told, ONE)]
-    handle = told.fs.reopen(readers[0].node, ONE, os.O_RDONLY)
+    handle = told.fs.reopens.open(readers[0].node, ONE, os.O_RDONLY)
     assert handle
     for reader in readers:
         reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from pylxcfs.fusefs import newcomers
 from pylxcfs.fusefs.newcomers import Newcomers
+from pylxcfs.fusefs.reopens import Reopens
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
 from tests.unit.fusefs.kit import A, World
 from tests.unit.fusefs.readers import ONE, OTHER, TEXT, THIRD, Reader, later, make_known
@@ -29,9 +31,10 @@ def kept(told: World, memfd: int) -> World:
 
 def next_server(world: World, memfd: int) -> None:
     """Let a new server take over that knows nothing but what is in the memfd."""
-    world.fs.pages.newcomers = Newcomers()
+    newcomers = world.fs.pages.newcomers = Newcomers()
     snapshots = world.fs.snapshots
-    for table in (snapshots._recent, snapshots._shown):
+    world.fs.reopens = Reopens(world.fs.callers, newcomers, snapshots, itertools.count())
+    for table in (snapshots.recent, snapshots._shown):
         table.clear()
     world.fs.recover(memfd)
 

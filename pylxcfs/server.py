@@ -81,7 +81,7 @@ class Callers:
         """Return the container of a process."""
         return self._registry.identify(pid)
 
-    def get(self, owner: tuple[int, int], pid: int) -> Container | None:
+    def get(self, owner: tuple[int, int], pid: int) -> ContainerSource | None:
         """Return a container; without a process of its own to start from, look for one."""
         identity = Identity(*owner)
         found = self._registry.get(identity, pid)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pylxcfs.fusefs import nodes
-from pylxcfs.fusefs.ports import Containers
+from pylxcfs.fusefs.ports import Containers, Known
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.views.model import Container
 
@@ -42,6 +42,8 @@ class Callers:
         self._ends.register(readers.fileno(), select.EPOLLIN)
         self._ends.register(containers.fileno(), select.EPOLLIN)
         self._pairs: dict[tuple[int, int], int] = {}
+        #: Containers by owner, of those that have a pid namespace to themselves.
+        self._found: dict[int, Known] = {}
         self._moment_ns = min(_MOMENT_NS * containers.thread_ids // _LEAST_IDS, _LONGEST_NS)
         self._refreshed_ns = 0
 
@@ -112,6 +114,9 @@ class Callers:
 
     def container(self, owner: int, pid: int) -> Container | None:
         """Return the container of an owner for a request of `pid`; None: the host's file."""
+        found = self._found.get(owner)
+        if found is not None and not found.gone:
+            return found
         if owner == 0:
             return None
         if owner == self.host:
@@ -120,7 +125,14 @@ class Callers:
         # Who is known needs no process to start from, unless several share a pid namespace.
         if who.cgroupns or not self.containers.knows(who):
             pid = self.member(owner, pid)
-        return self.containers.get(who, pid)
+        found = self.containers.get(who, pid)
+        if found is not None and not who.cgroupns:
+            self._found[owner] = found
+        return found
+
+    def forget_found(self) -> None:
+        """Look containers up again, so that it is known which ones are asked for; now and then."""
+        self._found.clear()
 
     def member(self, owner: int, pid: int) -> int:
         """Return `pid` if it is a process of the owner's, else 0."""

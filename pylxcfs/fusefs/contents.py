@@ -66,8 +66,11 @@ class Contents:
             return host.read(view.host)
         text = self._guard.call(
             view.path,
-            lambda: view.render(host, container, self.options),
-            lambda: host.read(view.host),
+            view.render,
+            lambda host, container, options: host.read(view.host),
+            host,
+            container,
+            self.options,
         )
         # An empty file would be worse than the host's.
         return text or host.read(view.host)

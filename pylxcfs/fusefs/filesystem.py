@@ -344,6 +344,7 @@ class Filesystem:
     def sweep(self) -> None:
         """Drop what belongs to containers that have ended; call it now and then."""
         self.callers.heard()
+        self.callers.forget_found()
         self.reopens.clear()
         self.pages.newcomers.forget_unheard(self.snapshots.clock())
         alive = set(self.callers.known())

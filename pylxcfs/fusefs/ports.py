@@ -11,6 +11,15 @@ from typing import Protocol
 from pylxcfs.views.model import Container
 
 
+class Known(Container, Protocol):
+    """A container as those who keep it need it."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended, or is another by now: ask for it again."""
+        ...
+
+
 class Containers(Protocol):
     """From callers to containers. No method raises: what cannot be known is None."""
 
@@ -25,7 +34,7 @@ class Containers(Protocol):
         """Return (pid namespace, cgroup namespace or 0) of a process or thread."""
         ...
 
-    def get(self, owner: tuple[int, int], pid: int) -> Container | None:
+    def get(self, owner: tuple[int, int], pid: int) -> Known | None:
         """Return the container of `owner`, of which `pid` is a process (0: any will do)."""
         ...
 

@@ -12,12 +12,16 @@ kernel's own by default, so that they agree with sched_getaffinity(2).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from pylxcfs.views.model import Container, CpuLimit, CpuNumbering, CpuView, Host, Options
 
 #: Part of a CPU that a quota may exceed a whole number by and still count as that number:
 #: quota / period is a division, and the kernel's finest step (1 us in 1 s) is no CPU either.
 _NOISE = 2e-6
+
+#: Answers remembered: a machine has few sizes of containers.
+_REMEMBERED = 256
 
 
 def visible(host: Host, container: Container, options: Options) -> tuple[int, ...]:
@@ -27,12 +31,18 @@ def visible(host: Host, container: Container, options: Options) -> tuple[int, ..
 
 def within(online: tuple[int, ...], limit: CpuLimit, options: Options) -> tuple[int, ...]:
     """Part of `online` that `limit` leaves visible; all of it where a cpuset has none of it."""
+    quota = limit.quota if options.cpu_view is CpuView.QUOTA else None
+    return _within(online, limit.cpuset, quota)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _within(
+    online: tuple[int, ...], cpuset: frozenset[int] | None, quota: float | None
+) -> tuple[int, ...]:
     cpus = online
-    if limit.cpuset is not None:
-        allowed = limit.cpuset
-        cpus = tuple([cpu for cpu in online if cpu in allowed]) or online
-    quota = limit.quota
-    if quota is not None and options.cpu_view is CpuView.QUOTA and quota < len(cpus):
+    if cpuset is not None:
+        cpus = tuple([cpu for cpu in online if cpu in cpuset]) or online
+    if quota is not None and quota < len(cpus):
         cpus = cpus[: max(1, math.ceil(quota - _NOISE))]
     return cpus
 

@@ -39,7 +39,7 @@ class People:
     expected: list[tuple[int, int]] = field(default_factory=list)
     programs: dict[int, bytes] = field(default_factory=dict)
     who: dict[int, tuple[int, int]] = field(default_factory=dict)
-    containers: dict[tuple[int, int], Container] = field(default_factory=dict)
+    containers: dict[tuple[int, int], FakeContainer] = field(default_factory=dict)
     never: select.epoll = field(default_factory=select.epoll)
     #: Those with a 32-bit personality.
     old: set[int] = field(default_factory=set)
@@ -47,7 +47,11 @@ class People:
     def identify(self, pid: int) -> tuple[int, int] | None:
         return self.who.get(pid)
 
-    def get(self, owner: tuple[int, int], pid: int) -> Container | None:
+    def end(self, pidns: int) -> None:
+        """Let a container end."""
+        self.containers.pop((pidns, 0)).gone = True
+
+    def get(self, owner: tuple[int, int], pid: int) -> FakeContainer | None:
         return self.containers.get(owner)
 
     def knows(self, owner: tuple[int, int]) -> bool:

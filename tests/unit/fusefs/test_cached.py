@@ -132,6 +132,7 @@ def test_a_namespace_number_that_comes_back_does_not_keep_the_old_pages(world: W
         world.read_whole(node, ME)
     handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     world.fs.attributes(node, handle, ME)
+    world.people.end(A)
     world.people.containers[A, 0] = FakeContainer(started_ns_=B)
     assert world.read_whole(node, ME)[0] == b"text of B\n"
 

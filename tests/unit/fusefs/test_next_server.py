@@ -33,6 +33,7 @@ def next_server(world: World, memfd: int) -> None:
     """Let a new server take over that knows nothing but what is in the memfd."""
     newcomers = world.fs.pages.newcomers = Newcomers()
     snapshots = world.fs.snapshots
+    world.fs.callers.forget_found()
     world.fs.reopens = Reopens(world.fs.callers, newcomers, snapshots, itertools.count())
     for table in (snapshots.recent, snapshots._shown):
         table.clear()

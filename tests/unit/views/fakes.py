@@ -69,6 +69,8 @@ class FakeContainer:
     started_ns_: int = 0
     load_: Load | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    #: For those who keep it: it has ended.
+    gone: bool = False
 
     def memory(self) -> Memory | None:
         return self.memory_

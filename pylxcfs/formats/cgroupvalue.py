@@ -21,9 +21,11 @@ def number(data: bytes) -> int:
 
 def limit(data: bytes) -> int | None:
     """Return the bytes of memory.max, memory.swap.max or a v1 limit_in_bytes."""
-    if data == b"max\n":
-        return None
-    value = number(data)
+    return None if data == b"max\n" else limit_v1(number(data))
+
+
+def limit_v1(value: int) -> int | None:
+    """Return the bytes of a v1 limit that was read as a number."""
     return None if value >= _V1_UNLIMITED or value < 0 else value
 
 

@@ -78,11 +78,13 @@ _last: tuple[bytes, MemInfo] | None = None
 class MemInfo:
     """The lines of one reading, in order, each found by its name."""
 
-    __slots__ = ("_layout", "_lines")
+    __slots__ = ("_layout", "_lines", "_numbers")
 
     def __init__(self, lines: list[bytes], layout: Layout) -> None:
         self._lines = lines
         self._layout = layout
+        #: What was asked for.
+        self._numbers: dict[bytes, int | None] = {}
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._layout.index
@@ -93,6 +95,12 @@ class MemInfo:
 
     def number(self, name: bytes) -> int | None:
         """Return bytes where the line is in kB, else the number itself; None: no such line."""
+        if name in self._numbers:
+            return self._numbers[name]
+        value = self._numbers[name] = self._number(name)
+        return value
+
+    def _number(self, name: bytes) -> int | None:
         place = self._layout.index.get(name)
         if place is None:
             return None

@@ -239,8 +239,11 @@ class Filesystem:
         sendfile(2) and mappings fill pages through handles, too, that go past the cache, and
         others read what they have left there.
         """
-        is_own = nodes.pair_of(handle) == nodes.pair_of(node) and not handle & (STRANGER | COMPAT)
-        if handle & CACHED or (is_own and self.snapshots.is_shown(node)):
+        if handle & CACHED or (
+            nodes.pair_of(handle) == nodes.pair_of(node)
+            and not handle & (STRANGER | COMPAT)
+            and self.snapshots.is_shown(node)
+        ):
             text = self.pages.fill(node, handle, pid)
             return text.part(offset, size, to_size=not self.snapshots.is_exact(node))
         return self.read(node, handle, offset, size, pid)

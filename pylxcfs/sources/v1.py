@@ -41,19 +41,23 @@ class MemoryReader:
         if usage_text is None or stat_text is None:
             return None
         usage = cgroupvalue.number(usage_text)
-        v1_stat = memorystat.parse(stat_text)
-        stat = memorystat.from_v1(v1_stat)
+        stat = memorystat.parse_v1(stat_text)
+        limits = stat.pop(memorystat.V1_LIMIT, None), stat.pop(memorystat.V1_MEMSW_LIMIT, None)
+        swap_usage = stat.pop(memorystat.V1_SWAP, None)
         kernel = self._kernel.read()
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
-        limit = _hierarchical(v1_stat, b"hierarchical_memory_limit", lambda: self._limit)
+        limit = self._limit.get() if limits[0] is None else cgroupvalue.limit_v1(limits[0])
         memsw_usage = self._memsw_usage.read()
-        swap_limit = swap_usage = None
-        if memsw_usage is not None:
-            memsw = _hierarchical(v1_stat, b"hierarchical_memsw_limit", lambda: self._memsw_limit)
+        swap_limit = None
+        if memsw_usage is None:
+            swap_usage = None
+        else:
+            memsw = (
+                self._memsw_limit.get() if limits[1] is None else cgroupvalue.limit_v1(limits[1])
+            )
             # The limit is on the sum. Without one on memory all of the sum may be in swap.
             swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
-            swap_usage = v1_stat.get(b"total_swap")
             if swap_usage is None:
                 swap_usage = max(0, cgroupvalue.number(memsw_usage) - usage)
         swappiness = self._swappiness.get()
@@ -80,13 +84,6 @@ class MemoryReader:
     def slabinfo(self) -> bytes | None:
         # Since Linux 5.9 the file is there but empty.
         return self._slabinfo.read() or None
-
-
-def _hierarchical(
-    stat: Mapping[bytes, int], key: bytes, fallback: Callable[[], Setting[int | None]]
-) -> int | None:
-    value = stat.get(key)
-    return fallback().get() if value is None else cgroupvalue.limit(b"%d" % value)
 
 
 def smallest(

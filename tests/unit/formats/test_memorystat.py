@@ -33,7 +33,7 @@ def test_what_the_kernel_prints_comes_back(stat):
 
 def test_v1_gives_the_subtree_under_the_names_of_v2():
     text = b"cache 1\nrss 2\ntotal_cache 10\ntotal_rss 20\ntotal_rss_huge 30\ntotal_dirty 40\n"
-    assert memorystat.from_v1(memorystat.parse(text)) == {
+    assert memorystat.parse_v1(text) == {
         b"file": 10,
         b"anon": 20,
         b"anon_thp": 30,
@@ -42,15 +42,24 @@ def test_v1_gives_the_subtree_under_the_names_of_v2():
 
 
 def test_v1_counts_of_charges_are_not_taken_for_disk_traffic():
-    assert memorystat.from_v1({b"total_pgpgin": 7, b"total_pgpgout": 6, b"total_pgfault": 5}) == {
-        b"pgfault": 5
+    text = b"pgpgin 9\npgfault 8\ntotal_pgpgin 7\ntotal_pgpgout 6\ntotal_pgfault 5\n"
+    assert memorystat.parse_v1(text) == {b"pgfault": 5}
+
+
+def test_v1_says_its_limits_beside_that():
+    text = b"hierarchical_memory_limit 1\nhierarchical_memsw_limit 2\ntotal_swap 3\nswap 4\n"
+    assert memorystat.parse_v1(text) == {
+        memorystat.V1_LIMIT: 1,
+        memorystat.V1_MEMSW_LIMIT: 2,
+        memorystat.V1_SWAP: 3,
     }
 
 
 @pytest.mark.parametrize("text", [b"anon\n", b"anon x\n", b"anon 1 file 2\n", b"anon 1"])
 def test_nonsense_is_a_format_error(text):
-    with pytest.raises(FormatError):
-        memorystat.parse(text)
+    for parse in (memorystat.parse, memorystat.parse_v1):
+        with pytest.raises(FormatError):
+            parse(text)
 
 
 @given(st.binary() | st.text("ab 01\n").map(str.encode))

@@ -9,7 +9,8 @@ device's own are. Knows columns, not whose they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from pylxcfs.errors import FormatError
@@ -20,6 +21,9 @@ _WHAT = "/proc/diskstats"
 COLUMNS = 17
 
 _NAME = re.compile(rb" *(\d+) +(\d+) (\S+) .*\n")
+
+#: Sets of devices remembered: a machine has one until a disk comes or goes.
+_REMEMBERED = 8
 
 Device = tuple[int, int]
 
@@ -42,12 +46,32 @@ def parse(text: bytes) -> list[Disk]:
         raise FormatError(_WHAT, text) from None
 
 
-def names(text: bytes) -> dict[Device, bytes]:
+def names(text: bytes) -> Mapping[Device, bytes]:
     """Name of each device, in order, without a look at its numbers."""
-    found = _NAME.findall(text)
+    return _layout(_found(text))[0]
+
+
+def idle(text: bytes) -> bytes:
+    """Return the file as it would be if no device had done anything."""
+    return _layout(_found(text))[1]
+
+
+def _found(text: bytes) -> tuple[tuple[bytes, bytes, bytes], ...]:
+    """Return major, minor and name of each device."""
+    found = tuple(_NAME.findall(text))
     if len(found) == text.count(b"\n"):
-        return {(int(major), int(minor)): name for major, minor, name in found}
-    return {device: name for device, name, _ in _lines(text)}
+        return found
+    return tuple([(b"%d" % major, b"%d" % minor, name) for (major, minor), name, _ in _lines(text)])
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _layout(
+    found: tuple[tuple[bytes, bytes, bytes], ...],
+) -> tuple[Mapping[Device, bytes], bytes]:
+    """Return the names of devices, and their lines with zeros."""
+    devices = {(int(major), int(minor)): name for major, minor, name in found}
+    zeros = (0,) * COLUMNS
+    return devices, render([Disk(device, name, zeros) for device, name in devices.items()])
 
 
 def render(disks: Iterable[Disk]) -> bytes:

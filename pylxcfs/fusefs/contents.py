@@ -15,7 +15,6 @@ from pylxcfs.fusefs.snapshots import PAGE
 from pylxcfs.fusefs.systree import CPU, MEMORY, NODE, SysTree
 from pylxcfs.views import View, syscpu, sysmemory, sysnode
 from pylxcfs.views.model import Container, Host, Options
-from pylxcfs.views.padding import Padding
 
 
 class TreeView(Protocol):
@@ -79,9 +78,9 @@ class Contents:
         """Return the host's file. Raise SourceError."""
         return self._host.read(self._host_path(index))
 
-    def padding(self, index: int) -> Padding | None:
-        """Return how this file's text may be lengthened, if it may."""
-        return self._views[index - FILES].padding if index < SYSFS else None
+    def view(self, index: int) -> View | None:
+        """Return the row of the table that a file is; None for a file of sysfs."""
+        return self._views[index - FILES] if index < SYSFS else None
 
     def hidden(self, path: str, container: Container | None) -> bool:
         """Whether a path of sysfs does not exist for this container."""
@@ -122,10 +121,6 @@ class Contents:
     def differences(self, index: int) -> bool:
         """Whether readers of this file compare it with what they read before."""
         return index < SYSFS and self._views[index - FILES].differences
-
-    def lives(self, index: int) -> int:
-        """Return how many times the time-to-live a rendering of this file may be shown."""
-        return self._views[index - FILES].lives if index < SYSFS else 1
 
     def by_personality(self, index: int) -> bool:
         """Whether a file differs for readers with a 32-bit personality."""

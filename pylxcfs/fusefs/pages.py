@@ -149,8 +149,8 @@ class Pages:
         snapshots = self._snapshots
         snapshot = self._renderings.current(node, pid)
         if not snapshots.is_shown(node):
-            padding = self._contents.padding(nodes.index_of(node))
-            return snapshots.with_room(node, snapshot, padding)
+            view = self._contents.view(nodes.index_of(node))
+            return snapshots.with_room(node, snapshot, view.padding if view is not None else None)
         return snapshots.towards(node, snapshot)
 
     def _for_newcomer(self, node: int, newcomer: Newcomer, pid: int) -> Snapshot:

@@ -41,10 +41,11 @@ class Renderings:
             raise Refused(errno.EIO) from error
         if compat or container is None or owner == self.callers.host:
             return Snapshot(data, 0, time.time_ns(), container)
-        contents = self.contents
-        snapshot = self.snapshots.keep(
-            node, data, container, contents.padding(index), contents.lives(index)
-        )
+        view = self.contents.view(index)
+        if view is None:
+            snapshot = self.snapshots.keep(node, data, container, None)
+        else:
+            snapshot = self.snapshots.keep(node, data, container, view.padding, view.lives)
         if len(snapshot.data) > PAGE:
             self.on_outgrown()
         return snapshot

@@ -177,29 +177,27 @@ class UsageReader:
         self._stat = KeptFile(f"{own}/cpuacct.stat")
 
     def read(self) -> CpuUsage | None:
-        per_cpu = self._per_cpu()
-        if per_cpu is not None:
-            user = sum(times[0] for times in per_cpu.values())
-            system = sum(times[1] for times in per_cpu.values())
-            return CpuUsage(user, system, per_cpu)
-        stat = self._stat.read()
-        if stat is None:
-            return None
-        user, system = cpuacct.parse_stat(stat)
-        return CpuUsage(user, system, None)
-
-    def _per_cpu(self) -> dict[int, tuple[int, int]] | None:
         sampled = self._sampled()
+        if sampled is None:
+            stat = self._stat.read()
+            if stat is None:
+                return None
+            return CpuUsage(*cpuacct.parse_stat(stat), None)
         exact = self._exact.read()
-        if sampled is None or exact is None:
-            return sampled
+        if exact is None:
+            totals = list(map(sum, sampled.values()))
+        else:
+            totals = cpuacct.parse_usage_percpu(exact)
         # Both list the possible CPUs in the same order; only one says their numbers.
-        return {
-            cpu: _divided(total, *parts)
-            for (cpu, parts), total in zip(
-                sampled.items(), cpuacct.parse_usage_percpu(exact), strict=False
-            )
-        }
+        per_cpu: dict[int, tuple[int, int]] = {}
+        users = systems = 0
+        for (cpu, (user, system)), total in zip(sampled.items(), totals, strict=False):
+            # A CPU's exact time is divided as the sampled one is.
+            user = total * user // (user + system) if user + system else total
+            per_cpu[cpu] = user, total - user
+            users += user
+            systems += total - user
+        return CpuUsage(users, systems, per_cpu)
 
     def _sampled(self) -> dict[int, tuple[int, int]] | None:
         text = self._all.read()
@@ -213,14 +211,6 @@ class UsageReader:
             cpuacct.parse_usage_percpu(user), cpuacct.parse_usage_percpu(system), strict=False
         )
         return dict(enumerate(times))
-
-
-def _divided(total: int, user: int, system: int) -> tuple[int, int]:
-    """Divide a CPU's exact time as the sampled one is."""
-    if not user + system:
-        return total, 0
-    user = total * user // (user + system)
-    return user, total - user
 
 
 class BlockIOReader:

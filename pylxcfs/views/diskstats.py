@@ -12,12 +12,11 @@ Unlike LXCFS, which on v2 shows the host's file.
 from __future__ import annotations
 
 from pylxcfs.formats import diskstats
-from pylxcfs.formats.diskstats import COLUMNS, Disk
+from pylxcfs.formats.diskstats import Disk
 from pylxcfs.units import SECTOR
 from pylxcfs.views.model import BlockIO, Container, Host, Options
 
 _UNTOUCHED = BlockIO()
-_ZEROS = (0,) * COLUMNS
 _NS_PER_MS = 1_000_000
 
 
@@ -27,14 +26,15 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     used = container.block_io()
     if used is None:
         return text
-    names = diskstats.names(text)
     touched = {device: io for device, io in used.items() if io != _UNTOUCHED}
+    if not touched:
+        return diskstats.idle(text)
     disks = [
         Disk(device, name, _columns(touched[device]))
-        for device, name in names.items()
+        for device, name in diskstats.names(text).items()
         if device in touched
     ]
-    return diskstats.render(disks or [Disk(device, name, _ZEROS) for device, name in names.items()])
+    return diskstats.render(disks) or diskstats.idle(text)
 
 
 def _columns(io: BlockIO) -> tuple[int, ...]:

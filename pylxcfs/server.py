@@ -30,11 +30,11 @@ from pylxcfs.sources import reading
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.expected import Expected
-from pylxcfs.sources.identity import Identity
+from pylxcfs.sources.identity import Identity, pidns_of
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.personality import host32, is_32bit
-from pylxcfs.sources.procfs import HostFiles, thread_ids
+from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry
 from pylxcfs.units import NS_PER_S
 from pylxcfs.views import VIEWS
@@ -75,11 +75,14 @@ class Callers:
         self._expected = expected
         self.host_pidns = registry.host_identity.pidns
         self.tells_readings = reading.can_be_told()
-        self.thread_ids = thread_ids()
 
     def identify(self, pid: int) -> Identity | None:
         """Return the container of a process."""
         return self._registry.identify(pid)
+
+    def namespace(self, pid: int) -> int:
+        """Return the pid namespace of a process."""
+        return pidns_of(pid)
 
     def get(self, owner: tuple[int, int], pid: int) -> ContainerSource | None:
         """Return a container; without a process of its own to start from, look for one."""

@@ -20,11 +20,10 @@ from pylxcfs.views.model import Container
 #: Bounds a table that would otherwise grow with every namespace there ever was.
 _MOST_PAIRS: Final = 65536
 
-#: For so long a thread id is not given away again: a tenth of what the fastest machines need to
-#: use up the 32,768 that there are at least, and in proportion where there are more.
+#: For so long a thread that was known is taken for alive without another look. The event loop
+#: hears of its end at once; this is for when that is late, and the kernel hands numbers out in
+#: turn, so one that has just ended is hardly the next to be given away.
 _MOMENT_NS: Final = 50_000_000
-_LEAST_IDS: Final = 32768
-_LONGEST_NS: Final = 1_000_000_000
 
 
 class Callers:
@@ -44,7 +43,6 @@ class Callers:
         self._pairs: dict[tuple[int, int], int] = {}
         #: Containers by owner, of those that have a pid namespace to themselves.
         self._found: dict[int, Known] = {}
-        self._moment_ns = min(_MOMENT_NS * containers.thread_ids // _LEAST_IDS, _LONGEST_NS)
         self._refreshed_ns = 0
 
     def fileno(self) -> int:
@@ -62,19 +60,19 @@ class Callers:
             self.on_end()
             self._readers.reap()
             self.containers.reap()
+            self._found.clear()
         self._refreshed_ns = now_ns
 
     def refresh_lately(self) -> int:
         """Do the same unless it was done a moment ago: for threads that were known then.
 
-        Return for how many nanoseconds it need not be done again. The kernel gives a number away
-        again after all others (alloc_pid takes them in turn).
+        Return for how many nanoseconds it need not be done again.
         """
-        left_ns = self._refreshed_ns + self._moment_ns - time.monotonic_ns()
+        left_ns = self._refreshed_ns + _MOMENT_NS - time.monotonic_ns()
         if left_ns > 0:
             return left_ns
         self.refresh()
-        return self._moment_ns
+        return _MOMENT_NS
 
     def heard(self) -> None:
         """Note that whoever cleans up after what has ended is about to do so."""
@@ -101,6 +99,11 @@ class Callers:
             self._pairs[who] = packed
         return packed
 
+    def namespace(self, pid: int) -> int:
+        """Return the pid namespace of a caller, 0 if that is not known. Creates nothing."""
+        owner = self._readers.owner(pid)
+        return nodes.unpack(owner).pidns if owner else self.containers.namespace(pid)
+
     def known(self) -> list[int]:
         """Return the packed owners that have asked and live.
 
@@ -115,7 +118,7 @@ class Callers:
     def container(self, owner: int, pid: int) -> Container | None:
         """Return the container of an owner for a request of `pid`; None: the host's file."""
         found = self._found.get(owner)
-        if found is not None and not found.gone:
+        if found is not None and not (found.gone or found.released):
             return found
         if owner == 0:
             return None

@@ -120,7 +120,7 @@ class Connection:
         if not self._handshake.can_resend:
             self._device = _clone(device)
             self._stop = os.pipe()
-        self._turns = Turns(device, self._whose) if self._handshake.can_resend else None
+        self._turns = Turns(device, self._namespace) if self._handshake.can_resend else None
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self.theirs):
             with contextlib.suppress(OSError):  # without CAP_NET_ADMIN the default has to do
@@ -142,9 +142,9 @@ class Connection:
         self._ours.send(self._handshake.request)
         threading.Thread(target=self._relay, name="relay", daemon=True).start()
         if self._handshake.reply:
-            self._serve()
             if self._handshake.can_resend:
-                self._ask_again()
+                self._ask_again()  # first, or what is taken meanwhile would come twice
+            self._serve()
 
     @property
     def healthy(self) -> bool:
@@ -207,8 +207,8 @@ class Connection:
         lane.start()
         self._lane = lane
 
-    def _whose(self, pid: int) -> int:
-        return self._guard.call("turns", self._fs.callers.owner, lambda pid: 0, pid)
+    def _namespace(self, pid: int) -> int:
+        return self._guard.call("turns", self._fs.callers.namespace, lambda pid: 0, pid)
 
     def _ask_again(self) -> None:
         try:

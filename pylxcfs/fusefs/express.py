@@ -136,9 +136,12 @@ class Lane(threading.Thread):
                 if error.errno in _ENDED:
                     self._ended()
                     return
-                if error.errno in (errno.ENOENT, errno.EAGAIN):
-                    continue  # the request was interrupted, or another server was faster
-                raise
+                if error.errno == errno.EAGAIN and wait is None:
+                    os.set_blocking(device, True)  # whoever has changed that
+                elif error.errno not in (errno.ENOENT, errno.EAGAIN):
+                    raise
+                continue  # the request was interrupted, or another server was faster
+
             if self.leaving:
                 return  # unanswered, so it comes again: only kernels that resend get here
             _, opcode, unique, node, uid, _, pid, _, word = unpack(buffer)

@@ -88,6 +88,7 @@ class Filesystem:
         # Handles of a server before this one may still be open; start somewhere else.
         self._serial = itertools.count(time.monotonic_ns() >> 10)
         self.reopens = Reopens(self.callers, self.pages.newcomers, snapshots, self._serial)
+        self.reopens.on_close = self._handles.release
         self.callers.on_end = self.reopens.clear
         self.renderings.on_outgrown = snapshots.on_resized = self.reopens.clear
         readers.on_forget = self.reopens.forget
@@ -272,6 +273,8 @@ class Filesystem:
                     snapshot = self.renderings.render(own, pid)
                 data = snapshot.data
             self._handles.keep(handle, data)
+            if handle & (CACHED | WATCHED) == CACHED:  # by fcntl(2) it has O_DIRECT now
+                self.reopens.with_text.add(handle)
         length = len(data)
         if offset == 0:
             if size < length:
@@ -330,6 +333,7 @@ class Filesystem:
             self.triggers.release(handle)
         if handle & CACHED:
             self.pages.newcomers.release(node, handle)
+            self.reopens.with_text.discard(handle)
         self._handles.release(handle)
 
     def host_text(self, node: int) -> bytes:

@@ -19,6 +19,11 @@ class Known(Container, Protocol):
         """Whether it has ended, or is another by now: ask for it again."""
         ...
 
+    @property
+    def released(self) -> bool:
+        """Whether its files were closed for those that asked later: ask for it again."""
+        ...
+
 
 class Containers(Protocol):
     """From callers to containers. No method raises: what cannot be known is None."""
@@ -27,11 +32,13 @@ class Containers(Protocol):
     host_pidns: int
     #: Whether `reading` can tell anything on this machine.
     tells_readings: bool
-    #: How many thread ids the kernel has to give away, before it takes the first again.
-    thread_ids: int
 
     def identify(self, pid: int) -> tuple[int, int] | None:
         """Return (pid namespace, cgroup namespace or 0) of a process or thread."""
+        ...
+
+    def namespace(self, pid: int) -> int:
+        """Return the inode number of a process's pid namespace, 0 if it cannot be known."""
         ...
 
     def get(self, owner: tuple[int, int], pid: int) -> Known | None:

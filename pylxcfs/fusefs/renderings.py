@@ -24,7 +24,7 @@ class Renderings:
         self.contents = contents
         self.callers = callers
         self.snapshots = snapshots
-        #: Called when a text is longer than a page.
+        #: Called when a text that the kernel caches is longer than a page.
         self.on_outgrown: Callable[[], object] = lambda: None
 
     def render(self, node: int, pid: int, *, compat: bool = False) -> Snapshot:
@@ -46,7 +46,7 @@ class Renderings:
             snapshot = self.snapshots.keep(node, data, container, None)
         else:
             snapshot = self.snapshots.keep(node, data, container, view.padding, view.lives)
-        if len(snapshot.data) > PAGE:
+        if len(snapshot.data) > PAGE and self.snapshots.is_shown(node):
             self.on_outgrown()
         return snapshot
 

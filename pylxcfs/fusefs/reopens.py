@@ -10,7 +10,7 @@ Knows no messages; what may be opened so is concluded elsewhere (`allow`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pylxcfs.fusefs.callers import Callers
@@ -47,6 +47,10 @@ class Reopens:
         self._last: dict[int, tuple[int, int, int]] = {}
         #: The node that was opened last, if its text ends soon; or 0.
         self._ending = 0
+        #: Handles of these that keep a text all the same, as they were given O_DIRECT later; and
+        #: what is called when one is closed.
+        self.with_text: set[int] = set()
+        self.on_close: Callable[[int], object] = lambda handle: None
 
     def open(self, node: int, pid: int, flags: int) -> int:
         """Return a handle that reads the kept pages, for a thread that had one; else 0."""
@@ -82,6 +86,9 @@ class Reopens:
             handles.discard(handle)
             if not handles:
                 self._cached.pop(node, None)
+        if self.with_text and handle in self.with_text:
+            self.with_text.discard(handle)
+            self.on_close(handle)
         if node != self._ending:
             return False
         self._ending = 0
@@ -97,13 +104,13 @@ class Reopens:
 
     def forget(self, pid: int) -> None:
         """Forget what is allowed to a thread."""
-        self._last.clear()
         self._allowed.pop(pid, None)
+        self._last.clear()
 
     def clear(self) -> None:
         """Forget what is allowed to anybody."""
-        self._last.clear()
         self._allowed.clear()
+        self._last.clear()
 
     def _look(self, node: int, pid: int, flags: int, now_ns: int) -> int:
         """Return the handle but for its serial, 0 if the node cannot be opened so."""
@@ -116,5 +123,9 @@ class Reopens:
         fresh_until_ns = self._snapshots.fresh_until(node)
         if node in self._newcomers or now_ns >= fresh_until_ns:
             return 0
-        self._last[node] = pid, known[node], min(now_ns + left_ns, fresh_until_ns)
-        return known[node]
+        handle = known[node]
+        self._last[node] = pid, handle, min(now_ns + left_ns, fresh_until_ns)
+        if self._allowed.get(pid) is not known:  # forgotten meanwhile, by another thread
+            self._last.pop(node, None)
+            return 0
+        return handle

@@ -3,7 +3,7 @@
 /dev/fuse hands requests out in the order in which they came. So whoever reads beside a container
 whose threads all read without a pause waits for all of them, at each of the requests of a read.
 Where requests of one container pile up, all that wait are taken from the kernel, and each
-container has its turn with one.
+pid namespace has its turn with one. (Who makes namespaces of his own has more turns.)
 
 Only for kernels that hand out again what a killed server had taken (Linux 6.9). Nobody takes
 requests from the device at the same time. Knows who asks; does not know what is answered.
@@ -31,25 +31,29 @@ _PILE: Final = 4
 #: For so many requests no pile has to be seen before they are taken singly again.
 _CALM: Final = 32
 
-#: Bounds the memory: a request is 150 bytes here, 32 KiB where somebody writes.
-_MOST: Final = 512
+#: Bytes of requests that are taken at most. One is 50 bytes, or 32 KiB where somebody writes.
+_MOST: Final = 8 << 20
 
-#: From a caller's pid to its packed owner (nodes.py). Only the order depends on it, so a thread
-#: that has just ended may be taken for its successor.
-Whose = Callable[[int], int]
+#: Nothing is answered to them, and nothing here depends on them.
+_UNANSWERED: Final = frozenset({wire.FORGET, wire.BATCH_FORGET, wire.INTERRUPT})
+
+#: From a caller's pid to its pid namespace, without waiting for anything. Only the order depends
+#: on it, so a thread that has just ended may be taken for its successor.
+Namespace = Callable[[int], int]
 
 
 class Turns:
     """The requests of one connection that were taken and not yet served, and their order."""
 
-    def __init__(self, device: int, whose: Whose) -> None:
+    def __init__(self, device: int, namespace: Namespace) -> None:
         self._device = device
-        self._whose = whose
+        self._namespace = namespace
         self._poll = select.poll()
         self._poll.register(device, select.POLLIN)
-        #: Requests by container, and the containers that have some, in the order of their turns.
+        #: Requests by namespace, and the namespaces that have some, in the order of their turns.
         self._waiting: dict[int, deque[bytes]] = {}
         self._next: deque[int] = deque()
+        #: Bytes of them.
         self._taken = 0
         #: Whether `next` has to be asked for requests, instead of the device.
         self.are_kept = False
@@ -96,29 +100,31 @@ class Turns:
                     raise
                 continue
             _, opcode, _, node, _, _, pid, _, word = wire.IN_HEADER_AND_WORD.unpack_from(buffer)
+            if opcode in _UNANSWERED:
+                continue
             # RELEASE comes from nobody, but says of whose handle.
             number = word if opcode == wire.RELEASE else node
-            owner = self._whose(pid) if pid else nodes.pair_of(number)
-            pile = self._waiting.get(owner)
+            who = self._namespace(pid) if pid else nodes.unpack(nodes.pair_of(number)).pidns
+            pile = self._waiting.get(who)
             if pile is None:
-                pile = self._waiting[owner] = deque()
-                self._next.append(owner)
-            elif len(pile) >= _PILE:
-                self._calm = 0
-                self.interval = _LOOK
+                pile = self._waiting[who] = deque()
+                self._next.append(who)
             pile.append(bytes(buffer[:length]))
-            self._taken += 1
+            self._taken += length
 
     def _serve(self, buffer: bytearray) -> int:
-        owner = self._next.popleft()
-        pile = self._waiting[owner]
+        who = self._next.popleft()
+        pile = self._waiting[who]
+        self._calm += 1
+        if len(pile) > _PILE:
+            self._calm = 0
+            self.interval = _LOOK
         request = pile.popleft()
         if pile:
-            self._next.append(owner)
+            self._next.append(who)
         else:
-            del self._waiting[owner]
-        self._taken -= 1
-        self._calm += 1
+            del self._waiting[who]
         length = len(request)
+        self._taken -= length
         buffer[:length] = request
         return length

@@ -45,6 +45,8 @@ class ContainerSource:
         self.ledger = Ledger()
         #: True once its cgroup or init has ended: whoever holds it should ask for another.
         self.gone = False
+        #: True once its descriptors were given up for another's, until it is asked for again.
+        self.released = False
         #: A view has asked for load averages; sources/loadavg.py samples those and sets `sampled`.
         self.load_wanted = False
         self.sampled: Load | None = None
@@ -119,6 +121,7 @@ class ContainerSource:
 
     def release(self) -> None:
         """Give up the descriptors of its cgroup's files; the next call opens what it needs."""
+        self.released = True
         self._readers = None
 
     def _read(self, get: Callable[[Readers], _T]) -> _T:

@@ -22,18 +22,6 @@ _ONLINE = "sys/devices/system/cpu/online"
 _ONLINE_SECONDS = 1.0
 
 
-#: How many there are unless somebody has changed that (PID_MAX_DEFAULT, linux/threads.h).
-_DEFAULT_IDS = 32768
-
-
-def thread_ids() -> int:
-    """Return kernel.pid_max: how many thread ids there are (kernel/pid.c alloc_pid, in turn)."""
-    try:
-        return int(read_whole("/proc/sys/kernel/pid_max"))
-    except (SourceError, ValueError):
-        return _DEFAULT_IDS
-
-
 class HostFiles:
     """The host's files below `root`."""
 
@@ -67,7 +55,9 @@ class HostFiles:
         now_ns = time.monotonic_ns()
         if now_ns >= until_ns:
             text = self.read(path)
-            self._recent[path] = text, now_ns + self.recent_ns
+            # Another thread may have read a later one meanwhile.
+            if self._recent.get(path, (b"", 0))[1] <= now_ns:
+                self._recent[path] = text, now_ns + self.recent_ns
         return text
 
     def read_optional(self, path: str) -> bytes | None:

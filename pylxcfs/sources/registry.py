@@ -121,7 +121,10 @@ class Registry:
         if init is None:
             return None
         container = init.container
-        container.gone = False  # its init lives, so it has a cgroup, whatever was seen before
+        if container.gone:
+            with self._lock:
+                # Its init lives, so it has a cgroup, whatever was seen before.
+                container.gone = self._inits.get(identity.pidns) is not init
         if identity.cgroupns:
             sibling = init.siblings.get(identity.cgroupns)
             if sibling is None and pid <= 0:
@@ -270,6 +273,7 @@ class Registry:
                 return
             self._inits.move_to_end(identity.pidns)
             self._recent[identity] = self._newest = container
+            container.released = False
             self._recent.move_to_end(identity)
             if len(self._recent) > self._max_open:
                 _, released = self._recent.popitem(last=False)

@@ -126,6 +126,11 @@ def test_only_so_many_containers_hold_descriptors(make_registry, make_container)
         counts.append(len(os.listdir("/proc/self/fd")))
     # From the third on: a pidfd and /proc/INIT/cgroup for the new, and what an old one gives up.
     assert counts[3] - counts[2] < counts[1] - counts[0]
+    # Who keeps one is told so, until it is asked for again.
+    assert [container.released for container in containers] == [True, True, False, False]
+    identity = next(who for who, container in registry.containers() if container is containers[0])
+    assert registry.get(identity, 0) is containers[0]
+    assert [container.released for container in containers] == [False, True, True, False]
     assert all(container.memory().limit == 100 * MIB for container in containers)
 
 

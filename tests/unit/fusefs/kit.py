@@ -33,7 +33,6 @@ class People:
 
     host_pidns: int = HOST
     tells_readings: bool = False
-    thread_ids: int = 32768
     #: What each thread asks for, as `reading` says it.
     readings: dict[int, tuple[int, int | None] | None] = field(default_factory=dict)
     expected: list[tuple[int, int]] = field(default_factory=list)
@@ -46,6 +45,9 @@ class People:
 
     def identify(self, pid: int) -> tuple[int, int] | None:
         return self.who.get(pid)
+
+    def namespace(self, pid: int) -> int:
+        return self.who.get(pid, (0, 0))[0]
 
     def end(self, pidns: int) -> None:
         """Let a container end."""

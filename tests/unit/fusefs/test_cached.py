@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.callers import _MOMENT_NS
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
 from tests.unit.fusefs.kit import ME, A, B, World
 from tests.unit.views.fakes import FakeContainer
@@ -60,6 +61,52 @@ def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: Wor
         assert world.fs.reopens.open(node, ME, os.O_RDONLY)
         change()
         assert world.fs.reopens.open(node, ME, os.O_RDONLY) == 0
+
+
+@pytest.mark.parametrize("what", ["clear", "forget"])
+def test_what_is_forgotten_by_another_thread_in_between_is_not_found_again(
+    world: World, what: str
+) -> None:
+    node, reopens = world.node(A), world.fs.reopens
+
+    class Interrupted(dict[int, tuple[int, int, int]]):
+        def clear(self) -> None:
+            super().clear()
+            reopens.open(node, ME, os.O_RDONLY)
+
+    for _ in range(2):
+        world.read_whole(node, ME)
+    for _ in range(2):
+        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+        world.fs.attributes(node, handle, ME)
+    reopens._last = Interrupted()
+    assert reopens.open(node, ME, os.O_RDONLY)
+    if what == "clear":
+        reopens.clear()
+    else:
+        reopens.forget(ME)
+    assert not reopens.open(node, ME, os.O_RDONLY)
+
+
+def test_a_cached_handle_that_was_given_o_direct_later_leaves_no_text(world: World) -> None:
+    """By fcntl(2): its reads come here, and its RELEASE takes the short way."""
+    node, reopens, handles = world.node(A), world.fs.reopens, world.fs._handles
+    for close in (reopens.close, world.fs.release):
+        world.texts[A] = b"text of A\n"
+        world.fs.changed()
+        for _ in range(2):
+            world.read_whole(node, ME)
+        for _ in range(2):
+            handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+            world.fs.attributes(node, handle, ME)
+        before = len(handles)
+        handle = reopens.open(node, ME, os.O_RDONLY)
+        assert world.fs.read(node, handle, 0, 5, ME) == b"text "
+        world.texts[A] = b"more of A\n"
+        assert world.fs.read(node, handle, 5, 5, ME) == b"of A\n"
+        close(node, handle)
+        assert len(handles) == before
+        assert not reopens.with_text
 
 
 def test_a_text_may_be_made_anew_in_the_last_part_of_its_life(world: World) -> None:
@@ -149,8 +196,8 @@ def test_who_has_ended_is_asked_now_and_then(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(callers, "refresh", lambda: asked.append(1))
     assert world.fs.reopens.open(node, ME, os.O_RDONLY)
     assert not asked
-    world.clock[0] += callers._moment_ns + 1  # of the test's clock, and of the real one
-    callers._refreshed_ns -= callers._moment_ns + 1
+    world.clock[0] += _MOMENT_NS + 1  # of the test's clock, and of the real one
+    callers._refreshed_ns -= _MOMENT_NS + 1
     handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     world.fs.attributes(node, handle, ME)
     assert world.fs.reopens.open(node, ME, os.O_RDONLY)

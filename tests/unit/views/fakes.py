@@ -69,8 +69,9 @@ class FakeContainer:
     started_ns_: int = 0
     load_: Load | None = None
     ledger: Ledger = field(default_factory=Ledger)
-    #: For those who keep it: it has ended.
+    #: For those who keep it: it has ended, its files were closed.
     gone: bool = False
+    released: bool = False
 
     def memory(self) -> Memory | None:
         return self.memory_

@@ -11,6 +11,7 @@ Paths are relative to the root of the reader's cgroup namespace; one outside it 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 
 from pylxcfs.errors import FormatError
@@ -30,7 +31,8 @@ def parse(data: bytes) -> Mapping[str, str]:
         fields = line.split(b":", 2)
         if len(fields) != 3 or not fields[2].startswith(b"/"):
             raise FormatError("cgroup", line)
-        path = os.fsdecode(fields[2])
+        # Thousands of containers have the same controllers, and one path in many hierarchies.
+        path = sys.intern(os.fsdecode(fields[2]))
         for controller in os.fsdecode(fields[1]).split(","):
-            paths[controller] = path
+            paths[sys.intern(controller)] = path
     return paths

@@ -89,16 +89,23 @@ class Descriptor:
 class KeptFile:
     """A kernel file that the kernel prints as one record, as it does each of a cgroup's values.
 
-    Opened at the first read. Reading starts at 0, where the kernel makes the text anew.
+    Opened at the first read. Reading starts at 0, where the kernel makes the text anew. With a
+    `name`, `path` is its directory: a container has dozens of these, and one directory.
     """
 
-    __slots__ = ("__weakref__", "_absent_until", "_descriptor", "_size", "path")
+    __slots__ = ("__weakref__", "_absent_until", "_descriptor", "_name", "_path", "_size")
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, name: str | None = None) -> None:
+        self._path = path
+        self._name = name
         self._descriptor: Descriptor | None = None
         self._size = _FIRST_SIZE
         self._absent_until = 0.0
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self._path if self._name is None else f"{self._path}/{self._name}"
 
     def read(self) -> bytes | None:
         """Return the whole text; None where there is no such file; Gone when it has ended."""

@@ -64,7 +64,7 @@ class Readers:
         found = hierarchies.unified(paths)
         if found is not None and not found.is_root:
             self._pressure = v2.PressureReader(found)
-            self._controllers = KeptFile(f"{found.own}/cgroup.controllers")
+            self._controllers = KeptFile(found.own, "cgroup.controllers")
             self._enabled = self._controllers.read()
 
     def _reader(self, controller: str, kinds: _Kinds[_T]) -> _T | None:

@@ -17,7 +17,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Generic, TypeVar
 
 from pylxcfs.sources.kept import Descriptor, KeptFile
@@ -48,6 +47,14 @@ class Watch:
         self.writes = 0
 
 
+class _Reference(weakref.ref[Watch]):
+    """To a watch, with the number that inotify gave it."""
+
+    __slots__ = ("number",)
+
+    number: int
+
+
 class Writes:
     """What was written to, by files that are watched. One for the process."""
 
@@ -55,7 +62,8 @@ class Writes:
         #: Counts the times that anything was written to.
         self.count = 0
         self._lock = threading.RLock()
-        self._watches: dict[int, weakref.ref[Watch]] = {}
+        self._watches: dict[int, _Reference] = {}
+        self._on_end = self._ended
         self._refused = False
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -78,7 +86,8 @@ class Writes:
             watch = self._of(number)
             if watch is None:
                 watch = Watch()
-                self._watches[number] = weakref.ref(watch, partial(self._ended, number))
+                reference = self._watches[number] = _Reference(watch, self._on_end)
+                reference.number = number
             return watch
 
     def look(self) -> int:
@@ -93,12 +102,12 @@ class Writes:
         found = self._watches.get(number)
         return found() if found is not None else None
 
-    def _ended(self, number: int, whose: weakref.ref[Watch]) -> None:
+    def _ended(self, whose: _Reference) -> None:
         """Watch a file no longer, unless somebody else began to do so meanwhile."""
         with self._lock:
-            if self._watches.get(number) is whose:
-                del self._watches[number]
-                _libc.inotify_rm_watch(self._fd, number)
+            if self._watches.get(whose.number) is whose:
+                del self._watches[whose.number]
+                _libc.inotify_rm_watch(self._fd, whose.number)
 
     def _note(self, events: bytes) -> None:
         self.count += 1

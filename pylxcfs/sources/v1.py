@@ -7,6 +7,7 @@ it counts the whole machine, and what it says is the host's.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TypeVar
@@ -27,13 +28,13 @@ class MemoryReader:
         own = place.own
         self._place = place
         self._hierarchies = hierarchies
-        self._usage = KeptFile(f"{own}/memory.usage_in_bytes")
-        self._stat = KeptFile(f"{own}/memory.stat")
-        self._memsw_usage = KeptFile(f"{own}/memory.memsw.usage_in_bytes")
-        swappiness = KeptFile(f"{own}/memory.swappiness")
+        self._usage = KeptFile(own, "memory.usage_in_bytes")
+        self._stat = KeptFile(own, "memory.stat")
+        self._memsw_usage = KeptFile(own, "memory.memsw.usage_in_bytes")
+        swappiness = KeptFile(own, "memory.swappiness")
         self._swappiness = hierarchies.setting([swappiness], swappiness.read)
-        self._kernel = KeptFile(f"{own}/memory.kmem.usage_in_bytes")
-        self._slabinfo = KeptFile(f"{own}/memory.kmem.slabinfo")
+        self._kernel = KeptFile(own, "memory.kmem.usage_in_bytes")
+        self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
 
     def read(self) -> Memory | None:
         usage_text = self._usage.read()
@@ -137,8 +138,8 @@ class CpusetReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._place = place
         self._hierarchies = hierarchies
-        self._cpus = KeptFile(f"{place.own}/cpuset.effective_cpus")
-        self._mems = KeptFile(f"{place.own}/cpuset.effective_mems")
+        self._cpus = KeptFile(place.own, "cpuset.effective_cpus")
+        self._mems = KeptFile(place.own, "cpuset.effective_mems")
 
     def cpus(self) -> frozenset[int] | None:
         return _first_set([self._cpus]) or _first_set(self._configured("cpuset.cpus"))
@@ -170,11 +171,11 @@ class UsageReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.own
-        self._exact = KeptFile(f"{own}/cpuacct.usage_percpu")
-        self._all = KeptFile(f"{own}/cpuacct.usage_all")
-        self._user = KeptFile(f"{own}/cpuacct.usage_percpu_user")
-        self._system = KeptFile(f"{own}/cpuacct.usage_percpu_sys")
-        self._stat = KeptFile(f"{own}/cpuacct.stat")
+        self._exact = KeptFile(own, "cpuacct.usage_percpu")
+        self._all = KeptFile(own, "cpuacct.usage_all")
+        self._user = KeptFile(own, "cpuacct.usage_percpu_user")
+        self._system = KeptFile(own, "cpuacct.usage_percpu_sys")
+        self._stat = KeptFile(own, "cpuacct.stat")
 
     def read(self) -> CpuUsage | None:
         sampled = self._sampled()
@@ -222,7 +223,7 @@ class BlockIOReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         def kept(prefix: str, name: str) -> KeptFile:
-            return KeptFile(f"{place.own}/blkio.{prefix}{name}_recursive")
+            return KeptFile(place.own, sys.intern(f"blkio.{prefix}{name}_recursive"))
 
         schedulers = ("bfq.", "")
         self._bytes = [kept(prefix, "io_service_bytes") for prefix in ("throttle.", *schedulers)]

@@ -7,6 +7,7 @@ The hierarchy's root is never read: it has no limits and counts the whole machin
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
@@ -24,9 +25,9 @@ class MemoryReader:
         own = place.nearest("memory.current") or place.own
         self._limit = smallest(hierarchies, place, "memory.max", cgroupvalue.limit)
         self._swap_limit = smallest(hierarchies, place, "memory.swap.max", cgroupvalue.limit)
-        self._usage = KeptFile(f"{own}/memory.current")
-        self._swap_usage = KeptFile(f"{own}/memory.swap.current")
-        self._stat = KeptFile(f"{own}/memory.stat")
+        self._usage = KeptFile(own, "memory.current")
+        self._swap_usage = KeptFile(own, "memory.swap.current")
+        self._stat = KeptFile(own, "memory.stat")
 
     def read(self) -> Memory | None:
         usage = self._usage.read()
@@ -62,8 +63,8 @@ class CpusetReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.nearest("cpuset.cpus.effective") or place.own
-        self._cpus = KeptFile(f"{own}/cpuset.cpus.effective")
-        self._mems = KeptFile(f"{own}/cpuset.mems.effective")
+        self._cpus = KeptFile(own, "cpuset.cpus.effective")
+        self._mems = KeptFile(own, "cpuset.mems.effective")
 
     def cpus(self) -> frozenset[int] | None:
         return _numbers(self._cpus)
@@ -81,7 +82,7 @@ class UsageReader:
     """cpu.stat, which every cgroup has whether or not the cpu controller is enabled."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
-        self._stat = KeptFile(f"{place.own}/cpu.stat")
+        self._stat = KeptFile(place.own, "cpu.stat")
 
     def read(self) -> CpuUsage | None:
         text = self._stat.read()
@@ -96,7 +97,7 @@ class BlockIOReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.nearest("io.max") or place.own  # the root has io.stat, but no io.max
-        self._stat = KeptFile(f"{own}/io.stat")
+        self._stat = KeptFile(own, "io.stat")
 
     def read(self) -> Mapping[tuple[int, int], BlockIO] | None:
         text = self._stat.read()
@@ -120,7 +121,7 @@ class PressureReader:
 
     def __init__(self, place: Place) -> None:
         self._files = {
-            resource: KeptFile(f"{place.own}/{resource}.pressure")
+            resource: KeptFile(place.own, sys.intern(f"{resource}.pressure"))
             for resource in ("cpu", "memory", "io", "irq")
         }
 

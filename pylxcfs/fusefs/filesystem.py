@@ -375,7 +375,7 @@ class Filesystem:
     def _check_origin(self, node: int, caller: int, pid: int) -> None:
         """Drop what is kept under a container's number if that was a container before it."""
         if caller and (self.snapshots.has(node) or node in self.pages.newcomers):
-            container = self.callers.containers.get(nodes.unpack(caller), pid)
+            container = self.callers.container(caller, pid)
             if not self.snapshots.belongs(node, container):
                 self.reopens.clear()
                 self.snapshots.drop(node)

@@ -114,18 +114,16 @@ class Reopens:
 
     def _look(self, node: int, pid: int, flags: int, now_ns: int) -> int:
         """Return the handle but for its serial, 0 if the node cannot be opened so."""
-        if pid not in self._allowed:
-            return 0
-        left_ns = self._callers.refresh_lately()
         known = self._allowed.get(pid)
         if known is None or node not in known or flags & _OTHERWISE:
             return 0
+        left_ns = self._callers.refresh_lately()
         fresh_until_ns = self._snapshots.fresh_until(node)
         if node in self._newcomers or now_ns >= fresh_until_ns:
             return 0
         handle = known[node]
         self._last[node] = pid, handle, min(now_ns + left_ns, fresh_until_ns)
-        if self._allowed.get(pid) is not known:  # forgotten meanwhile, by another thread
+        if self._allowed.get(pid) is not known:  # forgotten meanwhile
             self._last.pop(node, None)
             return 0
         return handle

@@ -12,6 +12,7 @@ from pylxcfs.fusefs.snapshots import STEP_NS
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
 from tests.unit.fusefs.kit import A, World
 from tests.unit.fusefs.readers import ONE, OTHER, TEXT, THIRD, Reader, later, make_known
+from tests.unit.views.fakes import FakeContainer
 
 
 def test_the_first_reading_ever_is_served_from_the_cache_at_once(told: World) -> None:
@@ -302,14 +303,16 @@ def test_the_next_container_with_a_number_is_shown_nothing_of_the_last(told: Wor
     pieces = Reader(told, ONE)
     pieces.asks(5)
     pieces.close()
-    told.people.containers[A, 0] = type(told.people.containers[A, 0])(started_ns_=A)
+    told.people.end(A)
+    told.people.containers[A, 0] = FakeContainer(started_ns_=A)
     later(told, b"more of A\n", 1)
     assert Reader(told, OTHER).fills().startswith(b"more of A\n")
 
 
 def test_a_newcomer_that_its_container_left_open_is_none_in_the_next(told: World) -> None:
     Reader(told, ONE).asks(5)
-    told.people.containers[A, 0] = type(told.people.containers[A, 0])(started_ns_=A)
+    told.people.end(A)
+    told.people.containers[A, 0] = FakeContainer(started_ns_=A)
     Reader(told, OTHER)
     assert told.node(A) not in told.fs.pages.newcomers
 

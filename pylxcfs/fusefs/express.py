@@ -26,7 +26,7 @@ from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.nodes import CACHED, WATCHED, inode_number
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.turns import Turns
-from pylxcfs.fusefs.wire import FOPEN_KEEP_CACHE, IN_HEADER, error_reply
+from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, IN_HEADER, error_reply
 
 #: Bounds a request; the INIT reply (session.py) tells the kernel a max_write that fits.
 BUFFER: Final = 65536
@@ -42,7 +42,8 @@ _RENEW: Final = -1
 # What the loop looks up at every request.
 _OPEN: Final = wire.OPEN
 _RELEASE: Final = wire.RELEASE
-_CACHED_OR_WATCHED: Final = CACHED | WATCHED
+_READ: Final = wire.READ
+_LOCKOWNER: Final = wire.READ_LOCKOWNER
 _OPENED: Final = wire.OPEN_REPLY.pack
 _DONE: Final = wire.OUT_HEADER.pack
 
@@ -114,6 +115,9 @@ class Lane(threading.Thread):
         unpack = wire.IN_HEADER_AND_WORD.unpack_from
         call = self._guard.call
         reopen, close = self._fs.reopens.open, self._fs.reopens.close
+        text_of, read_in = self._fs.reopens.text, wire.READ_IN.unpack_from
+        # Handles of which nobody has to know that they are closed, but who opened them in short.
+        marks, plain = (WATCHED, 0) if self._fs.triggers is None else (CACHED | WATCHED, CACHED)
         table, send = self._table, self._send
         wait = self._waiter()
         turns = self._turns
@@ -148,14 +152,23 @@ class Lane(threading.Thread):
             if opcode == _OPEN:
                 handle = reopen(node, pid, word)
                 if handle:
-                    send(_OPENED(32, 0, unique, handle, FOPEN_KEEP_CACHE))
+                    how = FOPEN_KEEP_CACHE if handle & CACHED else FOPEN_DIRECT_IO
+                    send(_OPENED(32, 0, unique, handle, how))
                     continue
             elif opcode == _RELEASE:
-                if word & _CACHED_OR_WATCHED == CACHED:  # of those is kept only that they are open
+                if word & marks == plain:
                     send(_DONE(16, 0, unique))
                     if not close(node, word):
                         continue
                     opcode = _RENEW
+            elif opcode == _READ:
+                # Most readers come back once to see that there is no more.
+                text = text_of(word)
+                if text is not None:
+                    _, offset, _, flags = read_in(buffer, _HEADER)
+                    if offset >= len(text) and flags & _LOCKOWNER:
+                        send(_DONE(16, 0, unique))
+                        continue
             elif opcode not in table:
                 self._pass_on(length, unique)
                 continue

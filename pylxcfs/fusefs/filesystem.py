@@ -87,8 +87,8 @@ class Filesystem:
         self._handles = Handles()
         # Handles of a server before this one may still be open; start somewhere else.
         self._serial = itertools.count(time.monotonic_ns() >> 10)
-        self.reopens = Reopens(self.callers, self.pages.newcomers, snapshots, self._serial)
-        self.reopens.on_close = self._handles.release
+        newcomers = self.pages.newcomers
+        self.reopens = Reopens(self.callers, newcomers, snapshots, self._handles, self._serial)
         self.callers.on_end = self.reopens.clear
         self.renderings.on_outgrown = snapshots.on_resized = self.reopens.clear
         readers.on_forget = self.reopens.forget
@@ -172,20 +172,21 @@ class Filesystem:
         if caller != owner:
             self._distrust(node)
             self._check_origin(nodes.node(caller, index), caller, pid)
-            return self._direct(caller, flags | STRANGER)
+            return self._past_cache(node, pid, caller, flags | STRANGER)
         self._check_origin(node, caller, pid)
         snapshots = self.snapshots
+        if past_cache:
+            return self._direct(owner, flags)
         if (
             flags
-            or past_cache
             or not snapshots.ttl_ns
             or node in self._strangers
             or not self.pages.is_shared(node)
         ):
-            return self._direct(owner, flags)
+            return self._past_cache(node, pid, owner, flags)
         length = self.renderings.length(node, pid)
         if length > PAGE:
-            return self._direct(owner, flags)
+            return self._past_cache(node, pid, owner, flags)
         if self.readers.takes(pid, index) < length:
             return self._open_for_newcomer(node, owner, pid)
         # The pages that the kernel may have are those of what it was shown; if that was nothing,
@@ -220,6 +221,14 @@ class Filesystem:
         if not self.snapshots.is_shown(node):
             self.forget_attributes(node)
             self.pages.show_current(node, pid)
+
+    def _past_cache(self, node: int, pid: int, reads: int, flags: int) -> tuple[int, int]:
+        """Open past the cache for one who is likely to come again, if it is known when he ends."""
+        handle, how = self._direct(reads, flags)
+        by_all = self.contents.mode(nodes.index_of(node)) & 0o004
+        if pid in self.readers and by_all and not flags & COMPAT:
+            self.reopens.repeat(node, pid, handle)
+        return handle, how
 
     def _direct(self, reads: int, flags: int) -> tuple[int, int]:
         handle = self._unused(reads, flags)

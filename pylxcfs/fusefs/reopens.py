@@ -1,21 +1,22 @@
-"""Opening again, through the page cache, what a known thread has read before: the shortest way.
+"""Opening again what the same thread has just opened, in the same way: the shortest one.
 
 What a monitoring agent does all day. After a pause of ten milliseconds it is the length of the
 code, not of the work, that its reader waits for, as nothing is in the processor's caches any more:
 so all of it is here, in two methods that call nobody while nothing has changed.
 
-Knows no messages; what may be opened so is concluded elsewhere (`allow`).
+Knows no messages; what may be opened how is concluded elsewhere (`allow`, `repeat`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from pylxcfs.fusefs.callers import Callers
+from pylxcfs.fusefs.handles import Handles
 from pylxcfs.fusefs.newcomers import Newcomers
-from pylxcfs.fusefs.nodes import SERIAL_MASK
+from pylxcfs.fusefs.nodes import CACHED, SERIAL_MASK
 from pylxcfs.fusefs.snapshots import Snapshots
 
 #: Flags of open(2) with which a file is not read through the page cache.
@@ -29,9 +30,17 @@ class Reopens:
     """All of one mount. `serials` are those of its handles."""
 
     def __init__(
-        self, callers: Callers, newcomers: Newcomers, snapshots: Snapshots, serials: Iterator[int]
+        self,
+        callers: Callers,
+        newcomers: Newcomers,
+        snapshots: Snapshots,
+        handles: Handles,
+        serials: Iterator[int],
     ) -> None:
         self._callers = callers
+        self._handles = handles
+        #: The text that a handle keeps, if it keeps one.
+        self.text = handles.text
         self._newcomers = newcomers
         self._snapshots = snapshots
         self._serials = serials
@@ -42,18 +51,19 @@ class Reopens:
         #: thread, with their handles but for the serial. Cleared whenever anything ends or changes
         #: that this was concluded from.
         self._allowed: dict[int, dict[int, int]] = {}
-        #: By node, who has opened it so last: the thread, its handles but for the serial, and
-        #: until when all that `_look` asks need not be asked.
+        #: By node, who has opened it last: the thread, its handles but for the serial, and until
+        #: when all that `_look` or Filesystem.open asks need not be asked.
         self._last: dict[int, tuple[int, int, int]] = {}
         #: The node that was opened last, if its text ends soon; or 0.
         self._ending = 0
-        #: Handles of these that keep a text all the same, as they were given O_DIRECT later; and
-        #: what is called when one is closed.
+        #: Cached handles that keep a text all the same, as they were given O_DIRECT later.
         self.with_text: set[int] = set()
-        self.on_close: Callable[[int], object] = lambda handle: None
 
     def open(self, node: int, pid: int, flags: int) -> int:
-        """Return a handle that reads the kept pages, for a thread that had one; else 0."""
+        """Return a handle, of the kind that the thread had last; or 0.
+
+        A cached one reads the pages that the kernel has kept.
+        """
         now_ns = self._clock()
         last = self._last.get(node)
         if last is not None and last[0] == pid and now_ns < last[2] and not flags & _OTHERWISE:
@@ -63,6 +73,11 @@ class Reopens:
             if not handle:
                 return 0
         handle |= next(self._serials) & SERIAL_MASK
+        if not handle & CACHED:
+            if handle in self._handles:  # serials come round
+                return 0
+            self._handles.open(handle)
+            return handle
         handles = self._cached.get(node)
         if handles is None:
             self._cached[node] = {handle}
@@ -76,11 +91,14 @@ class Reopens:
         return handle
 
     def close(self, node: int, handle: int) -> bool:
-        """Forget a cached handle that never was a newcomer's.
+        """Forget a handle that never was a newcomer's, nor a trigger's.
 
         True: its text was about to end when it was opened, so the next one may be made now that
         nobody waits for it, and is likely to be wanted.
         """
+        if not handle & CACHED:
+            self._handles.release(handle)
+            return False
         handles = self._cached.get(node)
         if handles is not None:
             handles.discard(handle)
@@ -88,15 +106,20 @@ class Reopens:
                 self._cached.pop(node, None)
         if self.with_text and handle in self.with_text:
             self.with_text.discard(handle)
-            self.on_close(handle)
+            self._handles.release(handle)
         if node != self._ending:
             return False
         self._ending = 0
         return True
 
     def allow(self, node: int, pid: int, handle: int) -> None:
-        """Note that a thread may open a node so, with this handle but for its serial."""
+        """Note that a thread may open a node through the cache: its handle but for the serial."""
         self._allowed.setdefault(pid, {})[node] = handle
+
+    def repeat(self, node: int, pid: int, handle: int) -> None:
+        """Note how a node was opened past the cache, which is right for a moment in any case."""
+        left_ns = self._callers.refresh_lately()
+        self._last[node] = pid, handle & ~SERIAL_MASK, self._clock() + left_ns
 
     def look_again(self) -> None:
         """Ask at the next open what may be different from the last one's."""

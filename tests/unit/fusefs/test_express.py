@@ -33,6 +33,9 @@ class Unknown:
     def open(self, node: int, pid: int, flags: int) -> int:
         return 0
 
+    def text(self, handle: int) -> bytes | None:
+        return {77: b"77"}.get(handle)
+
     def close(self, node: int, handle: int) -> bool:
         self.gone.append((node, handle))
         return node % 2 == 1
@@ -44,6 +47,7 @@ class Slow:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.reopens = Unknown()
+        self.triggers = None
         self.renderings = self
         self.renewed: list[int] = []
 
@@ -97,8 +101,10 @@ class Kernel:
             assert not lane.is_alive()
 
 
-def request(opcode: int, unique: int, flags: int = wire.READ_LOCKOWNER) -> bytes:
-    body = wire.READ_IN.pack(0, 0, 4096, flags) + bytes(16)
+def request(
+    opcode: int, unique: int, flags: int = wire.READ_LOCKOWNER, handle: int = 0, offset: int = 0
+) -> bytes:
+    body = wire.READ_IN.pack(handle, offset, 4096, flags) + bytes(16)
     size = wire.IN_HEADER.size + len(body)
     return wire.IN_HEADER.pack(size, opcode, unique, 1, 0, 0, 0, 0) + body
 
@@ -192,6 +198,20 @@ def test_what_a_disowned_request_has_opened_is_closed(kernel: Kernel) -> None:
     slow.go.set()
     lane.join(10)
     assert slow.reopens.gone == [(1, CACHED | 77)]
+
+
+def test_a_read_at_the_end_of_a_text_is_answered_at_once(kernel: Kernel) -> None:
+    """But not before the end, and not one that fills a page."""
+    slow = Slow()
+    kernel.lane(slow)
+    kernel.end.send(request(wire.READ, 7, wire.READ_LOCKOWNER, 77, 2))
+    assert kernel.end.recv(4096) == wire.OUT_HEADER.pack(16, 0, 7)
+    kernel.end.send(request(wire.READ, 8, 0, 77, 2))
+    assert kernel.end.recv(4096)[wire.OUT_HEADER.size :] == b"page"
+    kernel.end.send(request(wire.READ, 9, wire.READ_LOCKOWNER, 77, 1))
+    wait_until(lambda: kernel.lanes[0][0].serving == 9, what="it to be asked for")
+    slow.go.set()
+    assert kernel.answer() == (9, errno.ENXIO)
 
 
 def test_pages_are_filled_and_buffers_read(kernel: Kernel) -> None:

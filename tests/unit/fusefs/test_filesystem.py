@@ -12,6 +12,7 @@ import pytest
 from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.contents import Contents
+from pylxcfs.fusefs.nodes import SERIAL_MASK
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
 from tests.unit.fusefs.kit import HOST, ME, A, B, World
@@ -202,3 +203,53 @@ def test_a_size_of_a_container_before_is_not_what_a_new_ones_files_are_rendered_
     world.fs.snapshots.sizes.told(node, 10)
     assert world.fs.attributes(node, 0, 1).size == 4096
     assert world.fs.snapshots.shown(node) is None
+
+
+@pytest.mark.parametrize("whose", ["the host's node", "its own, with no time to live"])
+def test_what_was_opened_past_the_cache_is_opened_so_again(world: World, whose: str) -> None:
+    node = world.node(HOST)
+    if whose != "the host's node":
+        node = world.node(A)
+        world.fs.snapshots.ttl_ns = 0
+    reopens = world.fs.reopens
+    for _ in range(2):
+        world.fs.open(node, os.O_RDONLY, 0, ME)
+        assert not reopens.open(node, ME, os.O_RDONLY)  # nobody would say when this thread ends
+        world.read_whole(node, ME)
+    first, flags = world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert flags == FOPEN_DIRECT_IO
+    again = reopens.open(node, ME, os.O_RDONLY)
+    assert (again ^ first) & ~SERIAL_MASK == 0
+    assert again != first
+    assert world.fs.read(node, again, 0, 4096, ME) == b"text of A\n"
+    for change in (lambda: None, world.fs.callers.on_end):
+        change()
+        for pid, how in ((20, os.O_RDONLY), (ME, os.O_RDWR), (ME, os.O_RDONLY | os.O_DIRECT)):
+            assert not reopens.open(node, pid, how)
+    assert not reopens.open(node, ME, os.O_RDONLY)
+    before = len(world.fs._handles)
+    assert not reopens.close(node, again)
+    assert len(world.fs._handles) == before - 1
+
+
+def test_a_serial_that_is_still_open_is_not_given_away_again(world: World) -> None:
+    node, reopens = world.node(HOST), world.fs.reopens
+    for _ in range(2):
+        world.read_whole(node, ME)
+    first, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    reopens._serials = itertools.chain([first & SERIAL_MASK], reopens._serials)
+    assert not reopens.open(node, ME, os.O_RDONLY)
+    assert reopens.open(node, ME, os.O_RDONLY)
+
+
+def test_a_file_that_not_everybody_may_read_is_looked_at_each_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may is decided by the user, which a thread may change."""
+    node = world.node(HOST)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    world.fs.reopens.clear()
+    monkeypatch.setattr(world.fs.contents, "mode", lambda index: 0o100400)
+    world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert not world.fs.reopens.open(node, ME, os.O_RDONLY)

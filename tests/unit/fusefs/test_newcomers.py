@@ -43,7 +43,7 @@ def test_a_newcomer_has_the_pages_to_itself(told: World) -> None:
     pieces = Reader(told, ONE)
     for tid in (OTHER, THIRD):
         assert Reader(told, tid).flags == FOPEN_DIRECT_IO
-        assert not told.fs.reopens.open(pieces.node, tid, os.O_RDONLY)
+        assert not told.fs.reopens.open(pieces.node, tid, os.O_RDONLY) & CACHED
     pieces.asks(5)
     assert Reader(told, OTHER).flags == FOPEN_DIRECT_IO
     pieces.close()
@@ -62,7 +62,7 @@ def test_who_opens_a_file_again_in_short_does_not_come_beside_a_newcomer(told: W
         assert handle
         reopens.close(known.node, handle)
     assert Reader(told, ONE).handle & CACHED
-    assert not reopens.open(known.node, OTHER, os.O_RDONLY)
+    assert not reopens.open(known.node, OTHER, os.O_RDONLY) & CACHED
 
 
 def test_beside_other_cached_handles_nobody_is_a_newcomer(told: World) -> None:

@@ -34,7 +34,8 @@ def next_server(world: World, memfd: int) -> None:
     newcomers = world.fs.pages.newcomers = Newcomers()
     snapshots = world.fs.snapshots
     world.fs.callers.forget_found()
-    world.fs.reopens = Reopens(world.fs.callers, newcomers, snapshots, itertools.count())
+    handles, serials = world.fs._handles, itertools.count()
+    world.fs.reopens = Reopens(world.fs.callers, newcomers, snapshots, handles, serials)
     for table in (snapshots.recent, snapshots._shown):
         table.clear()
     world.fs.recover(memfd)

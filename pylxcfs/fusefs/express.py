@@ -118,7 +118,7 @@ class Lane(threading.Thread):
         text_of, read_in = self._fs.reopens.text, wire.READ_IN.unpack_from
         # Handles of which nobody has to know that they are closed, but who opened them in short.
         marks, plain = (WATCHED, 0) if self._fs.triggers is None else (CACHED | WATCHED, CACHED)
-        table, send = self._table, self._send
+        table, read, write = self._table, os.readv, os.write
         wait = self._waiter()
         turns = self._turns
         unlooked = turns.interval if turns is not None else 0
@@ -132,7 +132,7 @@ class Lane(threading.Thread):
                         unlooked = turns.interval
                         continue
                 else:
-                    length = os.readv(device, buffers)
+                    length = read(device, buffers)
                     unlooked -= 1
                     if not unlooked and turns is not None and not turns.begin():
                         unlooked = turns.interval
@@ -148,16 +148,22 @@ class Lane(threading.Thread):
 
             if self.leaving:
                 return  # unanswered, so it comes again: only kernels that resend get here
-            _, opcode, unique, node, uid, _, pid, _, word = unpack(buffer)
+            opcode, unique, node, uid, pid, word = unpack(buffer)
             if opcode == _OPEN:
                 handle = reopen(node, pid, word)
                 if handle:
                     how = FOPEN_KEEP_CACHE if handle & CACHED else FOPEN_DIRECT_IO
-                    send(_OPENED(32, 0, unique, handle, how))
+                    try:
+                        write(device, _OPENED(32, 0, unique, handle, how))
+                    except OSError as error:
+                        self._refused(error)
                     continue
             elif opcode == _RELEASE:
                 if word & marks == plain:
-                    send(_DONE(16, 0, unique))
+                    try:
+                        write(device, _DONE(16, 0, unique))
+                    except OSError as error:
+                        self._refused(error)
                     if not close(node, word):
                         continue
                     opcode = _RENEW
@@ -167,7 +173,7 @@ class Lane(threading.Thread):
                 if text is not None:
                     _, offset, _, flags = read_in(buffer, _HEADER)
                     if offset >= len(text) and flags & _LOCKOWNER:
-                        send(_DONE(16, 0, unique))
+                        self._send(_DONE(16, 0, unique))
                         continue
             elif opcode not in table:
                 self._pass_on(length, unique)
@@ -189,9 +195,12 @@ class Lane(threading.Thread):
         try:
             os.write(self._device, reply)
         except OSError as error:
-            # ENOENT: the reader was killed meanwhile, or it was answered already.
-            if error.errno not in (errno.ENOENT, *_ENDED):
-                self._guard.warn("answer", "an answer was refused: %s", error)
+            self._refused(error)
+
+    def _refused(self, error: OSError) -> None:
+        # ENOENT: the reader was killed meanwhile, or it was answered already.
+        if error.errno not in (errno.ENOENT, *_ENDED):
+            self._guard.warn("answer", "an answer was refused: %s", error)
 
     def _undo(self, opcode: int, node: int, reply: bytes | None) -> None:
         """Close what was opened for an OPEN that has had another answer."""

@@ -99,7 +99,7 @@ class Turns:
                 if error.errno != errno.ENOENT:  # interrupted while it was read
                     raise
                 continue
-            _, opcode, _, node, _, _, pid, _, word = wire.IN_HEADER_AND_WORD.unpack_from(buffer)
+            opcode, _, node, _, pid, word = wire.IN_HEADER_AND_WORD.unpack_from(buffer)
             if opcode in _UNANSWERED:
                 continue
             # RELEASE comes from nobody, but says of whose handle.

@@ -29,8 +29,9 @@ BATCH_FORGET: Final = 42
 
 #: struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, extensions and padding.
 IN_HEADER: Final = struct.Struct("=IIQQIIII")
-#: With what follows it in OPEN (flags; their upper half is FUSE's own) and RELEASE (fh).
-IN_HEADER_AND_WORD: Final = struct.Struct("=IIQQIIIIQ")
+#: Of it opcode, unique, nodeid, uid and pid, with what follows it in OPEN (flags; their upper half
+#: is FUSE's own), READ and RELEASE (fh).
+IN_HEADER_AND_WORD: Final = struct.Struct("=4xIQQI4xI4xQ")
 #: struct fuse_out_header: len, error (negative errno), unique.
 OUT_HEADER: Final = struct.Struct("=IiQ")
 

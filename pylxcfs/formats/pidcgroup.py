@@ -25,14 +25,16 @@ DELETED = " (deleted)"
 def parse(data: bytes) -> Mapping[str, str]:
     """Return the path by controller; `UNIFIED` is v2's, "name=x" a named v1 hierarchy's."""
     paths: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for line in data.split(b"\n"):
         if not line:
             continue
         fields = line.split(b":", 2)
         if len(fields) != 3 or not fields[2].startswith(b"/"):
             raise FormatError("cgroup", line)
-        # Thousands of containers have the same controllers, and one path in many hierarchies.
-        path = sys.intern(os.fsdecode(fields[2]))
+        # Thousands of containers have the same controllers, and each one path in many hierarchies.
+        path = os.fsdecode(fields[2])
+        path = seen.setdefault(path, path)
         for controller in os.fsdecode(fields[1]).split(","):
             paths[sys.intern(controller)] = path
     return paths

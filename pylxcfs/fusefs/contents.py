@@ -128,6 +128,10 @@ class Contents:
             self._host32 is not None and index < SYSFS and self._views[index - FILES].by_personality
         )
 
+    def is_the_same_for_all(self, index: int) -> bool:
+        """Whether a file depends neither on a thread's user nor its personality."""
+        return bool(self.mode(index) & 0o004) and not self.by_personality(index)
+
     def trigger_path(self, index: int) -> str | None:
         """Return the path of a file that takes pressure triggers, None for other files."""
         if index >= SYSFS or not self._views[index - FILES].writable:

@@ -170,7 +170,7 @@ class Lane(threading.Thread):
             elif opcode == _READ:
                 # Most readers come back once to see that there is no more.
                 text = text_of(word)
-                if text is not None:
+                if text:
                     _, offset, _, flags = read_in(buffer, _HEADER)
                     if offset >= len(text) and flags & _LOCKOWNER:
                         self._send(_DONE(16, 0, unique))
@@ -206,6 +206,7 @@ class Lane(threading.Thread):
         """Close what was opened for an OPEN that has had another answer."""
         if opcode == _OPEN and reply is not None and len(reply) == wire.OPEN_REPLY.size:
             self._fs.release(node, wire.OPEN_REPLY.unpack(reply)[3])
+            self._fs.reopens.clear()  # it may be long ago that its thread was looked at
 
     def _waiter(self) -> Callable[[], bool] | None:
         """Return what waits for a request and is false once `stop` is readable."""
@@ -329,8 +330,8 @@ def fallback(
     """Answer a request that failed or did not come back; a READ gets the host's file."""
     try:
         if opcode == wire.READ:
-            _, offset, size, _ = wire.READ_IN.unpack_from(message, _HEADER)
-            text = filesystem.host_text(node)
+            handle, offset, size, _ = wire.READ_IN.unpack_from(message, _HEADER)
+            text = filesystem.instead(node, handle)
             return wire.data_reply(unique, text[offset : offset + size])
         if opcode == wire.OPEN:
             # A handle of nobody: its reads get the host's file.

@@ -21,10 +21,11 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from pylxcfs.errors import SourceError
 from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs.attributes import Attributes
 from pylxcfs.fusefs.callers import Callers
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.handles import Handles
@@ -50,15 +51,8 @@ NAME_VALID_NS: Final = 1_000_000_000
 #: shares texts with itself.
 _TRIES: Final = 64
 
-
-class Attributes(NamedTuple):
-    """What stat(2) shows, and for how long the kernel may believe it."""
-
-    mode: int
-    nlink: int
-    size: int
-    mtime_ns: int
-    valid_ns: int
+#: Bytes by which a text may have grown since another server showed it whole.
+_GROWN: Final = 128
 
 
 class Filesystem:
@@ -193,7 +187,7 @@ class Filesystem:
         # or another container's, or long ago, they have to go.
         keep = FOPEN_KEEP_CACHE if snapshots.is_fresh(node) else 0
         self._tell_size(node, pid)
-        if keep and self.contents.mode(index) & 0o004:
+        if keep and self.contents.is_the_same_for_all(index):
             self.reopens.allow(node, pid, nodes.handle(owner, CACHED, 0))
         handle = nodes.handle(owner, CACHED, next(self._serial))
         self.pages.newcomers.opened(node, handle)
@@ -225,8 +219,7 @@ class Filesystem:
     def _past_cache(self, node: int, pid: int, reads: int, flags: int) -> tuple[int, int]:
         """Open past the cache for one who is likely to come again, if it is known when he ends."""
         handle, how = self._direct(reads, flags)
-        by_all = self.contents.mode(nodes.index_of(node)) & 0o004
-        if pid in self.readers and by_all and not flags & COMPAT:
+        if pid in self.readers and self.contents.is_the_same_for_all(nodes.index_of(node)):
             self.reopens.repeat(node, pid, handle)
         return handle, how
 
@@ -264,10 +257,14 @@ class Filesystem:
         A handle takes its snapshot at offset 0 and keeps it until it comes back there.
         """
         data = self._handles.text(handle)
+        came_whole = False
         if data is None and offset:
             data = self.survivors.find(handle)  # another server gave it its first piece
             if data is not None:
                 self._handles.keep(handle, data)
+            else:
+                # Or all of it, which is not kept.
+                came_whole = self.survivors.are_kept and handle not in self._handles
         if offset == 0 or data is None:
             own = nodes.node(nodes.pair_of(handle), nodes.index_of(node))
             if handle & STRANGER:
@@ -281,6 +278,8 @@ class Filesystem:
                 ):
                     snapshot = self.renderings.render(own, pid)
                 data = snapshot.data
+            if came_whole and len(data) - offset < _GROWN:
+                return b""
             self._handles.keep(handle, data)
             if handle & (CACHED | WATCHED) == CACHED:  # by fcntl(2) it has O_DIRECT now
                 self.reopens.with_text.add(handle)
@@ -344,6 +343,16 @@ class Filesystem:
             self.pages.newcomers.release(node, handle)
             self.reopens.with_text.discard(handle)
         self._handles.release(handle)
+
+    def instead(self, node: int, handle: int) -> bytes:
+        """Return the text for a read that failed: the one that it had begun, or the host's.
+
+        The rest is read from that, too. Raise Refused(EIO) if there is none.
+        """
+        text = self._handles.text(handle) or self.host_text(node)
+        if not handle & CACHED:
+            self._handles.keep(handle, text)
+        return text
 
     def host_text(self, node: int) -> bytes:
         """Return the host's file behind a node. Raise Refused(EIO) if it cannot be read."""

@@ -168,6 +168,8 @@ class Newcomers:
             handles.discard(handle)
             if not handles:
                 self.cached.pop(node, None)
+                if handles:  # another thread was just opening one
+                    self.cached[node] = handles
 
     def release(self, node: int, handle: int) -> None:
         """Forget a cached handle."""

@@ -74,13 +74,17 @@ class Reopens:
                 return 0
         handle |= next(self._serials) & SERIAL_MASK
         if not handle & CACHED:
-            if handle in self._handles:  # serials come round
+            # The node may be everybody's, so whose thread this is must not be a moment old.
+            self._callers.refresh()
+            if self._last.get(node) is not last or handle in self._handles:  # serials come round
                 return 0
             self._handles.open(handle)
             return handle
         handles = self._cached.get(node)
         if handles is None:
             self._cached[node] = {handle}
+        elif handle in handles:
+            return 0
         else:
             handles.add(handle)
         text = self._recent.get(node)

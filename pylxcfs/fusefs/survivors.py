@@ -33,6 +33,11 @@ class Survivors:
         """Keep texts in this memfd, and find those of servers before."""
         self._fd = fd
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether who reads in pieces has a text here, as far as it fits."""
+        return self._fd >= 0
+
     def keep(self, handle: int, text: bytes) -> None:
         """Write a text; one that does not fit is left out."""
         if self._fd < 0:

@@ -132,7 +132,7 @@ class Writes:
 class Setting(Generic[_T]):
     """A value that `compute` makes from `files`, made anew once one of them was written to."""
 
-    __slots__ = ("_compute", "_count", "_files", "_made", "_watched", "_writes")
+    __slots__ = ("_compute", "_files", "_made", "_watched", "_writes")
 
     def __init__(
         self, writes: Writes, files: Sequence[KeptFile], compute: Callable[[], _T]
@@ -143,20 +143,19 @@ class Setting(Generic[_T]):
         #: None before the second reading: who is asked once need not pay for watching.
         self._watched: list[Watch | None] | None = None
         #: The value, how often its files had been written to when it was made, until when it is
-        #: believed; replaced whole, as two threads may read.
-        self._made: tuple[_T, int, float] | None = None
-        #: Everybody's writes when this one's were counted last.
-        self._count = 0
+        #: believed, and everybody's writes when its own were counted last; replaced whole, as two
+        #: threads may read.
+        self._made: tuple[_T, int, float, int] | None = None
 
     def get(self) -> _T:
         """Return the value. Raises what `compute` raises."""
         made, watched = self._made, self._watched
         count = self._writes.look()
         if made is not None and watched is not None and time.monotonic() < made[2]:
-            if count == self._count:
+            if count == made[3]:
                 return made[0]
             if made[1] == _sum(watched):
-                self._count = count
+                self._made = *made[:3], count
                 return made[0]
         if made is not None and watched is None:
             watched = self._watched = [self._writes.watch(file.path) for file in self._files]
@@ -164,8 +163,7 @@ class Setting(Generic[_T]):
         writes = _sum(watched or [])
         believed_s = _BELIEVED_S if watched and None not in watched else 0.0
         value = self._compute()
-        self._made = value, writes, time.monotonic() + believed_s
-        self._count = count
+        self._made = value, writes, time.monotonic() + believed_s, count
         return value
 
 

@@ -93,6 +93,11 @@ class World:
     fs: Filesystem
     clock: list[int]
     texts: dict[int, bytes]
+    host32: FakeHost
+
+    def let_32_bits_differ(self) -> None:
+        """Let the file depend on the reader's personality."""
+        self.fs.contents._host32 = self.host32
 
     def node(self, pidns: int) -> int:
         return nodes.node(nodes.pair((pidns, 0)), nodes.FILES)
@@ -134,7 +139,7 @@ def make_world(tmp_path: Path) -> World:
     (tmp_path / "proc/x").touch(0o644)
     sysfs = SysTree(str(tmp_path))
     host = FakeHost({"proc/x": b"the host's\n"})
-    contents = Contents([view], sysfs, host, Options(), Guard(), host32)
+    contents = Contents([view], sysfs, host, Options(), Guard())
     fs = Filesystem(
         Tree([view], [True], sysfs),
         contents,
@@ -142,4 +147,4 @@ def make_world(tmp_path: Path) -> World:
         Snapshots(100, lambda: clock[0]),
         WholeReaders(),
     )
-    return World(people, fs, clock, texts)
+    return World(people, fs, clock, texts, host32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 
@@ -86,6 +87,18 @@ def test_what_is_forgotten_by_another_thread_in_between_is_not_found_again(
     else:
         reopens.forget(ME)
     assert not reopens.open(node, ME, os.O_RDONLY)
+
+
+def test_a_serial_that_is_still_open_is_not_given_away_in_short(world: World) -> None:
+    node, reopens = world.node(A), world.fs.reopens
+    for _ in range(2):
+        world.read_whole(node, ME)
+    for _ in range(2):
+        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+        world.fs.attributes(node, handle, ME)
+    reopens._serials = itertools.chain([handle & nodes.SERIAL_MASK], reopens._serials)
+    assert not reopens.open(node, ME, os.O_RDONLY)
+    assert reopens.open(node, ME, os.O_RDONLY)
 
 
 def test_a_cached_handle_that_was_given_o_direct_later_leaves_no_text(world: World) -> None:

@@ -121,6 +121,7 @@ def test_a_32_bit_reader_gets_its_own_text_and_nobody_else_does(world: World) ->
     node = world.node(A)
     for _ in range(2):
         world.read_whole(node, ME)
+    world.let_32_bits_differ()
     world.people.old.add(ME)
     assert world.read_whole(node, ME) == (b"text of A\n32 bits\n", FOPEN_DIRECT_IO)
     world.people.old.clear()
@@ -253,3 +254,60 @@ def test_a_file_that_not_everybody_may_read_is_looked_at_each_time(
     monkeypatch.setattr(world.fs.contents, "mode", lambda index: 0o100400)
     world.fs.open(node, os.O_RDONLY, 0, ME)
     assert not world.fs.reopens.open(node, ME, os.O_RDONLY)
+
+
+def test_who_has_ended_is_asked_before_a_file_past_the_cache_is_opened_in_short(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's node is everybody's, and the thread's number may be another's by now."""
+    node, reopens = world.node(HOST), world.fs.reopens
+    for _ in range(2):
+        world.read_whole(node, ME)
+    world.fs.open(node, os.O_RDONLY, 0, ME)
+    assert reopens.open(node, ME, os.O_RDONLY)
+    monkeypatch.setattr(world.fs.callers, "refresh", reopens.clear)
+    assert not reopens.open(node, ME, os.O_RDONLY)
+
+
+@pytest.mark.parametrize("whose", [A, HOST])
+def test_a_file_that_depends_on_the_personality_is_looked_at_each_time(
+    world: World, whose: int
+) -> None:
+    world.let_32_bits_differ()
+    node = world.node(whose)
+    for _ in range(2):
+        world.read_whole(node, ME)
+    for _ in range(2):
+        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+        world.fs.attributes(node, handle, ME)
+    assert not world.fs.reopens.open(node, ME, os.O_RDONLY)
+
+
+def test_the_rest_of_a_file_is_that_of_the_text_it_began_with_though_that_was_the_hosts(
+    world: World,
+) -> None:
+    """As when the watchdog has answered the first read of it."""
+    world.texts[A] = b"a text of A that is longer than the host's\n"
+    node = world.node(A)
+    handle, _ = world.fs.open(node, os.O_RDONLY | os.O_DIRECT, 0, ME)
+    text = world.fs.instead(node, handle)
+    assert text == b"the host's\n"
+    assert world.fs.read(node, handle, 4, 100, ME) == b"host's\n"
+    assert world.fs.read(node, handle, len(text), 100, ME) == b""
+    assert world.fs.read(node, handle, 0, 100, ME) == world.texts[A]
+    assert world.fs.instead(node, handle) == world.texts[A]
+
+
+def test_who_took_a_whole_text_from_the_server_before_gets_no_end_of_another(
+    world: World,
+) -> None:
+    memfd = os.memfd_create("test")
+    world.fs.survivors.use(memfd)
+    node = world.node(A)
+    old = nodes.handle(nodes.pair((A, 0)), 0, 5)
+    length = len(world.texts[A])
+    world.texts[A] = b"a text of A that is longer\n"
+    assert world.fs.read(node, old, length, 100, ME) == b""
+    assert world.fs.read(node, old, 0, 100, ME) == world.texts[A]
+    assert world.fs.read(node, old, 2, 100, ME) == world.texts[A][2:]
+    os.close(memfd)

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from pylxcfs.fusefs import operations
-from pylxcfs.fusefs.filesystem import Attributes, Filesystem
+from pylxcfs.fusefs.attributes import Attributes
+from pylxcfs.fusefs.filesystem import Filesystem
 from pylxcfs.fusefs.guard import Guard
 from pylxcfs.fusefs.operations import Operations
 from pylxcfs.fusefs.systree import Entry

@@ -41,6 +41,11 @@ _LENGTH: Final = struct.Struct("=I")
 #: The kernel refuses a read buffer smaller than header, struct fuse_write_in and max_write.
 _MAX_WRITE: Final = express.BUFFER // 2
 
+#: RELEASEs that the kernel hands out at once, beside what somebody waits for. By default they are
+#: 12, so of a container whose many threads open and close files all the time each round leaves
+#: some behind, in memory that is charged to it: until it is killed for that.
+_MOST_BACKGROUND: Final = 0xFFFF
+
 #: How long a server that ends waits for what it has begun.
 _LEAVE_S: Final = 1.0
 
@@ -88,6 +93,7 @@ class Handshake:
         (_, _, _, offered, _) = wire.INIT_IN.unpack_from(self.request, wire.IN_HEADER.size)
         flags = fields[6] | offered & wire.AUTO_INVAL_DATA
         fields[6] = flags & ~(wire.WRITEBACK_CACHE | wire.CACHE_SYMLINKS)
+        fields[7:9] = _MOST_BACKGROUND, _MOST_BACKGROUND
         fields[9] = min(fields[9], _MAX_WRITE)
         return wire.INIT_REPLY.pack(*fields) + reply[wire.INIT_REPLY.size :]
 

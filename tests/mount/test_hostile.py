@@ -110,6 +110,16 @@ def test_a_container_that_never_rests_holds_up_no_other(sabotage: Any, tmp_path:
         assert crowd.returncode == 0
 
 
+def test_the_kernel_hands_out_all_that_was_closed() -> None:
+    """The twelve at once that are its default leave more behind with each round of many threads."""
+    show = "mount -t fusectl none /sys/fs/fuse/connections && cat /sys/fs/fuse/connections/$0/$1"
+    with Daemon() as daemon:
+        connection = str(os.minor(daemon.mountpoint.stat().st_dev))
+        command = ["unshare", "--mount", "sh", "-c", show, connection, "max_background"]
+        done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+        assert int(done.stdout) == 65535
+
+
 #: Reads through a cached handle that it keeps open, at each line of input.
 _KEEPER = """
 import os, sys

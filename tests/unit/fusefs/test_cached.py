@@ -34,11 +34,7 @@ def test_a_thread_that_reads_whole_files_gets_the_cache(world: World) -> None:
 def test_o_direct_goes_past_the_cache(world: World) -> None:
     """The kernel would pass on what is behind the text, too."""
     node = world.node(A)
-    for _ in range(2):
-        world.read_whole(node, ME)
-    for _ in range(2):
-        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-        world.fs.attributes(node, handle, ME)
+    world.make_kept(node)
     assert world.fs.open(node, os.O_RDONLY | os.O_DIRECT, 0, ME)[1] == FOPEN_DIRECT_IO
     assert world.fs.reopens.open(node, ME, os.O_RDONLY)
     assert not world.fs.reopens.open(node, ME, os.O_RDONLY | os.O_DIRECT)
@@ -54,11 +50,7 @@ def test_what_ends_or_changes_takes_the_short_way_from_a_known_thread(world: Wor
         lambda: world.fs.open(node, os.O_RDONLY, 0, 20),
     ]
     for change in changes:
-        for _ in range(2):
-            world.read_whole(node, ME)
-        for _ in range(2):
-            handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-            world.fs.attributes(node, handle, ME)
+        world.make_kept(node)
         assert world.fs.reopens.open(node, ME, os.O_RDONLY)
         change()
         assert world.fs.reopens.open(node, ME, os.O_RDONLY) == 0
@@ -75,11 +67,7 @@ def test_what_is_forgotten_by_another_thread_in_between_is_not_found_again(
             super().clear()
             reopens.open(node, ME, os.O_RDONLY)
 
-    for _ in range(2):
-        world.read_whole(node, ME)
-    for _ in range(2):
-        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-        world.fs.attributes(node, handle, ME)
+    world.make_kept(node)
     reopens._last = Interrupted()
     assert reopens.open(node, ME, os.O_RDONLY)
     if what == "clear":
@@ -91,11 +79,7 @@ def test_what_is_forgotten_by_another_thread_in_between_is_not_found_again(
 
 def test_a_serial_that_is_still_open_is_not_given_away_in_short(world: World) -> None:
     node, reopens = world.node(A), world.fs.reopens
-    for _ in range(2):
-        world.read_whole(node, ME)
-    for _ in range(2):
-        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-        world.fs.attributes(node, handle, ME)
+    handle = world.make_kept(node)
     reopens._serials = itertools.chain([handle & nodes.SERIAL_MASK], reopens._serials)
     assert not reopens.open(node, ME, os.O_RDONLY)
     assert reopens.open(node, ME, os.O_RDONLY)
@@ -107,11 +91,7 @@ def test_a_cached_handle_that_was_given_o_direct_later_leaves_no_text(world: Wor
     for close in (reopens.close, world.fs.release):
         world.texts[A] = b"text of A\n"
         world.fs.changed()
-        for _ in range(2):
-            world.read_whole(node, ME)
-        for _ in range(2):
-            handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-            world.fs.attributes(node, handle, ME)
+        world.make_kept(node)
         before = len(handles)
         handle = reopens.open(node, ME, os.O_RDONLY)
         assert world.fs.read(node, handle, 0, 5, ME) == b"text "
@@ -124,11 +104,7 @@ def test_a_cached_handle_that_was_given_o_direct_later_leaves_no_text(world: Wor
 
 def test_a_text_may_be_made_anew_in_the_last_part_of_its_life(world: World) -> None:
     node, renderings, reopens = world.node(A), world.fs.renderings, world.fs.reopens
-    for _ in range(2):
-        world.read_whole(node, ME)
-    for _ in range(2):
-        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-        world.fs.attributes(node, handle, ME)
+    world.make_kept(node)
 
     def closes_late() -> bool:
         handle = reopens.open(node, ME, os.O_RDONLY)
@@ -198,13 +174,9 @@ def test_a_namespace_number_that_comes_back_does_not_keep_the_old_pages(world: W
 
 
 def test_who_has_ended_is_asked_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread id is not given away again so soon, and asking takes a system call."""
+    """The event loop hears of it anyway, and asking takes a system call."""
     node, callers = world.node(A), world.fs.callers
-    for _ in range(2):
-        world.read_whole(node, ME)
-    for _ in range(2):
-        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-        world.fs.attributes(node, handle, ME)
+    world.make_kept(node)
     asked = []
     monkeypatch.setattr(callers, "refresh", lambda: asked.append(1))
     assert world.fs.reopens.open(node, ME, os.O_RDONLY)

@@ -275,11 +275,7 @@ def test_a_file_that_depends_on_the_personality_is_looked_at_each_time(
 ) -> None:
     world.let_32_bits_differ()
     node = world.node(whose)
-    for _ in range(2):
-        world.read_whole(node, ME)
-    for _ in range(2):
-        handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
-        world.fs.attributes(node, handle, ME)
+    world.make_kept(node)
     assert not world.fs.reopens.open(node, ME, os.O_RDONLY)
 
 

@@ -106,7 +106,9 @@ class Filesystem:
         if index < FILES:
             return self._fixed(index)
         # A size alone may be that of a container before, which nothing can be rendered for.
-        if handle & CACHED or (self.snapshots.is_shown(node) and self._is_known(node)):
+        if handle & CACHED or (
+            self.snapshots.is_shown(node) and self.callers.is_known(nodes.pair_of(node), pid)
+        ):
             return self._cached_attributes(node, index, handle, pid)
         mode = self.contents.mode(index)
         if not mode:
@@ -122,9 +124,6 @@ class Filesystem:
         valid_ns = self.snapshots.ttl_ns if nodes.pair_of(node) == self.callers.host else 0
         self.snapshots.answer(node, exact=False)
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
-
-    def _is_known(self, node: int) -> bool:
-        return self.callers.containers.knows(nodes.unpack(nodes.pair_of(node)))
 
     def _fixed(self, index: int) -> Attributes:
         try:
@@ -248,7 +247,8 @@ class Filesystem:
             and self.snapshots.is_shown(node)
         ):
             text = self.pages.fill(node, handle, pid)
-            return text.part(offset, size, to_size=not self.snapshots.is_exact(node))
+            exact = self.snapshots.is_exact(node, cached=bool(handle & CACHED))
+            return text.part(offset, size, to_size=not exact)
         return self.read(node, handle, offset, size, pid)
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:

@@ -259,12 +259,15 @@ class Snapshots:
             self.recent[node] = step
         return step
 
-    def is_exact(self, node: int) -> bool:
-        """Whether the kernel was told how long a node's text is, and not just a bound for it.
+    def is_exact(self, node: int, *, cached: bool) -> bool:
+        """Whether the kernel goes by how long it was told that a node's text is.
 
-        sendfile(2) and mappings never ask.
+        Not if it has only a bound for it: sendfile(2) and mappings never ask. But who has asked
+        the server before, with a cached handle, may be waiting for the page since then. If the
+        kernel was told a bound meanwhile, it does not heed how long the answer is
+        (fuse_short_read, fs/fuse/file.c), and shows zeros behind it.
         """
-        return node in self._exact
+        return node in self._exact or (cached and node in self._inherited)
 
     def answer(self, node: int, *, exact: bool) -> None:
         """Note that the kernel has asked for a size, and gets that of the text or a bound."""

@@ -133,13 +133,6 @@ class Callers:
             self._found[owner] = found
         return found
 
-    def is_known(self, owner: int, pid: int) -> bool:
-        """Whether an owner's container can be told without a search, for a request of `pid`."""
-        if self.containers.knows(nodes.unpack(owner)):
-            return True
-        pid = self.member(owner, pid)
-        return bool(pid) and self.container(owner, pid) is not None
-
     def forget_found(self) -> None:
         """Look containers up again, so that it is known which ones are asked for; now and then."""
         self._found.clear()

@@ -105,10 +105,7 @@ class Filesystem:
         index = nodes.index_of(node)
         if index < FILES:
             return self._fixed(index)
-        # A size alone may be that of a container before, which nothing can be rendered for.
-        if handle & CACHED or (
-            self.snapshots.is_shown(node) and self.callers.is_known(nodes.pair_of(node), pid)
-        ):
+        if handle & CACHED or self.pages.are_shown(node):
             return self._cached_attributes(node, index, handle, pid)
         mode = self.contents.mode(index)
         if not mode:
@@ -372,12 +369,15 @@ class Filesystem:
         self.callers.forget_found()
         self.reopens.clear()
         self.pages.newcomers.forget_unheard(self.snapshots.clock())
-        alive = set(self.callers.known())
-        self.snapshots.sweep(lambda node: nodes.pair_of(node) in alive)
-        self.pages.newcomers.forget_programs(alive)
+        self.snapshots.sweep(self._is_alive)
+        self.pages.newcomers.forget_programs(set(self.callers.known()))
         for node in list(self._strangers):
-            if nodes.pair_of(node) not in alive:
+            if not self._is_alive(node):
                 self._strangers.discard(node)
+
+    def _is_alive(self, node: int) -> bool:
+        # As it is now: a container that has just become known is not one that has ended.
+        return self.callers.containers.knows(nodes.unpack(nodes.pair_of(node)))
 
     def _distrust(self, node: int) -> None:
         """Serve a node past the cache from now on, as a stranger opens it.

@@ -48,6 +48,19 @@ class Pages:
             return snapshot, 0
         return snapshot, max(0, snapshot.expires_ns - self._snapshots.clock())
 
+    def are_shown(self, node: int) -> bool:
+        """Whether the kernel was told of a text of the container that now has a node's number.
+
+        Not if that is not known, or another than the text's: its runtime looks its files up before
+        it has its limits, so nothing must be rendered for it yet.
+        """
+        owner = nodes.pair_of(node)
+        return (
+            self._snapshots.is_shown(node)
+            and self._callers.containers.knows(nodes.unpack(owner))
+            and self._snapshots.belongs(node, self._callers.container(owner, 0))
+        )
+
     def show_current(self, node: int, pid: int) -> None:
         """Choose the text that the kernel will be told of. Raise Refused."""
         self._snapshots.show(node, self._for_all(node, pid))

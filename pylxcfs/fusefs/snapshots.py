@@ -308,11 +308,16 @@ class Snapshots:
         self.recent.clear()
 
     def sweep(self, is_alive: Callable[[int], bool]) -> None:
-        """Drop what nobody has asked for lately and what belongs to containers that ended."""
+        """Drop what nobody has asked for lately and what belongs to containers that ended.
+
+        Of those, sizes too: their numbers are the next containers'.
+        """
         old = self.clock() - _FORGET_NS
         for table in (self.recent, self._shown):
             for node, snapshot in list(table.items()):
-                if snapshot.expires_ns < old or not is_alive(node):
+                if not is_alive(node):
+                    self.drop(node)
+                elif snapshot.expires_ns < old:
                     table.pop(node, None)
         if self.clock() >= self._heard_of_all_ns:
             self.sizes.drop_unless(is_alive)

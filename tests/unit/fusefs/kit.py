@@ -39,8 +39,6 @@ class People:
     programs: dict[int, bytes] = field(default_factory=dict)
     who: dict[int, tuple[int, int]] = field(default_factory=dict)
     containers: dict[tuple[int, int], FakeContainer] = field(default_factory=dict)
-    #: Of those containers that nobody has asked for yet.
-    unheard: set[tuple[int, int]] = field(default_factory=set)
     never: select.epoll = field(default_factory=select.epoll)
     #: Those with a 32-bit personality.
     old: set[int] = field(default_factory=set)
@@ -56,11 +54,10 @@ class People:
         self.containers.pop((pidns, 0)).gone = True
 
     def get(self, owner: tuple[int, int], pid: int) -> FakeContainer | None:
-        self.unheard.discard(owner)
         return self.containers.get(owner)
 
     def knows(self, owner: tuple[int, int]) -> bool:
-        return owner in self.containers and owner not in self.unheard
+        return owner in self.containers
 
     def expect(self, owner: tuple[int, int], pid: int) -> None:
         self.expected.append(owner)

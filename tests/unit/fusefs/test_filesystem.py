@@ -206,6 +206,20 @@ def test_a_size_of_a_container_before_is_not_what_a_new_ones_files_are_rendered_
     assert world.fs.snapshots.shown(node) is None
 
 
+def test_nothing_is_rendered_for_a_new_container_that_has_not_opened_anything(
+    world: World,
+) -> None:
+    """Its runtime looks the file up before it has its limits, and the number was another's."""
+    node = world.node(A)
+    world.make_kept(node)
+    world.people.end(A)
+    world.people.containers[A, 0] = FakeContainer(started_ns_=A + 1)
+    world.texts[A + 1] = b"the host's, as it has no limits yet\n"
+    assert world.fs.attributes(node, 0, ME).size == 4096
+    world.texts[A + 1] = b"its own\n"
+    assert world.read_whole(node, ME)[0] == b"its own\n"
+
+
 @pytest.mark.parametrize("whose", ["the host's node", "its own, with no time to live"])
 def test_what_was_opened_past_the_cache_is_opened_so_again(world: World, whose: str) -> None:
     node = world.node(HOST)

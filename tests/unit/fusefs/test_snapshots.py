@@ -174,6 +174,7 @@ def test_a_sweep_drops_the_old_and_the_ended() -> None:
     snapshots.sweep(lambda node: node == 7)
     assert snapshots.shown(7) is not None
     assert snapshots.shown(8) is None
+    assert not snapshots.is_shown(8)
     clock.now += 60 * 1_000_000_000
     snapshots.sweep(lambda node: True)
     assert len(snapshots) == 0

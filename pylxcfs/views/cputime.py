@@ -83,8 +83,8 @@ def advance(
     newcomer = (0, 0, 0, lived)
     before = [last.get(cpu, newcomer) for cpu in cpus]
     if usage.per_cpu is None:
-        users = [(user + i) // count for i in range(count)]
-        systems = [(system + i) // count for i in range(count)]
+        users = _evenly(user, count, 0)
+        systems = _evenly(system, count, user)
     else:
         own_user, own_system = _own(last, now, cpus, usage)
         users = _spread(user, own_user)
@@ -94,17 +94,17 @@ def advance(
             room = [elapsed + max(0, _STEP_NS + lived - sum(was)) for was in before]
             _level(users, systems, room)
 
+    nices = _evenly(nice, count, user + system)
     times: list[Times] = []
     for i, (was_user, was_nice, was_system, idle) in enumerate(before):
-        more_nice = (nice + i) // count
-        free = elapsed - users[i] - systems[i] - more_nice
+        free = elapsed - users[i] - systems[i] - nices[i]
         if free > 0:
             ahead = was_user + was_nice + was_system + idle - lived
             if ahead > _SLACK_NS:
                 idle += free - free // _SLOWER
             elif ahead < free:
                 idle += free - ahead
-        shown = (was_user + users[i], was_nice + more_nice, was_system + systems[i], idle)
+        shown = (was_user + users[i], was_nice + nices[i], was_system + systems[i], idle)
         now[cpus[i]] = shown
         times.append(shown)
 
@@ -149,6 +149,19 @@ def _own(
     return users, systems
 
 
+def _evenly(amount: int, count: int, first: int) -> list[int]:
+    """Split an amount among CPUs; what cannot be split goes to one after the other from `first` on.
+
+    Amounts that begin where the one before has ended give no CPU more than a nanosecond more than
+    another, all together.
+    """
+    each, left = divmod(amount, count)
+    shares = [each] * count
+    for i in range(first, first + left):
+        shares[i % count] += 1
+    return shares
+
+
 def _spread(amount: int, wanted: list[int]) -> list[int]:
     """Give each its wish and the rest evenly; or, if there is too little, in proportion."""
     wishes = sum(wanted)
@@ -163,8 +176,8 @@ def _spread(amount: int, wanted: list[int]) -> list[int]:
             shares.append(upto - given)
             given = upto
         return shares
-    rest = amount - wishes
-    return [wish + (rest + i) // len(wanted) for i, wish in enumerate(wanted)]
+    rest = _evenly(amount - wishes, len(wanted), 0)
+    return [wish + more for wish, more in zip(wanted, rest, strict=True)]
 
 
 def _level(users: list[int], systems: list[int], room: list[int]) -> None:

@@ -20,7 +20,7 @@ from pylxcfs.errors import Gone
 from pylxcfs.formats import mountinfo, pidcgroup
 from pylxcfs.formats.mountinfo import Mount
 from pylxcfs.formats.pidcgroup import UNIFIED
-from pylxcfs.sources.kept import KeptFile, read_optional, read_whole
+from pylxcfs.sources.kept import KeptFile, SharedFile, read_optional, read_whole
 from pylxcfs.sources.settings import Setting, Writes
 
 _T = TypeVar("_T")
@@ -90,7 +90,7 @@ class Hierarchies:
         # of the daemon which started it.
         self._v2_tells = not v1 or not _V2_MAIN.isdisjoint(self._v2_controllers)
         # Many containers have the same ancestors: one descriptor is enough for all.
-        self._shared: WeakValueDictionary[str, KeptFile] = WeakValueDictionary()
+        self._shared: WeakValueDictionary[str, SharedFile] = WeakValueDictionary()
         self._writes = Writes()
 
     @classmethod
@@ -149,7 +149,7 @@ class Hierarchies:
         """Return the one kept file of `path` that all who ask for it share."""
         kept = self._shared.get(path)
         if kept is None:
-            kept = KeptFile(path)
+            kept = SharedFile(path)
             self._shared[path] = kept
         return kept
 

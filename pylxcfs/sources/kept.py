@@ -151,6 +151,25 @@ class KeptFile:
         return data
 
 
+class SharedFile(KeptFile):
+    """A file that several who come and go share by its path: whatever has that path now.
+
+    A container that is started again has its cgroup's path again while somebody still holds what
+    was opened for the one before.
+    """
+
+    __slots__ = ()
+
+    def read(self) -> bytes | None:
+        """Return the whole text; None where there is no such file; Gone when there is none now."""
+        if self._descriptor is not None:
+            try:
+                return super().read()
+            except Gone:
+                pass
+        return super().read()
+
+
 class KeptRecords(KeptFile):
     """A kernel file of many records, of which a read returns only some, such as cpuinfo."""
 

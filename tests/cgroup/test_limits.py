@@ -11,8 +11,9 @@ import pytest
 
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.views.model import BlockIO
-from tests.conftest import require, wait_until
-from tests.kit.cgroups import is_v2
+from tests.conftest import require, run_name, wait_until
+from tests.kit.cgroups import Cgroup, is_v2
+from tests.kit.container import Container
 
 MIB = 1 << 20
 
@@ -54,6 +55,24 @@ def test_changes_show_at_once_however_often_the_limit_was_read(
                 assert container.memory().limit == step * 64 * MIB
             cgroup.limits(cpus=None, memory=None)
             assert container.cpu_limit().quota is None
+
+
+def test_a_container_that_is_started_again_has_its_limits_from_the_first_read_on(look_up):
+    """In cgroups of the same paths, while what was opened for the one before is still held."""
+    name = run_name("again")
+    held = []
+    for cpus in (0.5, 0.75, 0.25):
+        with (
+            Cgroup(name=name) as outer,
+            Cgroup(parent=outer, name="inner") as inner,
+            Container(cgroup=inner, memory=300 * MIB, cpus=cpus) as made,
+        ):
+            outer.limits(memory=int(cpus * 400) * MIB, cpus=2 * cpus)
+            container = look_up(made.pid)
+            held.append(container)
+            for _ in range(3):
+                assert container.cpu_limit().quota == cpus
+                assert container.memory().limit == int(cpus * 400) * MIB
 
 
 def test_memory_that_a_container_takes_is_its_usage(make_container, look_up):

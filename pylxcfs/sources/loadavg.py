@@ -16,6 +16,7 @@ from pylxcfs.sources.averages import STEP_NS, Averages, LoadState
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.kept import read_optional, read_whole
+from pylxcfs.units import NS_PER_TICK
 from pylxcfs.views.model import Load
 
 #: How early a sample may come and count as the next step's.
@@ -72,7 +73,7 @@ class Sampler:
         steps = max(0, (now_ns - state.at_ns + _SLACK_NS) // STEP_NS)
         if steps < 1 and container.sampled is not None:
             return
-        count = self._recent_count(container.paths(), now_ns)
+        count = self._recent_count(container, now_ns)
         if count is None:
             return
         state.averages.advance(count.running + count.uninterruptible, steps)
@@ -92,13 +93,18 @@ class Sampler:
         place = self._place(paths)
         return None if place is None else self._count(place)
 
-    def _recent_count(self, paths: Paths, now_ns: int) -> Count | None:
-        """Count once for all that are in a cgroup: it may hold many pid namespaces."""
-        place = self._place(paths)
+    def _recent_count(self, container: ContainerSource, now_ns: int) -> Count | None:
+        """Count once for all that are in a cgroup: it may hold many pid namespaces.
+
+        But what was counted before a container has started is that of one before it, whose cgroup
+        had the same path.
+        """
+        place = self._place(container.paths())
         if place is None:
             return None
+        good_ns = max(now_ns - _SHARED_NS, container.started_ns() + NS_PER_TICK)
         known = self._counts.get(place.own)
-        if known is None or now_ns - known[0] >= _SHARED_NS:
+        if known is None or known[0] <= good_ns:
             if len(self._counts) >= _MOST_COUNTS:
                 self._counts.clear()
             known = self._counts[place.own] = now_ns, self._count(place)

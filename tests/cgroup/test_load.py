@@ -9,7 +9,9 @@ from pylxcfs.sources.averages import STEP_NS
 from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.procfs import HostFiles
 from tests.cgroup.processes import command_of
-from tests.conftest import wait_until
+from tests.conftest import run_name, wait_until
+from tests.kit.cgroups import Cgroup
+from tests.kit.container import Container
 
 SPIN = "while :; do :; done"
 SLEEP = """
@@ -49,6 +51,33 @@ def test_spinning_threads_are_load_and_sleeping_ones_are_not(make_container, hie
                     subprocess.run(["kill", "-9", str(pid)], check=True)
             spinning.wait()
         sleeping.communicate(b"\n")
+
+
+def test_a_container_that_is_started_again_has_not_the_threads_of_the_one_before(
+    hierarchies, look_up
+):
+    """Its cgroup has the same path, and was counted a moment ago."""
+    name = run_name("again")
+    sampler = Sampler(hierarchies)
+    with (
+        Cgroup(name=name) as cgroup,
+        Container(cgroup=cgroup) as made,
+        made.popen(
+            ["sh", "-c", "echo; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as beside,
+    ):
+        beside.stdout.readline()  # it is inside
+        assert sampled(sampler, look_up(made.pid)).total > 1
+        beside.communicate()
+    with Cgroup(name=name) as cgroup, Container(cgroup=cgroup) as made:
+        assert sampled(sampler, look_up(made.pid)).total == 1
+
+
+def sampled(sampler, container):
+    """Return the load of a container that is counted now."""
+    container.load()
+    sampler.sample([container], HostFiles().now_ns())
+    return container.load()
 
 
 def test_threads_in_cgroups_deep_below_count(make_container, make_below, hierarchies, look_up):

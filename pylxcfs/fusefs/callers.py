@@ -115,6 +115,12 @@ class Callers:
                 known.append(nodes.pair(who))
         return known
 
+    def who_lives(self) -> Callable[[int], bool]:
+        """Return what tells whether an owner's container is known, for many of them."""
+        known = set(self.known())
+        # Or it has become known since then.
+        return lambda owner: owner in known or self.containers.knows(nodes.unpack(owner))
+
     def container(self, owner: int, pid: int) -> Container | None:
         """Return the container of an owner for a request of `pid`; None: the host's file."""
         found = self._found.get(owner)

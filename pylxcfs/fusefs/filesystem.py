@@ -112,14 +112,12 @@ class Filesystem:
             raise Refused(errno.ESTALE)
         if not stat.S_ISREG(mode):
             return Attributes(mode, 2 if stat.S_ISDIR(mode) else 1, 0, self._started_ns, 0)
-        # Not rendered for this question: a bound is enough, since every reader reads to the end,
-        # and a size below the content would cut off who reads through the page cache anyway
-        # (sendfile, mmap).
+        # Not rendered for that: a bound is enough, as readers read to the end, and less would cut
+        # off who reads through the page cache anyway (sendfile, mmap).
         size = self.contents.size_bound(index)
-        # A container's own node may have a cached handle from before this server, which must ask
-        # for the size again and not read up to a bound.
+        # A container's own node may have a cached handle from before this server, which must ask.
         valid_ns = self.snapshots.ttl_ns if nodes.pair_of(node) == self.callers.host else 0
-        self.snapshots.answer(node, exact=False)
+        self.snapshots.answer(node, bound=size, asker=pid)
         return Attributes(mode, 1, size, time.time_ns(), valid_ns)
 
     def _fixed(self, index: int) -> Attributes:
@@ -235,8 +233,7 @@ class Filesystem:
     def fill(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return these bytes of a page for the kernel's cache. Raise Refused.
 
-        sendfile(2) and mappings fill pages through handles, too, that go past the cache, and
-        others read what they have left there.
+        sendfile(2) and mappings fill pages through any handle, and others read what they left.
         """
         if handle & CACHED or (
             nodes.pair_of(handle) == nodes.pair_of(node)
@@ -245,8 +242,11 @@ class Filesystem:
         ):
             text = self.pages.fill(node, handle, pid)
             exact = self.snapshots.is_exact(node, cached=bool(handle & CACHED))
-            return text.part(offset, size, to_size=not exact)
-        return self.read(node, handle, offset, size, pid)
+            data = text.part(offset, size, to_size=not exact)
+        else:
+            data = self.read(node, handle, offset, size, pid)
+        end = min(offset + size, self.snapshots.bound_beside(node, pid))
+        return data + b"\n" * (end - offset - len(data))
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.
@@ -369,15 +369,12 @@ class Filesystem:
         self.callers.forget_found()
         self.reopens.clear()
         self.pages.newcomers.forget_unheard(self.snapshots.clock())
-        self.snapshots.sweep(self._is_alive)
-        self.pages.newcomers.forget_programs(set(self.callers.known()))
+        lives = self.callers.who_lives()
+        self.snapshots.sweep(lambda node: lives(nodes.pair_of(node)))
+        self.pages.newcomers.forget_programs(lives)
         for node in list(self._strangers):
-            if not self._is_alive(node):
+            if not lives(nodes.pair_of(node)):
                 self._strangers.discard(node)
-
-    def _is_alive(self, node: int) -> bool:
-        # As it is now: a container that has just become known is not one that has ended.
-        return self.callers.containers.knows(nodes.unpack(nodes.pair_of(node)))
 
     def _distrust(self, node: int) -> None:
         """Serve a node past the cache from now on, as a stranger opens it.

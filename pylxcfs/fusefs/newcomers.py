@@ -194,10 +194,11 @@ class Newcomers:
             programs.clear()
         programs.add(program)
 
-    def forget_programs(self, alive: set[int]) -> None:
+    def forget_programs(self, lives: Callable[[int], bool]) -> None:
         """Forget which programs of containers that are not alive read in pieces."""
-        for pair in self._in_pieces.keys() - alive:
-            del self._in_pieces[pair]
+        for owner in list(self._in_pieces):
+            if not lives(owner):
+                self._in_pieces.pop(owner, None)
 
     def _place(self, node: int, newcomer: Newcomer) -> None:
         self._on[node] = newcomer

@@ -43,7 +43,7 @@ class Pages:
         else:
             snapshot = self._shown(node, pid)
         self._snapshots.show(node, snapshot)
-        self._snapshots.answer(node, exact=True)
+        self._snapshots.answer(node)
         if node in self.newcomers:
             return snapshot, 0
         return snapshot, max(0, snapshot.expires_ns - self._snapshots.clock())

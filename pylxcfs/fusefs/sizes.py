@@ -14,11 +14,18 @@ from collections.abc import Callable
 from typing import Final
 
 from pylxcfs.fusefs import memory
+from pylxcfs.units import ticks
 
 #: Nodes, of which a container has eight. The others go without.
 MOST: Final = 65536
-#: Two words each: node and size. The first pair is how many pairs were ever used, and nothing.
+#: Two words each: node, and size and start. The first pair is how many pairs were ever used, and
+#: nothing.
 _LENGTH: Final = (1 + MOST) * 16
+
+#: The low bits of a second word are the size; those above, when its container has started, in
+#: ticks since boot: the number in a node's id is another container's once that one has ended.
+_SIZE_BITS: Final = 24
+_SIZE: Final = (1 << _SIZE_BITS) - 1
 
 
 class Sizes:
@@ -45,10 +52,19 @@ class Sizes:
     def get(self, node: int) -> int:
         """Return the size that the kernel was told of a node; 0 if none is known."""
         slot = self._slots.get(node)
-        return 0 if slot is None else self._words[slot + 1]
+        return 0 if slot is None else self._words[slot + 1] & _SIZE
 
-    def told(self, node: int, size: int) -> bool:
-        """Note that the kernel is told this size now; return whether it was told another before."""
+    def is_of(self, node: int, started_ns: int) -> bool:
+        """Whether a node's size, if one is known, is that of a container that started then."""
+        slot = self._slots.get(node)
+        return slot is None or self._words[slot + 1] >> _SIZE_BITS == ticks(started_ns)
+
+    def told(self, node: int, size: int, started_ns: int) -> bool:
+        """Note that the kernel is told this size now; return whether it was told another before.
+
+        `started_ns`: when the container has started (CLOCK_BOOTTIME), 0 if there is none.
+        """
+        size |= ticks(started_ns) << _SIZE_BITS
         slot = self._slots.get(node)
         if slot is None:
             slot = self._new_slot()

@@ -30,6 +30,11 @@ _HEARD_NS: Final = 60 * 1_000_000_000
 #: much longer than an answer is on its way.
 STEP_NS: Final = 50_000_000
 
+#: So long a bound that was told may not have got to the kernel, or a page be asked for by one who
+#: did not have it yet. Longer than that is usual, and less than from a runtime's question to the
+#: first one of what it starts: that one would get newlines up to the bound.
+_ON_ITS_WAY_NS: Final = 3_000_000
+
 #: This part of a text is how much it is expected to grow when it has just grown.
 _GROWS_ON: Final = 8
 
@@ -120,6 +125,8 @@ class Snapshots:
         self._inherited: set[int] = set()
         #: Nodes of which the kernel was told the size of a text last, and no bound.
         self._exact: set[int] = set()
+        #: Bounds that were told, for whose question, and until when that matters.
+        self._bounds: dict[int, tuple[int, int, int]] = {}
         #: What was rendered last, by node.
         self.recent: dict[int, Snapshot] = {}
         self._shown: dict[int, Snapshot] = {}
@@ -263,22 +270,32 @@ class Snapshots:
         """Whether the kernel goes by how long it was told that a node's text is.
 
         Not if it has only a bound for it: sendfile(2) and mappings never ask. But who has asked
-        the server before, with a cached handle, may be waiting for the page since then. If the
-        kernel was told a bound meanwhile, it does not heed how long the answer is
-        (fuse_short_read, fs/fuse/file.c), and shows zeros behind it.
+        the server before, with a cached handle, may be waiting for the page since then; whatever
+        bound was told meanwhile (`bound_beside`).
         """
         return node in self._exact or (cached and node in self._inherited)
 
-    def answer(self, node: int, *, exact: bool) -> None:
+    def answer(self, node: int, *, bound: int = 0, asker: int = 0) -> None:
         """Note that the kernel has asked for a size, and gets that of the text or a bound."""
-        if exact:
+        if not bound:
             self._exact.add(node)
-        else:
-            self._exact.discard(node)
+            return
+        self._exact.discard(node)
+        self._bounds[node] = bound, asker, self.clock() + _ON_ITS_WAY_NS
+
+    def bound_beside(self, node: int, reader: int) -> int:
+        """Return the bound that the kernel was just told for another thread's question, or 0.
+
+        Who waits for a page meanwhile gets that much of it, however short the answer is: the
+        kernel does not heed the end of one to a question that is older than the size that it has
+        (fuse_short_read, fs/fuse/file.c), and shows zeros behind it.
+        """
+        bound, asker, until_ns = self._bounds.get(node, (0, 0, 0))
+        return bound if bound and self.clock() < until_ns and (asker != reader or not reader) else 0
 
     def show(self, node: int, snapshot: Snapshot) -> None:
         """Note that the kernel is told of this snapshot now, or as soon as it asks."""
-        if self.sizes.told(node, snapshot.size):
+        if self.sizes.told(node, snapshot.size, _start_of(snapshot.container)):
             self.on_resized()
         now_ns = self.clock()
         if snapshot.settles_ns and not snapshot.told_ns:
@@ -296,33 +313,40 @@ class Snapshots:
 
     def has(self, node: int) -> bool:
         """Whether anything is kept of a node."""
-        return node in self.recent or node in self._shown
+        return node in self.recent or self.is_shown(node)
 
     def belongs(self, node: int, container: Container | None) -> bool:
-        """Whether what is kept of the node, if anything, came from this very container."""
-        snapshot = self.recent.get(node) or self._shown.get(node)
-        return snapshot is None or snapshot.container is container
+        """Whether what is kept of the node, if anything, is of this very container."""
+        start = _start_of(container)
+        for table in (self.recent, self._shown):
+            snapshot = table.get(node)
+            if snapshot is not None and _start_of(snapshot.container) != start:
+                return False
+        return container is None or self.sizes.is_of(node, start)
 
     def clear(self) -> None:
         """Forget all renderings, so that the next read shows a changed policy."""
         self.recent.clear()
 
     def sweep(self, is_alive: Callable[[int], bool]) -> None:
-        """Drop what nobody has asked for lately and what belongs to containers that ended.
-
-        Of those, sizes too: their numbers are the next containers'.
-        """
-        old = self.clock() - _FORGET_NS
+        """Drop what nobody has asked for lately and what belongs to containers that ended."""
+        now_ns = self.clock()
+        old = now_ns - _FORGET_NS
         for table in (self.recent, self._shown):
             for node, snapshot in list(table.items()):
-                if not is_alive(node):
-                    self.drop(node)
-                elif snapshot.expires_ns < old:
+                if snapshot.expires_ns < old or not is_alive(node):
                     table.pop(node, None)
-        if self.clock() >= self._heard_of_all_ns:
+        for node, (_, _, until_ns) in list(self._bounds.items()):
+            if until_ns < now_ns:
+                self._bounds.pop(node, None)
+        if now_ns >= self._heard_of_all_ns:
             self.sizes.drop_unless(is_alive)
-            self._inherited = {node for node in self._inherited if is_alive(node)}
-            self._exact = {node for node in self._exact if is_alive(node)}
+            for nodes in (self._inherited, self._exact):
+                nodes.difference_update([node for node in list(nodes) if not is_alive(node)])
 
     def __len__(self) -> int:
         return len(self.recent) + len(self._shown)
+
+
+def _start_of(container: Container | None) -> int:
+    return 0 if container is None else container.started_ns()

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from pylxcfs.errors import SourceError
-from pylxcfs.fusefs import nodes
+from pylxcfs.fusefs import nodes, snapshots
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.nodes import SERIAL_MASK
 from pylxcfs.fusefs.refusal import Refused
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
+from pylxcfs.units import NS_PER_S
 from tests.unit.fusefs.kit import HOST, ME, A, B, World
 from tests.unit.views.fakes import FakeContainer, FakeHost
 
@@ -201,9 +202,26 @@ def test_a_size_of_a_container_before_is_not_what_a_new_ones_files_are_rendered_
 ) -> None:
     """Its runtime looks the file up before the container is known: that would be the host's."""
     node = nodes.node(nodes.pair((A + 1, 0)), nodes.FILES)
-    world.fs.snapshots.sizes.told(node, 10)
+    world.fs.snapshots.sizes.told(node, 10, A)
     assert world.fs.attributes(node, 0, 1).size == 4096
     assert world.fs.snapshots.shown(node) is None
+
+
+def test_a_page_beside_anothers_question_for_the_size_has_no_zeros_up_to_the_bound(
+    world: World,
+) -> None:
+    """He was told a bound while the page was on its way: the kernel heeds no short answer then."""
+    node = world.node(HOST)
+    handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
+    text = b"text of A\n"
+    world.fs.attributes(node, 0, ME)  # asks first, reads then
+    assert world.fs.fill(node, handle, 0, 4096, ME) == text
+    world.fs.attributes(node, 0, 1)
+    assert world.fs.fill(node, handle, 0, 4096, ME) == text + b"\n" * (4096 - len(text))
+    assert world.fs.fill(node, handle, 4096, 4096, ME) == b""
+    assert world.fs.read(node, handle, 0, 4096, ME) == text  # past the cache no size matters
+    world.clock[0] += snapshots._ON_ITS_WAY_NS
+    assert world.fs.fill(node, handle, 0, 4096, ME) == text
 
 
 def test_nothing_is_rendered_for_a_new_container_that_has_not_opened_anything(
@@ -213,10 +231,10 @@ def test_nothing_is_rendered_for_a_new_container_that_has_not_opened_anything(
     node = world.node(A)
     world.make_kept(node)
     world.people.end(A)
-    world.people.containers[A, 0] = FakeContainer(started_ns_=A + 1)
-    world.texts[A + 1] = b"the host's, as it has no limits yet\n"
+    world.people.containers[A, 0] = FakeContainer(started_ns_=A + NS_PER_S)
+    world.texts[A + NS_PER_S] = b"the host's, as it has no limits yet\n"
     assert world.fs.attributes(node, 0, ME).size == 4096
-    world.texts[A + 1] = b"its own\n"
+    world.texts[A + NS_PER_S] = b"its own\n"
     assert world.read_whole(node, ME)[0] == b"its own\n"
 
 

@@ -10,6 +10,7 @@ from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.nodes import CACHED, WATCHED
 from pylxcfs.fusefs.snapshots import STEP_NS
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
+from pylxcfs.units import NS_PER_S
 from tests.unit.fusefs.kit import A, World
 from tests.unit.fusefs.readers import ONE, OTHER, TEXT, THIRD, Reader, later, make_known
 from tests.unit.views.fakes import FakeContainer
@@ -304,15 +305,16 @@ def test_the_next_container_with_a_number_is_shown_nothing_of_the_last(told: Wor
     pieces.asks(5)
     pieces.close()
     told.people.end(A)
-    told.people.containers[A, 0] = FakeContainer(started_ns_=A)
-    later(told, b"more of A\n", 1)
+    told.people.containers[A, 0] = FakeContainer(started_ns_=A + NS_PER_S)
+    told.texts[A + NS_PER_S] = b"more of A\n"
     assert Reader(told, OTHER).fills().startswith(b"more of A\n")
 
 
 def test_a_newcomer_that_its_container_left_open_is_none_in_the_next(told: World) -> None:
     Reader(told, ONE).asks(5)
     told.people.end(A)
-    told.people.containers[A, 0] = FakeContainer(started_ns_=A)
+    told.people.containers[A, 0] = FakeContainer(started_ns_=A + NS_PER_S)
+    told.texts[A + NS_PER_S] = TEXT
     Reader(told, OTHER)
     assert told.node(A) not in told.fs.pages.newcomers
 

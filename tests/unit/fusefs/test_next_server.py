@@ -12,8 +12,10 @@ from pylxcfs.fusefs import newcomers
 from pylxcfs.fusefs.newcomers import Newcomers
 from pylxcfs.fusefs.reopens import Reopens
 from pylxcfs.fusefs.wire import FOPEN_DIRECT_IO
+from pylxcfs.units import NS_PER_S
 from tests.unit.fusefs.kit import A, World
 from tests.unit.fusefs.readers import ONE, OTHER, TEXT, THIRD, Reader, later, make_known
+from tests.unit.views.fakes import FakeContainer
 
 
 @pytest.fixture
@@ -158,10 +160,27 @@ def test_who_was_never_told_that_it_has_a_file_open_is_forgotten(
 def test_the_next_server_shows_no_text_of_a_container_before(kept: World, memfd: int) -> None:
     pieces = Reader(kept, ONE)
     pieces.asks(5)
-    kept.people.containers[A, 0] = type(kept.people.containers[A, 0])(started_ns_=A + 1)
-    kept.texts[A + 1] = b"more of A\n"
+    kept.people.containers[A, 0] = type(kept.people.containers[A, 0])(started_ns_=A + NS_PER_S)
+    kept.texts[A + NS_PER_S] = b"more of A\n"
     next_server(kept, memfd)
     assert kept.read_whole(kept.node(A), OTHER)[0] == b"more of A\n"
+
+
+def test_the_next_server_renders_nothing_for_a_new_container_that_has_not_opened_anything(
+    kept: World, memfd: int
+) -> None:
+    """The size that it finds is one of a container before with the same number."""
+    reader = Reader(kept, ONE)
+    reader.asks(4096)
+    reader.close()
+    next_server(kept, memfd)
+    kept.people.end(A)
+    kept.fs.sweep()
+    kept.people.containers[A, 0] = FakeContainer(started_ns_=A + NS_PER_S)
+    kept.texts[A + NS_PER_S] = b"the host's, as it has no limits yet\n"
+    assert kept.fs.attributes(kept.node(A), 0, ONE).size == 4096
+    kept.texts[A + NS_PER_S] = b"its own\n"
+    assert kept.read_whole(kept.node(A), ONE)[0] == b"its own\n"
 
 
 def test_with_no_room_for_the_next_server_newcomers_go_past_the_cache(

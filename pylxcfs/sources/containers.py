@@ -106,6 +106,11 @@ class ContainerSource:
         self._current()
         return self._paths
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been asked for anything, and so has its cgroup's files open."""
+        return self._readers is not None
+
     def warm(self) -> None:
         """Open the files that views will ask for, and watch the limits.
 

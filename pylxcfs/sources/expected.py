@@ -28,7 +28,7 @@ class Expected:
 
     def note(self, identity: Identity, pid: int) -> None:
         """Note a container that is being set up, of which `pid` is a process."""
-        if self._registry.knows(identity) or len(self._pending) >= _MOST:
+        if self._registry.is_open(identity) or len(self._pending) >= _MOST:
             return
         self._pending[identity] = pid
         os.eventfd_write(self._event.number, 1)

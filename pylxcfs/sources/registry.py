@@ -143,6 +143,16 @@ class Registry:
         init = self._inits.get(identity.pidns)
         return init is not None and (not identity.cgroupns or identity.cgroupns in init.siblings)
 
+    def is_open(self, identity: Identity) -> bool:
+        """Whether a container's files are open, or it is the host."""
+        if identity.pidns == self._own_pidns:
+            return True
+        init = self._inits.get(identity.pidns)
+        if init is None or not identity.cgroupns:
+            return init is not None and init.container.is_open
+        sibling = init.siblings.get(identity.cgroupns)
+        return sibling is not None and sibling.container.is_open
+
     def host_caller(self, pid: int) -> ContainerSource | None:
         """Return a host process's own cgroup as a container; None if nothing limits it."""
         return self._host_callers.get(pid)

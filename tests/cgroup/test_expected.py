@@ -38,12 +38,23 @@ def test_a_container_is_ready_before_its_first_read(make_registry, make_containe
     assert descriptors() == before
 
 
-def test_who_is_known_or_the_host_is_not_noted(make_registry, make_container):
+def test_who_is_known_by_its_cgroup_namespace_is_not_ready_yet(make_registry, make_container):
+    """To tell whose that is, its init was looked up."""
+    registry = make_registry()
+    expected = Expected(registry)
+    made = make_container(namespaces=["cgroup"])
+    identity = registry.identify(made.pid)
+    assert registry.knows(identity)
+    expected.note(identity, made.pid)
+    assert readable(expected)
+
+
+def test_who_has_read_or_the_host_is_not_noted(make_registry, make_container):
     registry = make_registry()
     expected = Expected(registry)
     made = make_container()
     identity = registry.identify(made.pid)
-    registry.get(identity, made.pid)
+    registry.get(identity, made.pid).cpu_usage()
     expected.note(identity, made.pid)
     expected.note(registry.host_identity, os.getpid())
     assert not readable(expected)

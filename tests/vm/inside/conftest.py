@@ -16,6 +16,7 @@ from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry
+from tests.conftest import wait_until
 from tests.kit.container import Container
 
 collect_ignore_glob = [] if "PYLXCFS_IN_VM" in os.environ else ["test_*.py"]
@@ -35,9 +36,9 @@ def source(host: HostFiles) -> Iterator[Callable[[Container], ContainerSource]]:
     def find(container: Container) -> ContainerSource:
         identity = registry.identify(container.pid)
         assert identity is not None
-        found = registry.get(identity, container.pid)
-        assert found is not None
-        return found
+        # The helper that enters the namespace gives up after two seconds, which an emulated
+        # machine can take for two forks.
+        return wait_until(lambda: registry.get(identity, container.pid), what="its init")
 
     yield find
     registry.close()

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pylxcfs import log, state
 from pylxcfs.config import Config, changes
 from pylxcfs.errors import SourceError, UsageError
+from pylxcfs.fusefs.asking import Asker
 from pylxcfs.fusefs.connection import Connection
 from pylxcfs.fusefs.contents import Contents
 from pylxcfs.fusefs.filesystem import Filesystem
@@ -210,6 +211,8 @@ class Server:
             self.filesystem, self.guard, device, init_fd, self.config.request_timeout
         )
         self.sampler.give_way = connection.give_way
+        asker = Asker(self.config.mountpoint, self.filesystem.tree.path)
+        self.filesystem.pages.ask_later = asker.later
         connection.begin()
         return connection
 

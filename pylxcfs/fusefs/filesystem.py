@@ -246,7 +246,10 @@ class Filesystem:
         else:
             data = self.read(node, handle, offset, size, pid)
         end = min(offset + size, self.snapshots.bound_beside(node, pid))
-        return data + b"\n" * (end - offset - len(data))
+        data += b"\n" * (end - offset - len(data))
+        if len(data) < size:
+            self.pages.ask_later(node)
+        return data
 
     def read(self, node: int, handle: int, offset: int, size: int, pid: int) -> bytes:
         """Return up to `size` bytes at `offset` of what the handle reads. Raise Refused.

@@ -8,6 +8,8 @@ size always belong together (snapshots.py), and nobody gets half of one text and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pylxcfs.fusefs import nodes
 from pylxcfs.fusefs.newcomers import Newcomer, Newcomers
 from pylxcfs.fusefs.nodes import CACHED
@@ -22,6 +24,8 @@ class Pages:
 
     def __init__(self, renderings: Renderings, readers: WholeReaders) -> None:
         self.newcomers = Newcomers()
+        #: Called with a node that the kernel should ask about again, though nobody may make it.
+        self.ask_later: Callable[[int], object] = lambda node: None
         self._contents = renderings.contents
         self._renderings = renderings
         self._callers = renderings.callers
@@ -62,8 +66,12 @@ class Pages:
         )
 
     def show_current(self, node: int, pid: int) -> None:
-        """Choose the text that the kernel will be told of. Raise Refused."""
-        self._snapshots.show(node, self._for_all(node, pid))
+        """Choose the text that the kernel will be told of, if it asks. Raise Refused."""
+        before = self._snapshots.shown(node)
+        snapshot = self._for_all(node, pid)
+        self._snapshots.show(node, snapshot)
+        if before is not None and snapshot.size > before.size:
+            self.ask_later(node)
 
     def fill(self, node: int, handle: int, pid: int) -> Snapshot:
         """Return the text that a page is filled from. Raise Refused.
@@ -153,6 +161,7 @@ class Pages:
         """
         snapshot = self._for_all(node, pid)
         if shown.container is snapshot.container and shown.size != snapshot.size:
+            self.ask_later(node)
             return shown
         self._snapshots.show(node, snapshot)
         return snapshot

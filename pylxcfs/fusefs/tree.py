@@ -98,6 +98,18 @@ class Tree:
             return _FILE
         raise FileNotFoundError(index)
 
+    def path(self, node: int) -> str | None:
+        """Return the path of a file below the mountpoint; None for anything else."""
+        index = nodes.index_of(node)
+        if index >= nodes.SYSFS:
+            path = self.sysfs.path(index)
+        elif nodes.FILES <= index < nodes.FILES + len(self._paths):
+            path = self._paths[index - nodes.FILES]
+        else:
+            path = None
+        owner = nodes.name(nodes.unpack(nodes.pair_of(node))).decode()
+        return None if path is None else f"by-pidns/{owner}/{path}"
+
     def link_target(self, index: int, owner_name: bytes) -> bytes:
         """Return where a symlink leads a caller whose directory is `owner_name`. Raise KeyError."""
         path = self._targets[index]

@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.kit.container import Container
-from tests.kit.daemon import ROOT, Daemon
+from tests.kit.daemon import DEADLINE_S, ROOT, Daemon
 from tests.kit.wellformed import check
 
 GIB = 1 << 30
@@ -79,3 +81,25 @@ def test_what_is_sent_first_of_all_ends_where_the_text_does(daemon: Daemon, path
         for _, text in read(container, path, ["send"], 0.1):
             check(path, text)
             assert not text.endswith(b"\n\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--cache-ttl=0"]], ids=["cached", "past the cache"])
+def test_what_has_grown_since_it_was_sent_last_is_sent_whole(
+    sabotage: Any, tmp_path: Path, options: list[str]
+) -> None:
+    """Nobody asks how long it is meanwhile, and the kernel believes the end that it was shown."""
+    length = tmp_path / "length"
+    length.write_text("100")
+    body = f"return b'x' * int(open({str(length)!r}).read()) + b'\\n'"
+    with (
+        Daemon(*options, env=sabotage("proc/uptime", body)) as daemon,
+        Container(daemon.mountpoint, memory=GIB, cpus=1) as container,
+    ):
+
+        def is_sent_whole(length: int) -> bool:
+            ((_, text),) = read(container, "/proc/uptime", ["send"], 0)
+            return text.endswith(b"\n") and text.rstrip() == b"x" * length
+
+        assert is_sent_whole(100)
+        length.write_text("300")
+        wait_until(lambda: is_sent_whole(300), DEADLINE_S, what="all of the longer text")

@@ -24,7 +24,7 @@ class Pages:
 
     def __init__(self, renderings: Renderings, readers: WholeReaders) -> None:
         self.newcomers = Newcomers()
-        #: Called with a node that the kernel should ask about again, though nobody may make it.
+        #: Called with a node whose size the kernel should learn, though its readers never ask.
         self.ask_later: Callable[[int], object] = lambda node: None
         self._contents = renderings.contents
         self._renderings = renderings

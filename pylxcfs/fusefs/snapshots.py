@@ -30,9 +30,9 @@ _HEARD_NS: Final = 60 * 1_000_000_000
 #: much longer than an answer is on its way.
 STEP_NS: Final = 50_000_000
 
-#: So long a bound that was told may not have got to the kernel, or a page be asked for by one who
-#: did not have it yet. Longer than that is usual, and less than from a runtime's question to the
-#: first one of what it starts: that one would get newlines up to the bound.
+#: For so long a bound that was told may still be on its way to the kernel, or a page that was asked
+#: for without it on its way here. Shorter than from a runtime's question to the first read of what
+#: it starts, which would get newlines up to the bound.
 _ON_ITS_WAY_NS: Final = 3_000_000
 
 #: This part of a text is how much it is expected to grow when it has just grown.

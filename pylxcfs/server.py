@@ -214,6 +214,7 @@ class Server:
         asker = Asker(self.config.mountpoint, self.filesystem.tree.path)
         self.filesystem.pages.ask_later = asker.later
         connection.begin()
+        asker.start()  # not before there is somebody to answer readers
         return connection
 
     def _wake(self, poller: int) -> None:

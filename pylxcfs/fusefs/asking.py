@@ -22,29 +22,29 @@ from typing import Final
 _PAUSE_S: Final = 0.5
 
 
-class Asker:
-    """One thread, which sleeps while nobody reads so. `path_of` leads from a node to its path."""
+class Asker(threading.Thread):
+    """Sleeps while nobody reads so. `path_of` leads from a node to its path."""
 
     def __init__(self, mountpoint: str, path_of: Callable[[int], str | None]) -> None:
+        super().__init__(name="asker", daemon=True)
         self._mountpoint = mountpoint
         self._path_of = path_of
-        self._nodes: dict[int, None] = {}
+        self._nodes: set[int] = set()
         self._wanted = threading.Event()
-        threading.Thread(target=self._run, name="asker", daemon=True).start()
 
     def later(self, node: int) -> None:
         """Ask for a node's size in a moment; whoever says so need not wait."""
-        self._nodes[node] = None
+        self._nodes.add(node)
         self._wanted.set()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Ask for what was noted, for as long as this process lives."""
         while self._wanted.wait():
             self._wanted.clear()
             time.sleep(_PAUSE_S)
             while self._nodes:
-                node, _ = self._nodes.popitem()
-                path = self._path_of(node)
                 # Its container may have ended, or the mount.
-                if path is not None:
-                    with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):
+                    path = self._path_of(self._nodes.pop())
+                    if path is not None:
                         os.stat(f"{self._mountpoint}/{path}")

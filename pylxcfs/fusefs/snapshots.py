@@ -291,7 +291,7 @@ class Snapshots:
         (fuse_short_read, fs/fuse/file.c), and shows zeros behind it.
         """
         bound, asker, until_ns = self._bounds.get(node, (0, 0, 0))
-        return bound if bound and self.clock() < until_ns and (asker != reader or not reader) else 0
+        return bound if self.clock() < until_ns and (asker != reader or not reader) else 0
 
     def show(self, node: int, snapshot: Snapshot) -> None:
         """Note that the kernel is told of this snapshot now, or as soon as it asks."""

@@ -101,12 +101,9 @@ class Tree:
     def path(self, node: int) -> str | None:
         """Return the path of a file below the mountpoint; None for anything else."""
         index = nodes.index_of(node)
-        if index >= nodes.SYSFS:
-            path = self.sysfs.path(index)
-        elif nodes.FILES <= index < nodes.FILES + len(self._paths):
-            path = self._paths[index - nodes.FILES]
-        else:
-            path = None
+        if index < nodes.FILES:
+            return None
+        path = self.sysfs.path(index) if index >= nodes.SYSFS else self._paths[index - nodes.FILES]
         owner = nodes.name(nodes.unpack(nodes.pair_of(node))).decode()
         return None if path is None else f"by-pidns/{owner}/{path}"
 

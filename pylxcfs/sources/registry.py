@@ -138,20 +138,14 @@ class Registry:
 
     def knows(self, identity: Identity) -> bool:
         """Whether a container has asked before, or is the host."""
-        if identity.pidns == self._own_pidns:
-            return True
-        init = self._inits.get(identity.pidns)
-        return init is not None and (not identity.cgroupns or identity.cgroupns in init.siblings)
+        return identity.pidns == self._own_pidns or self._known(identity) is not None
 
     def is_open(self, identity: Identity) -> bool:
         """Whether a container's files are open, or it is the host."""
         if identity.pidns == self._own_pidns:
             return True
-        init = self._inits.get(identity.pidns)
-        if init is None or not identity.cgroupns:
-            return init is not None and init.container.is_open
-        sibling = init.siblings.get(identity.cgroupns)
-        return sibling is not None and sibling.container.is_open
+        container = self._known(identity)
+        return container is not None and container.is_open
 
     def host_caller(self, pid: int) -> ContainerSource | None:
         """Return a host process's own cgroup as a container; None if nothing limits it."""
@@ -220,6 +214,14 @@ class Registry:
                 self._forget(pidns)
             self._epoll.close()
         self._host_callers.close()
+
+    def _known(self, identity: Identity) -> ContainerSource | None:
+        """Return a container that has asked before, as it was then."""
+        init = self._inits.get(identity.pidns)
+        if init is None or not identity.cgroupns:
+            return None if init is None else init.container
+        sibling = init.siblings.get(identity.cgroupns)
+        return None if sibling is None else sibling.container
 
     def _add(self, pidns: int, pid: int) -> _Init | None:
         if pid <= 0:

@@ -1,5 +1,7 @@
-"""The world of kit.py for every test here that asks for it."""
+"""The world of kit.py, and a keeper's memory, for every test here that asks for them."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,14 @@ from tests.unit.fusefs.readers import OTHER, THIRD
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path)
+
+
+@pytest.fixture
+def memfd() -> Iterator[int]:
+    """What the keeper holds for the next server."""
+    fd = os.memfd_create("keeper")
+    yield fd
+    os.close(fd)
 
 
 @pytest.fixture

@@ -111,10 +111,14 @@ class World:
         self.fs.release(node, handle)
         return data, flags
 
-    def make_kept(self, node: int) -> int:
-        """Let this process be known, and have pages of a node kept; return its last handle."""
+    def make_known(self, node: int) -> None:
+        """Let this process be known, as it takes the file whole."""
         for _ in range(2):
             self.read_whole(node, ME)
+
+    def make_kept(self, node: int) -> int:
+        """Let this process be known, and have pages of a node kept; return its last handle."""
+        self.make_known(node)
         for _ in range(2):
             handle, _ = self.fs.open(node, os.O_RDONLY, 0, ME)
             self.fs.attributes(node, handle, ME)

@@ -25,6 +25,7 @@ def test_what_is_asked_about_is_looked_at_and_what_is_gone_is_nothing(
 
     monkeypatch.setattr(asking.os, "stat", stat)
     asker = Asker(str(tmp_path), lambda node: {1: "first", 3: "last"}.get(node))
+    asker.start()
     for node in (1, 2):
         asker.later(node)
     wait_until(lambda: f"{tmp_path}/first" in looked, what="the first")

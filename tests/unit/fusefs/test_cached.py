@@ -129,8 +129,7 @@ def test_a_text_may_be_made_anew_in_the_last_part_of_its_life(world: World) -> N
 
 def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:
     node = world.node(A)
-    for _ in range(2):
-        world.read_whole(node, ME)
+    world.make_known(node)
     handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     first = world.fs.attributes(node, handle, ME)
     world.texts[A] = b"newer\n"
@@ -145,8 +144,7 @@ def test_pages_and_their_size_come_from_one_snapshot(world: World) -> None:
 
 def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> None:
     node = world.node(A)
-    for _ in range(2):
-        world.read_whole(node, ME)
+    world.make_known(node)
     cached, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     world.fs.attributes(node, cached, ME)
     told: list[int] = []
@@ -164,8 +162,7 @@ def test_a_stranger_on_a_node_keeps_its_owner_from_the_cache(world: World) -> No
 
 def test_a_namespace_number_that_comes_back_does_not_keep_the_old_pages(world: World) -> None:
     node = world.node(A)
-    for _ in range(2):
-        world.read_whole(node, ME)
+    world.make_known(node)
     handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     world.fs.attributes(node, handle, ME)
     world.people.end(A)

@@ -45,7 +45,6 @@ def test_the_namespace_of_a_caller_is_known_without_its_container(world: World) 
     assert callers.namespace(ME) == A
     assert callers.namespace(20) == HOST
     assert callers.namespace(21) == 0
-    for _ in range(2):
-        world.read_whole(world.node(A), ME)
+    world.make_known(world.node(A))
     world.people.who.clear()  # a thread that is known is not looked at
     assert callers.namespace(ME) == A

@@ -72,9 +72,8 @@ def test_a_handle_of_a_dead_server_reads_on(world: World) -> None:
 
 
 def test_who_reads_in_pieces_gets_all_of_them_from_one_text_though_servers_change(
-    world: World,
+    world: World, memfd: int
 ) -> None:
-    memfd = os.memfd_create("test")
     world.fs.survivors.use(memfd)
     node = world.node(A)
     handle, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
@@ -84,7 +83,6 @@ def test_who_reads_in_pieces_gets_all_of_them_from_one_text_though_servers_chang
     world.fs.changed()
     assert world.fs.read(node, handle, 4, 100, ME) == b" of A\n"
     assert world.fs.read(node, handle, 0, 100, ME) == b"TEXT OF A\n"
-    os.close(memfd)
 
 
 def test_a_bug_in_a_view_gives_the_hosts_file(world: World) -> None:
@@ -120,8 +118,7 @@ def test_a_file_that_only_root_may_read_on_the_host_stays_so(world: World, tmp_p
 
 def test_a_32_bit_reader_gets_its_own_text_and_nobody_else_does(world: World) -> None:
     node = world.node(A)
-    for _ in range(2):
-        world.read_whole(node, ME)
+    world.make_known(node)
     world.let_32_bits_differ()
     world.people.old.add(ME)
     assert world.read_whole(node, ME) == (b"text of A\n32 bits\n", FOPEN_DIRECT_IO)
@@ -267,8 +264,7 @@ def test_what_was_opened_past_the_cache_is_opened_so_again(world: World, whose: 
 
 def test_a_serial_that_is_still_open_is_not_given_away_again(world: World) -> None:
     node, reopens = world.node(HOST), world.fs.reopens
-    for _ in range(2):
-        world.read_whole(node, ME)
+    world.make_known(node)
     first, _ = world.fs.open(node, os.O_RDONLY, 0, ME)
     reopens._serials = itertools.chain([first & SERIAL_MASK], reopens._serials)
     assert not reopens.open(node, ME, os.O_RDONLY)
@@ -280,8 +276,7 @@ def test_a_file_that_not_everybody_may_read_is_looked_at_each_time(
 ) -> None:
     """Who may is decided by the user, which a thread may change."""
     node = world.node(HOST)
-    for _ in range(2):
-        world.read_whole(node, ME)
+    world.make_known(node)
     world.fs.reopens.clear()
     monkeypatch.setattr(world.fs.contents, "mode", lambda index: 0o100400)
     world.fs.open(node, os.O_RDONLY, 0, ME)
@@ -293,8 +288,7 @@ def test_who_has_ended_is_asked_before_a_file_past_the_cache_is_opened_in_short(
 ) -> None:
     """The host's node is everybody's, and the thread's number may be another's by now."""
     node, reopens = world.node(HOST), world.fs.reopens
-    for _ in range(2):
-        world.read_whole(node, ME)
+    world.make_known(node)
     world.fs.open(node, os.O_RDONLY, 0, ME)
     assert reopens.open(node, ME, os.O_RDONLY)
     monkeypatch.setattr(world.fs.callers, "refresh", reopens.clear)
@@ -327,9 +321,8 @@ def test_the_rest_of_a_file_is_that_of_the_text_it_began_with_though_that_was_th
 
 
 def test_who_took_a_whole_text_from_the_server_before_gets_no_end_of_another(
-    world: World,
+    world: World, memfd: int
 ) -> None:
-    memfd = os.memfd_create("test")
     world.fs.survivors.use(memfd)
     node = world.node(A)
     old = nodes.handle(nodes.pair((A, 0)), 0, 5)
@@ -338,4 +331,3 @@ def test_who_took_a_whole_text_from_the_server_before_gets_no_end_of_another(
     assert world.fs.read(node, old, length, 100, ME) == b""
     assert world.fs.read(node, old, 0, 100, ME) == world.texts[A]
     assert world.fs.read(node, old, 2, 100, ME) == world.texts[A][2:]
-    os.close(memfd)

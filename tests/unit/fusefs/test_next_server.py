@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,13 +16,6 @@ from pylxcfs.units import NS_PER_S
 from tests.unit.fusefs.kit import A, World
 from tests.unit.fusefs.readers import ONE, OTHER, TEXT, THIRD, Reader, later, make_known
 from tests.unit.views.fakes import FakeContainer
-
-
-@pytest.fixture
-def memfd() -> Iterator[int]:
-    fd = os.memfd_create("keeper")
-    yield fd
-    os.close(fd)
 
 
 @pytest.fixture
@@ -43,17 +36,24 @@ def next_server(world: World, memfd: int) -> None:
     world.fs.recover(memfd)
 
 
+@contextmanager
+def unheard_of(world: World) -> Iterator[None]:
+    """Let the server not have heard of any container yet."""
+    containers = dict(world.people.containers)
+    world.people.containers.clear()
+    yield
+    world.people.containers.update(containers)
+
+
 def test_a_bound_does_not_hold_for_who_has_the_file_open_since_before(
     kept: World, memfd: int
 ) -> None:
     """Whoever asks how long it is and reads would get newlines up to the bound."""
     reader = Reader(kept, ONE)
     reader.asks(4096)
-    containers = dict(kept.people.containers)
     next_server(kept, memfd)
-    kept.people.containers.clear()  # it has not heard of it yet
-    assert kept.fs.attributes(reader.node, 0, ONE).valid_ns == 0
-    kept.people.containers.update(containers)
+    with unheard_of(kept):
+        assert kept.fs.attributes(reader.node, 0, ONE).valid_ns == 0
     assert reader.asks(4096)[0] == TEXT
 
 
@@ -63,12 +63,10 @@ def test_a_page_that_is_waited_for_since_before_has_no_zeros_up_to_a_bound(
     """Somebody asks first how long it is, and the kernel heeds no short answer any more."""
     reader = Reader(kept, ONE)
     reader.asks(4096)
-    containers = dict(kept.people.containers)
     next_server(kept, memfd)
-    kept.people.containers.clear()  # it has not heard of it yet
-    bound = kept.fs.attributes(reader.node, 0, OTHER)
+    with unheard_of(kept):
+        bound = kept.fs.attributes(reader.node, 0, OTHER)
     assert (bound.size, bound.valid_ns) == (4096, 0)
-    kept.people.containers.update(containers)
     assert reader.fills() == TEXT + b"\n" * (4096 - len(TEXT))
     assert reader.asks(4096)[0] == TEXT
 

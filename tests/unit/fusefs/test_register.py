@@ -1,20 +1,12 @@
 """Newcomers are found again by the next server, whatever a kill has left of them."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from pylxcfs.fusefs import memory, register
 from pylxcfs.fusefs.register import SLOTS, Entry, Register
 from pylxcfs.fusefs.snapshots import PAGE
-
-
-@pytest.fixture
-def memfd() -> Iterator[int]:
-    fd = os.memfd_create("test")
-    yield fd
-    os.close(fd)
 
 
 def on(fd: int) -> Register:

@@ -1,19 +1,9 @@
 """Sizes that one server has told are known to the next."""
 
-import os
-from collections.abc import Iterator
-
 import pytest
 
 from pylxcfs.fusefs import sizes
 from pylxcfs.fusefs.sizes import Sizes
-
-
-@pytest.fixture
-def memfd() -> Iterator[int]:
-    fd = os.memfd_create("test")
-    yield fd
-    os.close(fd)
 
 
 def on(fd: int) -> Sizes:

@@ -1,6 +1,5 @@
 """Snapshots: shared for their life, told to the kernel as they are, gone with their container."""
 
-import os
 from dataclasses import dataclass
 
 import pytest
@@ -188,14 +187,12 @@ def test_a_sweep_drops_the_old_and_the_ended() -> None:
     assert len(snapshots) == 0
 
 
-def test_a_text_is_as_long_as_what_the_server_before_had_told() -> None:
+def test_a_text_is_as_long_as_what_the_server_before_had_told(memfd: int) -> None:
     clock = Clock()
-    memfd = os.memfd_create("test")
     before, snapshots = Snapshots(TTL, clock), Snapshots(TTL, clock)
     before.recover(memfd)
     before.show(7, before.keep(7, b"10.00 20.00\n", None, PADDING))
     snapshots.recover(memfd)
-    os.close(memfd)
     assert snapshots.is_shown(7)
     snapshots.sweep(lambda node: False)  # has not asked yet
     assert snapshots.keep(7, b"1.00 2.00\n", None, PADDING).data == b"1.00 2.00  \n"

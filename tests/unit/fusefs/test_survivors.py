@@ -1,19 +1,9 @@
 """Texts of files that are read in pieces are found again by the next server."""
 
 import os
-from collections.abc import Iterator
-
-import pytest
 
 from pylxcfs.fusefs import memory
 from pylxcfs.fusefs.survivors import Survivors
-
-
-@pytest.fixture
-def memfd() -> Iterator[int]:
-    fd = os.memfd_create("test")
-    yield fd
-    os.close(fd)
 
 
 def on(fd: int) -> Survivors:

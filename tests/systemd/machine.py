@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.conftest import require, run_name, wait_until
@@ -214,11 +215,18 @@ class Machine:
     # The package, and versions of it
 
     def install(self) -> None:
-        """Install the package as it is in the repository."""
+        """Install the package as it is in the repository.
+
+        It takes the place of the one before at once, as that may be about to start, and writes
+        into its __pycache__ then.
+        """
         tree = self.place / "tree"
-        shutil.rmtree(tree, ignore_errors=True)
+        aside = Path(tempfile.mkdtemp(dir=self.place))
         skip = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "pylxcfs", tree / "pylxcfs", ignore=skip)
+        shutil.copytree(ROOT / "pylxcfs", aside / "new/pylxcfs", ignore=skip)
+        if tree.exists():
+            tree.rename(aside / "old")
+        (aside / "new").rename(tree)
 
     def break_module(self, name: str) -> None:
         """Install a version in which this module cannot be imported."""

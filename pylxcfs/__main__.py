@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 if sys.argv[1:2] == ["serve"]:
-    from pylxcfs.servecommand import main
+    from pylxcfs.server.command import main
 else:
-    from pylxcfs.cli import main
+    from pylxcfs.cli.commands import main
 
 main()

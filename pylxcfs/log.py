@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn
 
 from pylxcfs.errors import UserError
-from pylxcfs.sdnotify import stderr_is_journal
+from pylxcfs.keeper.sdnotify import stderr_is_journal
 
 _PRIORITIES = (
     (logging.ERROR, 3),

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pylxcfs import fusemount
+from pylxcfs.keeper import fusemount
 from tests.conftest import require, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -25,12 +25,12 @@ DEADLINE_S = 30.0
 UPTIME = b"12.34 56.78\n"
 
 _KEEPER = (
-    f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pylxcfs.keeperstart as k; k.main()"
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pylxcfs.keeper.start as k; k.main()"
 )
 #: As launch.py does: who locks the pid file becomes the keeper.
 _LAUNCH = """
 import os, sys
-from pylxcfs import instance
+from pylxcfs.keeper import instance
 given = os.environ.get("LISTEN_FDS")
 if given:
     os.environ["LISTEN_PID"] = str(os.getpid())

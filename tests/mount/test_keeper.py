@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import child
+from pylxcfs.keeper import child
 from tests.conftest import require, wait_until
 from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping
 

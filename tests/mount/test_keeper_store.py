@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import child, fusemount, holder
+from pylxcfs.keeper import child, fusemount, holder
 from tests.conftest import wait_until
 from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping, NotifySocket
 

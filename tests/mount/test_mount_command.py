@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import fusemount, holder
+from pylxcfs.keeper import fusemount, holder
 from tests.conftest import wait_until
 from tests.mount.keeping import DEADLINE_S, ROOT, UPTIME, Keeping
 
@@ -99,7 +99,7 @@ def test_a_mountpoint_that_will_not_do_leaves_nothing(
 def test_only_root_may_mount(keeping: Keeping) -> None:
     # The files of the interpreter may be readable by root only: change the uid after the start.
     script = (
-        "import os, runpy, sys; import pylxcfs.cli, pylxcfs.launch; os.setuid(65534);"
+        "import os, runpy, sys; import pylxcfs.cli.commands, pylxcfs.cli.launch; os.setuid(65534);"
         "sys.argv = ['pylxcfs', 'mount', '/mnt']; runpy.run_module('pylxcfs', run_name='__main__')"
     )
     done = subprocess.run(

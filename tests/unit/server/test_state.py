@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylxcfs import state
+from pylxcfs.server import state
 
 CONTENT = {"load": {"4026532180": [0.5, 0.25, 0.125]}, "ledger": {"7": [1, 2, 3]}}
 

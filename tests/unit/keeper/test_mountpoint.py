@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import mountpoint
 from pylxcfs.errors import MountpointError
+from pylxcfs.keeper import mountpoint
 
 
 def test_links_are_followed(tmp_path: Path) -> None:

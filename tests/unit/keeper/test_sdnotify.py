@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import sdnotify
-from pylxcfs.sdnotify import Notifier, listen_fds
+from pylxcfs.keeper import sdnotify
+from pylxcfs.keeper.sdnotify import Notifier, listen_fds
 
 
 def test_without_a_socket_nothing_is_sent() -> None:

@@ -12,8 +12,8 @@ import sys
 from typing import Any, NoReturn
 
 from pylxcfs import log
-from pylxcfs.config import OPTIONS, load
-from pylxcfs.config_kinds import Switch
+from pylxcfs.cli.kinds import Switch
+from pylxcfs.cli.options import OPTIONS, load
 from pylxcfs.errors import UserError
 
 _DESCRIPTORS = ("--connection-fd", "--init-fd", "--heartbeat-fd")
@@ -54,7 +54,7 @@ def main() -> NoReturn:
     try:
         config = load(flags, os.environ, config_file)
         log.setup(config.log_level)
-        from pylxcfs import daemon
+        from pylxcfs.server import serve as daemon
 
         code = daemon.serve(config, *numbers)
     except UserError as error:

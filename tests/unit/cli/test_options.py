@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylxcfs import config
-from pylxcfs.config import BY_NAME, OPTIONS, Config, changes, load
-from pylxcfs.config_kinds import Choice, FuseOptions, Switch
+from pylxcfs.cli import options as config
+from pylxcfs.cli.kinds import Choice, FuseOptions, Switch
+from pylxcfs.cli.options import BY_NAME, OPTIONS, Config, changes, load
 from pylxcfs.errors import UsageError
 from pylxcfs.views.model import CpuNumbering, CpuView, SysCpu
 

@@ -13,11 +13,11 @@ import resource
 import signal
 import sys
 
-from pylxcfs.config import Config
+from pylxcfs.cli.options import Config
 from pylxcfs.errors import SourceError, UserError
 from pylxcfs.fusefs.nodes import FILES, SYSFS
-from pylxcfs.heartbeat import HEALTHY, beat
-from pylxcfs.server import Server
+from pylxcfs.server.heartbeat import HEALTHY, beat
+from pylxcfs.server.parts import Server
 from pylxcfs.views import VIEWS
 
 #: The interpreter's default of 5 ms is what a reader would wait while the load is sampled.
@@ -42,7 +42,7 @@ def serve(config: Config, connection_fd: int, init_fd: int, heartbeat_fd: int) -
     # as long to load as everything before it.
     import trio
 
-    from pylxcfs import serving
+    from pylxcfs.server import tasks as serving
 
     trio.run(serving.run, server, connection, heartbeat_fd)
     server.save_state()

@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from pylxcfs.config import ALIASES, OPTIONS
+from pylxcfs.cli.options import ALIASES, OPTIONS
 
-PAGE = Path(__file__).parents[2] / "docs" / "options.md"
+PAGE = Path(__file__).parents[3] / "docs" / "options.md"
 
 
 def tables() -> dict[str, str]:

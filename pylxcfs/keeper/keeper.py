@@ -25,8 +25,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from pylxcfs import banner, child, fusemount, holder, sdnotify
-from pylxcfs.keepersettings import Settings
+from pylxcfs.keeper import banner, child, fusemount, holder, sdnotify
+from pylxcfs.keeper.settings import Settings
 
 #: A server gets this long to its first heartbeat (or the watchdog's time, if that is longer).
 START_S = 30.0

@@ -16,8 +16,8 @@ import trio
 from pylxcfs.fusefs import session
 from pylxcfs.fusefs.connection import Connection
 from pylxcfs.fusefs.guard import Guard
-from pylxcfs.heartbeat import HEALTHY, READY, beat
-from pylxcfs.server import Server
+from pylxcfs.server.heartbeat import HEALTHY, READY, beat
+from pylxcfs.server.parts import Server
 from pylxcfs.sources.averages import STEP_NS
 from pylxcfs.units import NS_PER_S
 

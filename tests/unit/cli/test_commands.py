@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import cli, config, launch
-from pylxcfs.config import ALIASES, OPTIONS, Config
+from pylxcfs.cli import commands as cli
+from pylxcfs.cli import launch
+from pylxcfs.cli import options as config
+from pylxcfs.cli.options import ALIASES, OPTIONS, Config
 from pylxcfs.errors import MountpointError
 
 #: What Incus gives to LXCFS, and what LXCFS's own unit may.
@@ -140,6 +142,6 @@ def test_version_goes_to_stdout(
 
 def test_it_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "pylxcfs", "--version"]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(command, capture_output=True, cwd=root, check=True, timeout=60)
     assert done.stdout.startswith(b"pylxcfs ")

@@ -12,10 +12,10 @@ import sys
 from collections.abc import MutableMapping
 from typing import NoReturn
 
-from pylxcfs import child, fusemount, holder, sdnotify
 from pylxcfs.errors import HostError
-from pylxcfs.keeper import CONNECTION, ERR, INIT, WARNING, Keeper, say
-from pylxcfs.keepersettings import Settings, parse
+from pylxcfs.keeper import child, fusemount, holder, sdnotify
+from pylxcfs.keeper.keeper import CONNECTION, ERR, INIT, WARNING, Keeper, say
+from pylxcfs.keeper.settings import Settings, parse
 
 
 def _adopt(

@@ -15,9 +15,11 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
-from pylxcfs import __version__, config, launch, log
-from pylxcfs.config import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
-from pylxcfs.config_kinds import FuseOptions, Kind, Switch
+from pylxcfs import __version__, log
+from pylxcfs.cli import launch
+from pylxcfs.cli import options as config
+from pylxcfs.cli.kinds import FuseOptions, Kind, Switch
+from pylxcfs.cli.options import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
 from pylxcfs.errors import UsageError, UserError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -135,7 +137,7 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
     """Print what process --pid would read from FILE, such as proc/meminfo, without a mount."""
     settings = _load(context)
     log.setup(settings.log_level)
-    from pylxcfs import daemon  # the other commands must work without it, and fast
+    from pylxcfs.server import serve as daemon  # the other commands must work without it, and fast
 
     sys.stdout.buffer.write(daemon.show(settings, file, pid))
 

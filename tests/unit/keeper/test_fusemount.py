@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylxcfs import fusemount
-from pylxcfs.fusemount import Mounted, parse_mountinfo
+from pylxcfs.keeper import fusemount
+from pylxcfs.keeper.fusemount import Mounted, parse_mountinfo
 
 MOUNTINFO = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 40 27 0:53 / /var/lib/with\040blank rw,nosuid,nodev shared:1 master:2 - fuse.pylxcfs pylxcfs rw

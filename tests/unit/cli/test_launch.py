@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import config, launch, servecommand
-from pylxcfs.keepersettings import parse
+from pylxcfs.cli import launch
+from pylxcfs.cli import options as config
+from pylxcfs.keeper.settings import parse
+from pylxcfs.server import command as servecommand
 
 
 def server_words(argv: list[str]) -> list[str]:

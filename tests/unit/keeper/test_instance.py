@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import instance
 from pylxcfs.errors import HostError, InstanceError
+from pylxcfs.keeper import instance
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys
-from pylxcfs import instance
+from pylxcfs.keeper import instance
 instance.claim(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()

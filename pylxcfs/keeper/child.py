@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
-from pylxcfs.fusemount import libc
+from pylxcfs.keeper.fusemount import libc
 
 #: Ends the mount for good, whatever the options say about keeping it. Sent by `unmount`.
 END_FOR_GOOD = signal.SIGRTMIN

@@ -18,7 +18,7 @@ import signal
 import socket
 import struct
 
-from pylxcfs import child, fusemount
+from pylxcfs.keeper import child, fusemount
 
 _SOCKET = "hold.sock"
 _PACKET = 8192  # a path has at most 4096 bytes

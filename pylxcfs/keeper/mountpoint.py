@@ -12,8 +12,8 @@ import os
 import select
 import signal
 
-from pylxcfs import child, fusemount
 from pylxcfs.errors import MountpointError
+from pylxcfs.keeper import child, fusemount
 
 _PROBE_MS = 2000
 _MAX_LINKS = 40

@@ -16,18 +16,18 @@ import subprocess
 import sys
 from typing import Any, NoReturn
 
-from pylxcfs import child, fusemount, holder, instance, mountpoint, sdnotify
-from pylxcfs.config import BY_NAME, Config, Option
-from pylxcfs.config_kinds import Switch
+from pylxcfs.cli.kinds import Switch
+from pylxcfs.cli.options import BY_NAME, Config, Option
 from pylxcfs.errors import HostError, MountpointError
-from pylxcfs.keeper import CONNECTION
+from pylxcfs.keeper import child, fusemount, holder, instance, mountpoint, sdnotify
+from pylxcfs.keeper.keeper import CONNECTION
 
 #: Where the package is imported from.
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 #: -I -S starts an interpreter that looks at nothing but the standard library: fast, small, and
 #: with no code from site-packages that could fail. The package's place has to be told then.
-_KEEPER = "import sys; sys.path.insert(0, {root!r}); import pylxcfs.keeperstart as k; k.main()"
+_KEEPER = "import sys; sys.path.insert(0, {root!r}); import pylxcfs.keeper.start as k; k.main()"
 
 #: The keeper gives a server 7 s to end.
 _END_MS = 15_000

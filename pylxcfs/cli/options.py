@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from pylxcfs.config_kinds import Choice, Count, FuseOptions, Kind, Path, Seconds, Switch
+from pylxcfs.cli.kinds import Choice, Count, FuseOptions, Kind, Path, Seconds, Switch
 from pylxcfs.errors import UsageError
 
 DEFAULT_FILE = "/etc/pylxcfs.toml"

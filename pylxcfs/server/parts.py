@@ -13,8 +13,8 @@ import os
 import resource
 from dataclasses import replace
 
-from pylxcfs import log, state
-from pylxcfs.config import Config, changes
+from pylxcfs import log
+from pylxcfs.cli.options import Config, changes
 from pylxcfs.errors import SourceError, UsageError
 from pylxcfs.fusefs.asking import Asker
 from pylxcfs.fusefs.connection import Connection
@@ -26,7 +26,8 @@ from pylxcfs.fusefs.systree import SysTree
 from pylxcfs.fusefs.threads import WholeReaders
 from pylxcfs.fusefs.tree import Tree
 from pylxcfs.fusefs.triggers import Triggers, notification
-from pylxcfs.handover import Inheritance, export
+from pylxcfs.server import state
+from pylxcfs.server.handover import Inheritance, export
 from pylxcfs.sources import reading
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs import banner, child, keeper, keepersettings
+from pylxcfs.keeper import banner, child, keeper
+from pylxcfs.keeper import settings as keepersettings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_arguments_are_read_with_their_types() -> None:
@@ -47,7 +48,7 @@ def test_the_docker_line_survives_a_shell() -> None:
 
 def test_the_keeper_loads_the_standard_library_only_and_little_of_it() -> None:
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import pylxcfs.keeperstart;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import pylxcfs.keeper.start;"
         "print(*sys.modules)"
     )
     command = [sys.executable, "-I", "-S", "-c", script, str(ROOT)]
@@ -61,7 +62,7 @@ def test_signals_that_arrive_while_nobody_waits_are_not_lost() -> None:
     """In a process of its own, whose signals may be blocked."""
     script = """
 import os, signal
-from pylxcfs import child
+from pylxcfs.keeper import child
 child.block_signals()
 number = child.signal_fd()
 assert child.read_signals(number) == []

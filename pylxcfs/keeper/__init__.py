@@ -1,0 +1,1 @@
+"""The small process that holds the mounts and replaces servers. Standard library only."""

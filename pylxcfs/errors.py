@@ -2,9 +2,10 @@
 
     PylxcfsError
     +-- FormatError          kernel text that does not look as its documentation says
-    +-- SourceError          something of the kernel's cannot be read (now)
+    +-- SourceError          a file of the kernel's cannot be read (now)
     |   +-- Gone             ... because its process, cgroup or namespace has ended
-    +-- UserError            what the user asked for cannot be done; has a hint and an exit code
+    +-- DocumentError        a configuration document that cannot be read
+    +-- UserError            a command cannot be done; has a hint and an exit code
         +-- UsageError       exit 2: bad option, bad config
         +-- HostError        exit 3: not root, no /dev/fuse, a missing program or kernel feature
         +-- MountpointError  exit 4: missing, not a directory, not empty, already ours
@@ -35,6 +36,10 @@ class SourceError(PylxcfsError):
 
 class Gone(SourceError):
     """The process, cgroup or namespace that was asked about has ended."""
+
+
+class DocumentError(PylxcfsError):
+    """The text is no configuration document, or a value in it has the wrong type."""
 
 
 class UserError(PylxcfsError):

@@ -1,12 +1,13 @@
-"""The command line: options from config's table, checks of the host, then somebody else's work.
+"""The commands: each reads its options from the table, and calls another module to do the work.
 
-`mount` ends by becoming the keeper (exec); what that starts is servecommand.py. Errors are one
-line of what is wrong and one of what to do, on stderr; exit codes are in errors.py. Data go to
-stdout.
+`mount` ends by becoming the keeper (exec). An error is one line that says what is wrong and one
+that says what to do, on stderr; exit codes are in EXIT_CODES. Data go to stdout.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,17 +17,40 @@ import click
 from click.core import ParameterSource
 
 from pylxcfs import __version__, log
-from pylxcfs.cli import launch
-from pylxcfs.cli import options as config
+from pylxcfs.cli import launch, options, runtime
 from pylxcfs.cli.kinds import FuseOptions, Kind, Switch
 from pylxcfs.cli.options import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
-from pylxcfs.errors import UsageError, UserError
+from pylxcfs.errors import DocumentError, UsageError, UserError
+
+_log = logging.getLogger(__name__)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+#: Also in the help text, the man page and docs/options.md.
+EXIT_CODES = {
+    0: "done; mount: told to end, or unmounted; status: it serves",
+    1: "an error in pylxcfs, or a server that could not start on a new mount",
+    2: "usage or configuration",
+    3: "root, /dev/fuse or a writable directory is missing; status: no instance runs",
+    4: "the mountpoint is missing, not a directory, not empty, or in use",
+    5: "another instance runs on the same pid file",
+    6: "status: an instance runs, but its files are not served by a server",
+}
+
+#: What the keeper does on each signal; also in the man page and docs/options.md.
+SIGNALS = {
+    "SIGTERM, SIGINT": "The server saves its state and ends, and both mounts are removed. With"
+    " keep_mounted, or under a unit with an fd store, they stay for the next start.",
+    "SIGHUP": "The configuration is read again. One that does not validate changes nothing. If the"
+    " keeper had given up on servers, one is started.",
+    "SIGUSR1": "The server is replaced, as after an upgrade.",
+    "SIGUSR2": "Containers see the host's values; after the next one, their own again.",
+    "SIGQUIT": "The stacks of the server are logged.",
+}
+
 
 class _Value(click.ParamType[Any]):
-    """An option's kind, as click wants it."""
+    """The kind of an option, as a type of click."""
 
     def __init__(self, kind: Kind[Any]) -> None:
         self.name = kind.metavar
@@ -39,8 +63,11 @@ class _Value(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+_PATH = _Value(BY_NAME["mountpoint"].kind)
+
+
 def _click_option(option: Option) -> Callable[[_Command], _Command]:
-    text = f"{option.help}  [default: {option.default_text}; {option.env}]"
+    text = f"{option.help}  [{option.limits}default: {option.default_text}; {option.env}]"
     if isinstance(option.kind, Switch):
         return click.option(*option.flags, option.name, default=None, help=text)
     return click.option(
@@ -62,35 +89,30 @@ def _alias_key(alias: Alias) -> str:
 
 
 def _options(*names: str) -> Callable[[_Command], _Command]:
-    """Add the options with these names (none given: all, and the aliases) and MOUNTPOINT."""
+    """Add --config and the options with these names (none given: all, and the aliases)."""
 
     def decorate(command: _Command) -> _Command:
-        options = [option for option in OPTIONS if option.flags]
-        if names:
-            options = [BY_NAME[name] for name in names]
-        else:
-            for alias in reversed(ALIASES):
-                command = _click_alias(alias)(command)
-        for option in reversed(options):
-            command = _click_option(option)(command)
-        command = click.option(
+        rows = [BY_NAME[name] for name in names] or [row for row in OPTIONS if row.flags]
+        for alias in () if names else reversed(ALIASES):
+            command = _click_alias(alias)(command)
+        for row in reversed(rows):
+            command = _click_option(row)(command)
+        return click.option(
             "--config",
             "config_file",
-            type=_Value(BY_NAME["mountpoint"].kind),
+            type=_PATH,
             metavar="PATH",
-            help=f"TOML file.  [default: {config.DEFAULT_FILE} if it exists; PYLXCFS_CONFIG]",
+            help=f"TOML file.  [default: {options.DEFAULT_FILE} if it exists; PYLXCFS_CONFIG]",
         )(command)
-        argument = click.argument("mountpoint", required=False, type=_Value(_PATH))
-        return argument(command)
 
     return decorate
 
 
-_PATH = BY_NAME["mountpoint"].kind
+_mountpoint = click.argument("mountpoint", required=False, type=_PATH)
 
 
-def _load(context: click.Context) -> Config:
-    """Return the configuration; what the command line does not say is looked up elsewhere."""
+def _flags(context: click.Context) -> dict[str, Any]:
+    """Return the options that were given on the command line."""
     given = {
         name: value
         for name, value in context.params.items()
@@ -102,21 +124,37 @@ def _load(context: click.Context) -> Config:
     for alias in ALIASES:
         if alias.name and _alias_key(alias) in given:
             flags.setdefault(alias.name, alias.value)
-    return config.load(flags, os.environ, context.params["config_file"])
+    return flags
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _load_or_last_good(context: click.Context) -> tuple[Config, UsageError | None]:
+    return runtime.load_or_last_good(_flags(context), os.environ, context.params["config_file"])
+
+
+def _warn(invalid: UsageError | None) -> None:
+    if invalid is not None:
+        _log.warning("the last good configuration is used: %s; %s", invalid, invalid.hint)
+
+
+def _exit_codes() -> str:
+    return "".join(f"\n  {code}  {text}" for code, text in EXIT_CODES.items())
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExit codes:" + _exit_codes(),
+)
 @click.version_option(__version__, "-v", "--version", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Let each container read its own numbers in /proc and /sys.
-
-    Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 something is missing on this
-    machine, 4 the mountpoint cannot be used, 5 another instance runs.
-    """
+    """Let each container read its own numbers in /proc and /sys."""
 
 
-@cli.command(epilog=f"MOUNTPOINT is {BY_NAME['mountpoint'].default} unless given.")
+@cli.command(
+    short_help="Serve the files.",
+    epilog=f"MOUNTPOINT is {BY_NAME['mountpoint'].default} unless given.",
+)
 @click.version_option(__version__, "-v", "--version", message="pylxcfs %(version)s")
+@_mountpoint
 @_options()
 @click.pass_context
 def mount(context: click.Context, /, **_: object) -> None:
@@ -125,30 +163,75 @@ def mount(context: click.Context, /, **_: object) -> None:
     SIGHUP reloads the configuration, SIGUSR1 replaces the server (after an upgrade), SIGUSR2
     switches between the containers' values and the host's, SIGQUIT logs stacks.
     """
-    launch.become_keeper(_load(context))
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    launch.become_keeper(config, invalid)
 
 
-@cli.command()
+@cli.command(short_help="End the instance, and unmount.")
+@_mountpoint
+@_options("pidfile", "runtime_dir")
+@click.option("--unless-restart", metavar="UNIT", hidden=True, help="For its ExecStopPost.")
+@click.pass_context
+def unmount(context: click.Context, /, unless_restart: str | None, **_: object) -> None:
+    """End the instance that serves MOUNTPOINT, and unmount for good."""
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    launch.unmount(config, unless_restart)
+
+
+@cli.command(short_help="Show whether an instance serves.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def status(context: click.Context, /, as_json: bool, **_: object) -> int:
+    """Show whether an instance serves, and its processes.
+
+    Exit code 0 if it serves, 3 if no instance runs, 6 if one runs and does not serve.
+    """
+    from pylxcfs.cli import status as state_of  # psutil is slow to load
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    state = state_of.gather(config)
+    click.echo(json.dumps(state, indent=2) if as_json else state_of.render(state))
+    return state_of.exit_code(state)
+
+
+@cli.command(short_help="Print what a process would read.")
 @click.argument("file")
 @click.option("--pid", type=click.IntRange(1), required=True, help="The process that would read.")
 @_options("cpu_view", "cpu_numbering", "disable_swap", "init_pid_method", "log_level")
 @click.pass_context
 def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
     """Print what process --pid would read from FILE, such as proc/meminfo, without a mount."""
-    settings = _load(context)
-    log.setup(settings.log_level)
-    from pylxcfs.server import serve as daemon  # the other commands must work without it, and fast
+    config = options.load(_flags(context), os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    from pylxcfs.server import show as server  # the other commands work without it, and fast
+    from pylxcfs.server.settings import Settings
 
-    sys.stdout.buffer.write(daemon.show(settings, file, pid))
+    sys.stdout.buffer.write(server.show(Settings.parse(config.document()), file, pid))
 
 
-@cli.command()
-@_options("pidfile", "runtime_dir")
-@click.option("--unless-restart", metavar="UNIT", hidden=True, help="For its ExecStopPost.")
-@click.pass_context
-def unmount(context: click.Context, /, unless_restart: str | None, **_: object) -> None:
-    """End what serves MOUNTPOINT and unmount it for good."""
-    launch.unmount(_load(context), unless_restart)
+@cli.command(hidden=True)
+def resolve() -> int:
+    """Read a configuration document, and write the one after a reload (for the keeper)."""
+    try:
+        config, changes = runtime.resolve(sys.stdin.buffer.read(), os.environ)
+    except (UserError, DocumentError) as error:
+        log.setup("error")
+        hint = f"; {error.hint}" if isinstance(error, UserError) else ""
+        _log.error("configuration not reloaded: %s%s", error, hint)
+        return UsageError.exit_code
+    log.setup(config.log_level)
+    for change in changes:
+        _log.info("changed %s%s", change, "" if change.option.live else " (takes a restart)")
+    if not changes:
+        _log.info("configuration reloaded: nothing changed")
+    sys.stdout.buffer.write(config.document())
+    return 0
 
 
 def main() -> NoReturn:

@@ -1,10 +1,12 @@
 """Kinds of option values: how each is read from text and from TOML, and shown.
 
-Every reader raises ValueError with a message that says what was expected. Knows no option.
+Every reader raises ValueError with a message that says which values are accepted. Knows no
+option.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from typing import Protocol, TypeVar
@@ -56,13 +58,18 @@ _FALSE = frozenset({"0", "false", "no", "off", ""})
 
 
 class Kind(Protocol[_Value]):
-    """What an option takes. `metavar` is empty for a switch."""
+    """The values of an option. `metavar` is empty for a switch."""
 
     @property
     def metavar(self) -> str: ...
 
+    @property
+    def accepts(self) -> str:
+        """Return the accepted values, as the documentation says them."""
+        ...
+
     def text(self, value: str) -> _Value:
-        """Read a flag's or a variable's value."""
+        """Read the value of a flag or a variable."""
         ...
 
     def toml(self, value: object) -> _Value:
@@ -76,6 +83,7 @@ class Kind(Protocol[_Value]):
 
 class Switch:
     metavar = ""
+    accepts = "on or off"
 
     def text(self, value: str) -> bool:
         if value.lower() not in _TRUE | _FALSE:
@@ -92,50 +100,76 @@ class Switch:
 
 
 class Seconds:
+    """A time from `least` to `most`; 0 too, if `zero` says what it does."""
+
     metavar = "SECONDS"
+
+    def __init__(self, least: float, most: float, zero: str = "") -> None:
+        self.least = least
+        self.most = most
+        self._zero = zero
+
+    @property
+    def accepts(self) -> str:
+        text = f"{self.least:g} to {self.most:g} seconds"
+        return f"{text}, or 0 ({self._zero})" if self._zero else text
 
     def text(self, value: str) -> float:
         try:
-            return self._checked(float(value))
+            number = float(value)
         except ValueError:
-            raise ValueError(f"'{value}' is not a number of seconds, 0 or more") from None
+            number = math.nan
+        return self._checked(number, value)
 
     def toml(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{value!r} is not a number of seconds")
-        try:
-            return self._checked(float(value))
-        except (ValueError, OverflowError):
-            raise ValueError(f"{value!r} is not a number of seconds, 0 or more") from None
+        number = math.nan
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):
+                number = float(value)
+        return self._checked(number, value)
 
-    def _checked(self, value: float) -> float:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError
-        return value
+    def _checked(self, number: float, value: object) -> float:
+        # Every comparison with nan is false.
+        if self.least <= number <= self.most:
+            return abs(number)  # -0.0 is 0
+        if number == 0 and self._zero:
+            return 0.0
+        raise ValueError(f"{_brief(value)} is not a time of {self.accepts}")
 
     def show(self, value: float) -> str:
         return f"{value:g} s"
 
 
 class Count:
+    """A whole number from `least` to `most`."""
+
     metavar = "NUMBER"
 
-    def __init__(self, least: int) -> None:
-        self._least = least
+    def __init__(self, least: int, most: int) -> None:
+        self.least = least
+        self.most = most
+
+    @property
+    def accepts(self) -> str:
+        return f"{self.least} to {self.most}"
 
     def text(self, value: str) -> int:
-        try:
+        number: object = value
+        with contextlib.suppress(ValueError):
             number = int(value)
-        except ValueError:
-            raise ValueError(f"'{value}' is not a whole number") from None
-        return self.toml(number)
+        return self._checked(number, value)
 
     def toml(self, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{value!r} is not a whole number")
-        if value < self._least:
-            raise ValueError(f"{value} is less than {self._least}")
-        return value
+        return self._checked(value, value)
+
+    def _checked(self, number: object, value: object) -> int:
+        if (
+            isinstance(number, int)
+            and not isinstance(number, bool)
+            and self.least <= number <= self.most
+        ):
+            return number
+        raise ValueError(f"{_brief(value)} is not a whole number from {self.accepts}")
 
     def show(self, value: int) -> str:
         return str(value)
@@ -149,12 +183,16 @@ class Choice:
     def metavar(self) -> str:
         return "|".join(self.choices)
 
+    @property
+    def accepts(self) -> str:
+        return ", ".join(self.choices)
+
     def text(self, value: str) -> str:
         return self.toml(value)
 
     def toml(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.choices:
-            raise ValueError(f"{value!r} is not one of: {', '.join(self.choices)}")
+            raise ValueError(f"{_brief(value)} is not one of: {self.accepts}")
         return value
 
     def show(self, value: str) -> str:
@@ -163,18 +201,19 @@ class Choice:
 
 class Path:
     metavar = "PATH"
+    accepts = "a path"
 
     def __init__(self, default: str = "") -> None:
         self._default = default
 
     def text(self, value: str) -> str:
         if not value or "\0" in value:
-            raise ValueError("a path is expected, and it is empty")
+            raise ValueError(f"{_brief(value)} is not a path")
         return os.path.abspath(value)
 
     def toml(self, value: object) -> str:
         if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-            raise ValueError(f"{value!r} is not an absolute path")
+            raise ValueError(f"{_brief(value)} is not an absolute path")
         return os.path.normpath(value)
 
     def show(self, value: str) -> str:
@@ -183,6 +222,7 @@ class Path:
 
 class FuseOptions:
     metavar = "OPTIONS"
+    accepts = "mount options"
 
     def text(self, value: str) -> tuple[str, ...]:
         return self.toml(value.split(","))
@@ -191,7 +231,7 @@ class FuseOptions:
         if isinstance(value, str):
             value = value.split(",")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{value!r} is not a list of mount options")
+            raise ValueError(f"{_brief(value)} is not a list of mount options")
         options = tuple(item.strip() for item in value if item.strip())
         for option in options:
             name = option.partition("=")[0]
@@ -200,8 +240,17 @@ class FuseOptions:
 
                 close = difflib.get_close_matches(name, sorted(FUSE_OPTIONS), n=1, cutoff=0.5)
                 hint = f", did you mean '{close[0]}'?" if close else ""
-                raise ValueError(f"unknown mount option '{name}'{hint}")
+                raise ValueError(f"unknown mount option {_brief(name)}{hint}")
         return options
 
     def show(self, value: tuple[str, ...]) -> str:
         return ",".join(value) or "none"
+
+
+def _brief(value: object) -> str:
+    """Return the value for a message of one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:76]} ..."

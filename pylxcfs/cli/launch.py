@@ -1,12 +1,13 @@
 """What `mount` and `unmount` do: check the host, become the keeper; find the keeper, end it.
 
-Everything that can be refused is refused here, before anything is mounted. Knows the keeper's
-arguments, and nothing of what it does with them.
+Every refusal is made here, before anything is mounted. Knows the arguments of the keeper, and
+nothing of what it does with them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shlex
@@ -14,91 +15,135 @@ import signal
 import site
 import subprocess
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from pylxcfs.cli.kinds import Switch
-from pylxcfs.cli.options import BY_NAME, Config, Option
-from pylxcfs.errors import HostError, MountpointError
+from pylxcfs.cli import runtime
+from pylxcfs.cli.options import BY_NAME, Config
+from pylxcfs.errors import HostError, MountpointError, UsageError
 from pylxcfs.keeper import child, fusemount, holder, instance, mountpoint, sdnotify
-from pylxcfs.keeper.keeper import CONNECTION
+from pylxcfs.views import VIEWS
+
+_log = logging.getLogger(__name__)
 
 #: Where the package is imported from.
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-#: -I -S starts an interpreter that looks at nothing but the standard library: fast, small, and
-#: with no code from site-packages that could fail. The package's place has to be told then.
+#: -I -S starts an interpreter with nothing but the standard library: fast, small, and without
+#: code from site-packages that could fail. It has to be told where the package is.
 _KEEPER = "import sys; sys.path.insert(0, {root!r}); import pylxcfs.keeper.start as k; k.main()"
+
+#: The keeper adds the descriptors, and makes the resolver's command of it (last word `resolve`).
+_SERVER = (sys.executable, "-P", "-m", "pylxcfs", "serve")
+
+#: Descriptors in systemd's fd store that tell of a mount that is kept. The second is what
+#: the version without a caller mount called it.
+_STORED = frozenset({"pylxcfs-own", "pylxcfs-connection"})
 
 #: The keeper gives a server 7 s to end.
 _END_MS = 15_000
 _SYSTEMCTL_S = 5.0
 
 
-def become_keeper(config: Config) -> NoReturn:
-    """Check everything, then replace this process by the keeper."""
+def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn:
+    """Check everything, then replace this process by the keeper.
+
+    `invalid` says that the configuration is the last good one, and what is wrong with the new
+    one: that is an error unless there is a mount to adopt.
+    """
+    offered = is_offered(config)
+    kept = offered and mountpoint.is_ours(config.mountpoint)
+    if invalid is not None:
+        if not kept:
+            raise invalid
+        _log.warning("the last good configuration is used: %s; %s", invalid, invalid.hint)
     _need_root()
     if not os.path.exists("/dev/fuse"):
         raise HostError(
             "there is no /dev/fuse", "load it: modprobe fuse (in a container: --device /dev/fuse)"
         )
+    check_places(config)
     if config.mountpoint == BY_NAME["mountpoint"].default:
-        with contextlib.suppress(OSError):  # `check` will say what is wrong with it
+        with contextlib.suppress(OSError):  # `check` says what is wrong with it
             os.mkdir(config.mountpoint)
-    path = mountpoint.resolve(config.mountpoint)
-    _make_runtime_dir(config.runtime_dir)
-    pid_fd = instance.claim(config.pid_path)
+    with runtime.writing(config.runtime_dir):
+        os.makedirs(runtime.caller_mount(config), mode=0o755, exist_ok=True)
+    with runtime.writing(os.path.dirname(config.pid_path)):
+        pid_fd = instance.claim(config.pid_path)
     try:
-        _prepare(path, config)
+        if not kept:
+            _prepare(config, clean_caller_mount=not offered)
+        runtime.save(config)
+        config_fd = document_fd(config)
     except BaseException:
         os.unlink(config.pid_path)
         raise
-    argv = keeper_argv(config, path, pid_fd)
+    argv = keeper_argv(config, pid_fd, config_fd)
     if _ROOT not in site.getsitepackages():
         paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     child.block_signals()  # from here on they wait for the keeper
-    os.set_inheritable(pid_fd, True)
+    for number in (pid_fd, config_fd):
+        os.set_inheritable(number, True)
     os.execv(argv[0], argv)  # noqa: S606 (no shell, on purpose)
 
 
-def keeper_argv(config: Config, path: str, pid_fd: int) -> list[str]:
+def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
     """Return the keeper's command line, with the server's behind it."""
     keeper = {
-        "--mountpoint": path,
+        "--mountpoint": config.mountpoint,
         "--runtime-dir": config.runtime_dir,
         "--pidfile": config.pid_path,
         "--pid-fd": str(pid_fd),
+        "--config-fd": str(config_fd),
         "--watchdog": str(config.watchdog),
         "--max-failures": str(config.max_failures),
+        "--files": ",".join(view.host for view in VIEWS),
     }
     return [
         *(sys.executable, "-I", "-S", "-c", _KEEPER.format(root=_ROOT)),
         *(word for pair in keeper.items() for word in pair),
         *(["--keep-mounted"] if config.keep_mounted else []),
-        "--",
-        *(sys.executable, "-P", "-m", "pylxcfs", "serve"),
-        *server_flags(config),
-        path,
+        *("--", *_SERVER),
     ]
 
 
-def server_flags(config: Config) -> list[str]:
-    """Return the flags that were given, and no others: a reload may find the rest changed."""
-    words = ["--config", config.origin.path] if config.origin.path else []
-    for name, value in config.origin.flags.items():
-        if name != "mountpoint":
-            words += _words(BY_NAME[name], value)
-    return words
+def document_fd(config: Config) -> int:
+    """Return a memfd that holds the configuration document."""
+    number = os.memfd_create("pylxcfs-config")
+    with open(number, "wb", closefd=False) as file:
+        file.write(config.document())
+    return number
 
 
-def _words(option: Option, value: Any) -> list[str]:  # noqa: ANN401  of any kind
-    flag = option.flags[0]
-    if isinstance(option.kind, Switch):
-        on, _, off = flag.partition("/")
-        return [on if value else off]
-    if isinstance(value, tuple):
-        return [flag, ",".join(value)]
-    return [flag, str(value)]
+def is_offered(config: Config) -> bool:
+    """Tell whether systemd or a holder keeps the descriptors of a mount for the next keeper."""
+    stored = not _STORED.isdisjoint(sdnotify.listen_fds(os.environ))
+    return stored or holder.is_held(config.runtime_dir)
+
+
+def check_places(config: Config) -> None:
+    """Refuse paths of which one would be hidden by a mount on another."""
+    place, runtime_dir = config.mountpoint, config.runtime_dir
+    if _is_inside(runtime_dir, place):
+        raise UsageError(
+            f"the runtime directory {runtime_dir} lies inside the mountpoint {place}",
+            "name another with --runtime-dir",
+        )
+    if _is_inside(place, runtime_dir):
+        raise UsageError(
+            f"the mountpoint {place} lies inside the runtime directory {runtime_dir}",
+            "name another mountpoint, or another directory with --runtime-dir",
+        )
+    for mount in (place, runtime.caller_mount(config)):
+        if _is_inside(config.pid_path, mount):
+            raise UsageError(
+                f"the pid file {config.pid_path} lies inside the mount at {mount}",
+                "name another with --pidfile",
+            )
+
+
+def _is_inside(path: str, directory: str) -> bool:
+    return os.path.commonpath([path, directory]) == directory
 
 
 def _need_root() -> None:
@@ -106,35 +151,28 @@ def _need_root() -> None:
         raise HostError("only root may do this", "run it with sudo")
 
 
-def _make_runtime_dir(path: str) -> None:
-    try:
-        os.makedirs(path, mode=0o755, exist_ok=True)
-    except OSError as error:
-        raise HostError(
-            f"the runtime directory {path} cannot be made: {error.strerror}",
-            "name another with --runtime-dir",
-        ) from error
+def _prepare(config: Config, *, clean_caller_mount: bool) -> None:
+    """Clean up after an instance that is gone, and see that both mounts can be made.
 
-
-def _prepare(path: str, config: Config) -> None:
-    """See that `path` can be mounted on, or has a mount that the keeper will adopt."""
-    kept = CONNECTION in sdnotify.listen_fds(os.environ) or holder.is_held(config.runtime_dir)
-    if kept and mountpoint.is_ours(path):
-        return
-    dead = mountpoint.clean_dead(path)
-    mountpoint.check(path, may_have_files="nonempty" in config.fuse_options)
+    A caller mount of which the descriptor is kept answers nobody now; the keeper detaches it.
+    """
+    dead = mountpoint.clean_dead(config.mountpoint)
+    mountpoint.check(config.mountpoint, may_have_files="nonempty" in config.fuse_options)
+    if clean_caller_mount:
+        dead += mountpoint.clean_dead(runtime.caller_mount(config))
+        mountpoint.check(runtime.caller_mount(config), may_have_files=True)
     if dead:
         count = mountpoint.namespaces_holding(dead)
         sys.stderr.write(
-            f"pylxcfs: replacing a dead mount at {path};"
+            f"pylxcfs: replacing a dead mount at {config.mountpoint};"
             f" {count} containers still hold files of it and must be restarted\n"
         )
 
 
 def unmount(config: Config, unless_restart: str | None = None) -> None:
-    """End the keeper or the holder of the mountpoint, and unmount what is left."""
+    """End the keeper or the holder of the mountpoint, and unmount what remains."""
     _need_root()
-    path = mountpoint.resolve(config.mountpoint)
+    path = config.mountpoint
     if unless_restart is not None and _starts_again(unless_restart):
         return
     was_mounted = mountpoint.is_ours(path)
@@ -149,8 +187,12 @@ def unmount(config: Config, unless_restart: str | None = None) -> None:
         _end(keeper)
     elif not (holder.end(config.runtime_dir, path) or was_mounted or unless_restart):
         sys.stderr.write(f"pylxcfs: nothing of pylxcfs is mounted at {path}\n")
-    while mountpoint.is_ours(path):
-        fusemount.detach(path)
+    places = [path]
+    if not holder.is_held(config.runtime_dir):  # for another mountpoint
+        places.append(runtime.caller_mount(config))
+    for place in places:
+        while mountpoint.is_ours(place):
+            fusemount.detach(place)
 
 
 def _end(pid: int) -> None:
@@ -170,8 +212,8 @@ def _end(pid: int) -> None:
 def _starts_again(unit: str) -> bool:
     """Tell, in the unit's ExecStopPost, whether another start follows.
 
-    A restart is a job of systemd's, a stop is another; without a job it ended by itself, and is
-    restarted if that was a failure. If systemd does not answer the mount had better stay.
+    A restart is one kind of systemd's jobs, a stop another; without a job it ended by itself,
+    and is restarted if that was a failure. If systemd does not answer, the mount stays.
     """
     command = ["systemctl", "list-jobs", "--no-legend", "--plain", "--full", unit]
     try:

@@ -1,20 +1,23 @@
 """All options, in one table: the fields of `Config`.
 
-A row gives the TOML key (the field's name), the variable (`PYLXCFS_` and the name in capitals),
-the flags, the kind of value, the unit and the help text; cli.py makes its options from it and
-docs/options.md is checked against it. Flags win over variables, variables over the file, the
-file over the default. Decides nothing that an option is for, and knows nothing of click.
+A row gives the TOML key (the name of the field), the variable (`PYLXCFS_` and the name in
+capitals), the flags, the kind of value, the unit and the help text. The commands, the man page
+and docs/options.md are made from it. Flags win over variables, variables over the file, the
+file over the default. The result travels as a document (JSON) to the keeper and its servers.
+Decides nothing about what an option does, and knows nothing of click.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from pylxcfs.cli.kinds import Choice, Count, FuseOptions, Kind, Path, Seconds, Switch
-from pylxcfs.errors import UsageError
+from pylxcfs.errors import DocumentError, UsageError
+from pylxcfs.server import settings
 
 DEFAULT_FILE = "/etc/pylxcfs.toml"
 ENV_PREFIX = "PYLXCFS_"
@@ -43,6 +46,11 @@ class Option:
         """Return the default as --help and the documentation show it, with its unit."""
         return self.kind.show(self.default)
 
+    @property
+    def limits(self) -> str:
+        """Return the accepted numbers for --help, empty for other kinds."""
+        return f"{self.kind.accepts}; " if isinstance(self.kind, Seconds | Count) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Alias:
@@ -63,86 +71,90 @@ def _row(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a Config came from, so that it can be loaded again."""
+    """The flags and the config file of a Config, from which a reload resolves again."""
 
-    flags: Mapping[str, object]
+    flags: Mapping[str, Any]
     path: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every option with its value. `origin` is not an option: it serves `reload`."""
+    """Every option with its value. `origin` is not an option: a reload needs it."""
 
-    mountpoint: str = _row(Path(), "/var/lib/pylxcfs", "", "Where the files appear.")
+    mountpoint: str = _row(Path(), "/var/lib/pylxcfs", "", "Directory where the files appear.")
     runtime_dir: str = _row(
-        Path(), "/run/pylxcfs", "--runtime-dir", "Directory of the pid file, sockets and state."
+        Path(),
+        "/run/pylxcfs",
+        "--runtime-dir",
+        "Directory of the pid file, the state and the caller mount.",
     )
     pidfile: str = _row(
-        Path("RUNTIME_DIR/pylxcfs.pid"), "", "--pidfile -p", "File that holds the keeper's pid."
+        Path("RUNTIME_DIR/pylxcfs.pid"), "", "--pidfile -p", "File with the pid of the keeper."
     )
     cache_ttl: float = _row(
-        Seconds(),
+        Seconds(0, 3600),
         0.1,
         "--cache-ttl",
-        "How old a rendering may be before it is made anew; 0 renders for every open.",
+        "Greatest age of the values in a file; 0 computes them for every read.",
         live=True,
     )
     request_timeout: float = _row(
-        Seconds(),
+        Seconds(0, 3600),
         2.0,
         "--request-timeout",
-        "After this the reader gets the host's file; 0 waits for ever.",
+        "After this time a reader gets the host's file instead; 0 waits for ever.",
     )
     watchdog: float = _row(
-        Seconds(),
-        10.0,
+        Seconds(0.5, 3600, zero="never"),
+        2.0,
         "--watchdog",
-        "A server silent for so long is replaced, its stacks in the log; 0 never does.",
+        "A server that is silent for this time is replaced, and its stacks are logged.",
     )
     max_failures: int = _row(
-        Count(1),
+        Count(1, 1000),
         5,
         "--max-failures",
-        "After so many failures of the server in a row, within a minute, no further one is"
-        " started; the mount is kept until SIGUSR1, SIGHUP or a restart.",
+        "After this number of failures of the server in a row, within a minute, the rescue process"
+        " serves the host's values until a server works again.",
     )
     keep_mounted: bool = _row(
         Switch(),
         False,
         "--keep-mounted/--no-keep-mounted",
-        "Leave the mount, held by a small process, to the next start when stopped.",
+        "When stopped, leave the mounts to the next start; a small process holds them until then.",
     )
     cpu_view: str = _row(
         Choice("quota", "cpuset"),
         "quota",
         "--cpu-view",
-        "Which CPUs a container sees: quota shows ceil(quota/period) of its cpuset, for programs"
-        " that size thread pools by what they see; cpuset ignores quotas, for programs that pin"
-        " threads and need every CPU they may use.",
+        "CPUs that a container sees. quota: ceil(quota/period) CPUs of its cpuset, for programs"
+        " that size thread pools by the number of CPUs. cpuset: every CPU of its cpuset, for"
+        " programs that pin threads.",
         live=True,
     )
     cpu_numbering: str = _row(
         Choice("physical", "packed"),
         "physical",
         "--cpu-numbering",
-        "Numbers of the visible CPUs: physical agrees with sched_getaffinity, for taskset, numactl"
-        " and runtimes that pin; packed counts 0..N-1, for programs that take the number of CPUs"
-        " from the last one's number.",
+        "Numbers of the visible CPUs. physical: those of the host, which agree with"
+        " sched_getaffinity, for taskset, numactl and runtimes that pin threads. packed: 0 to N-1,"
+        " for programs that take the number of CPUs from the last one's number.",
         live=True,
     )
     sys_cpu: str = _row(
         Choice("offline", "hide"),
         "offline",
         "--sys-cpu",
-        "CPUs outside the view in /sys/devices/system/cpu: offline keeps their directories, hide"
-        " leaves them out and narrows 'present', for tools that count directories.",
+        "CPUs outside the view in /sys/devices/system/cpu. offline: their directories stay and say"
+        " that they are offline. hide: their directories are left out and 'present' is narrowed,"
+        " for programs that count directories.",
         live=True,
     )
     loadavg: bool = _row(
         Switch(),
         True,
         "--enable-loadavg/--disable-loadavg -l",
-        "Load averages of the container instead of the host's.",
+        "Show the load averages of the container instead of the host's.",
         live=True,
     )
     disable_swap: bool = _row(
@@ -177,14 +189,14 @@ class Config:
         Choice("auto", "ioctl", "scm"),
         "auto",
         "--init-pid-method",
-        "How the init of a pid namespace is found: ioctl needs Linux 6.11, scm works everywhere,"
+        "How the init of a pid namespace is found. ioctl needs Linux 6.11, scm works everywhere,"
         " auto tries ioctl first.",
     )
     max_containers: int = _row(
-        Count(1),
+        Count(1, 1_000_000),
         5000,
         "--max-containers",
-        "Containers remembered at a time; those read longest ago are found anew.",
+        "Containers that are kept in memory; beyond that the least recently read one is dropped.",
     )
     log_level: str = _row(
         Choice("error", "warning", "info", "debug"),
@@ -198,7 +210,7 @@ class Config:
         (),
         "-o",
         "Mount options of libfuse, separated by commas. 'debug' and 'nonempty' have their effect;"
-        " the others are accepted for units written for LXCFS and dropped.",
+        " the others are accepted for units written for LXCFS, and ignored.",
     )
     origin: Origin = field(default_factory=lambda: Origin({}, None), compare=False, repr=False)
 
@@ -206,9 +218,25 @@ class Config:
     def pid_path(self) -> str:
         return self.pidfile or f"{self.runtime_dir}/pylxcfs.pid"
 
-    def reload(self, env: Mapping[str, str]) -> Config:
-        """Load again from where this came from; raise UsageError as `load` does."""
-        return load(self.origin.flags, env, self.origin.path)
+    def document(self) -> bytes:
+        """Return the configuration as the keeper and its servers get it."""
+        content = {
+            "format": settings.FORMAT,
+            "options": {option.name: getattr(self, option.name) for option in OPTIONS},
+            "origin": {"flags": dict(self.origin.flags), "path": self.origin.path},
+        }
+        return json.dumps(content, indent=1).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, document: bytes) -> Config:
+        """Read what `document` returned; raise DocumentError if it is something else."""
+        match settings.load(document):
+            case {
+                "options": options,
+                "origin": {"flags": dict(flags), "path": str() | None as path},
+            }:
+                return cls(**_known(options), origin=Origin(_known(flags), path))
+        raise DocumentError("configuration document: where it came from is missing")
 
 
 OPTIONS = tuple(
@@ -221,8 +249,8 @@ BY_NAME = {option.name: option for option in OPTIONS}
 ALIASES = (
     Alias(("--debug", "-d"), "log_level", "debug", "Same as --log-level=debug."),
     Alias(("--enable-cfs",), "cpu_view", "quota", "Same as --cpu-view=quota."),
-    Alias(("--foreground", "-f"), "", "", "Accepted: it always runs in the foreground."),
-    Alias(("--enable-pidfd",), "", "", "Accepted: pidfds are always used."),
+    Alias(("--foreground", "-f"), "", "", "Accepted; pylxcfs always runs in the foreground."),
+    Alias(("--enable-pidfd",), "", "", "Accepted; pidfds are always used."),
     Alias(("-s",), "", "", "Accepted and ignored, as LXCFS does."),
 )
 
@@ -257,17 +285,37 @@ def load(flags: Mapping[str, object], env: Mapping[str, str], path: str | None =
         text = env.get(option.env)
         if text is not None:
             values[option.name] = _parsed(option.kind.text, text, option.env)
-    values.update(flags)
-    config = replace(Config(origin=Origin(dict(flags), path)), **values)
+    config = Config(**values, origin=Origin(dict(flags), path))
+    return with_flags(config, flags)
+
+
+def with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
+    """Return the configuration with the options that were given as flags."""
+    config = replace(config, **flags)
     if "debug" in config.fuse_options and "log_level" not in flags:
         config = replace(config, log_level="debug")
     return config
 
 
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of options that this version has; raise DocumentError."""
+    found = {}
+    for name, value in values.items():
+        option = BY_NAME.get(name)
+        if option is None:
+            continue
+        try:
+            unset = value == option.default  # as an empty pidfile, which is no path
+            found[name] = option.default if unset else option.kind.toml(value)
+        except ValueError as error:
+            raise DocumentError(f"configuration document: {name}: {error}") from error
+    return found
+
+
 def _from_file(path: str | None) -> dict[str, Any]:
     if path is None and not os.path.exists(DEFAULT_FILE):
         return {}
-    import tomllib  # not for those without a file: every server's start waits for imports
+    import tomllib  # seldom needed
 
     try:
         with open(path or DEFAULT_FILE, "rb") as file:
@@ -279,9 +327,9 @@ def _from_file(path: str | None) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(
             f"config file {path or DEFAULT_FILE} cannot be read: {error.strerror}",
-            "mend its permissions, or name another with --config",
+            "correct its permissions, or name another with --config",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"config file {path or DEFAULT_FILE} is not TOML: {error}",
             "write lines such as: cache_ttl = 0.1",

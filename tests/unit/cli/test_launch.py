@@ -1,58 +1,88 @@
 from __future__ import annotations
 
+import os
 import subprocess
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from pylxcfs.cli import launch
-from pylxcfs.cli import options as config
-from pylxcfs.keeper.settings import parse
-from pylxcfs.server import command as servecommand
+from pylxcfs.cli.options import Config, load
+from pylxcfs.errors import UsageError
+from pylxcfs.server.settings import Settings, read
+from pylxcfs.views import VIEWS
 
 
-def server_words(argv: list[str]) -> list[str]:
-    return argv[argv.index("serve", argv.index("--")) + 1 :]
+def arguments(argv: list[str]) -> dict[str, str]:
+    """Return the keeper's options that take a value."""
+    words = argv[5 : argv.index("--")]
+    words = [word for word in words if word != "--keep-mounted"]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def test_the_keeper_gets_its_options_and_the_server_what_was_given() -> None:
-    flags = {
-        "cache_ttl": 0.5,
-        "disable_swap": True,
-        "loadavg": False,
-        "watchdog": 3.0,
-        "fuse_options": ("nonempty", "ro"),
-        "mountpoint": "/ignored",
-    }
-    settings = config.load(flags, {"PYLXCFS_MAX_FAILURES": "9"})
-    argv = launch.keeper_argv(settings, "/mnt/x", 7)
+def test_the_keeper_gets_its_options() -> None:
+    config = load({"watchdog": 3.0, "mountpoint": "/mnt/x"}, {"PYLXCFS_MAX_FAILURES": "9"})
+    argv = launch.keeper_argv(config, pid_fd=7, config_fd=8)
     assert argv[1:4] == ["-I", "-S", "-c"]
-    keeper = parse(argv[5:])
-    assert keeper.mountpoint == "/mnt/x"
-    assert keeper.pid_fd == 7
-    assert keeper.watchdog == 3.0
-    assert keeper.max_failures == 9
-    assert keeper.keep_mounted is False
-    assert list(keeper.server) == argv[argv.index("--") + 1 :]
-    assert server_words(argv) == [
-        *("--cache-ttl", "0.5", "--disable-swap", "--disable-loadavg"),
-        *("--watchdog", "3.0", "-o", "nonempty,ro", "/mnt/x"),
-    ]
+    assert "--keep-mounted" not in argv
+    assert arguments(argv) == {
+        "--mountpoint": "/mnt/x",
+        "--runtime-dir": "/run/pylxcfs",
+        "--pidfile": "/run/pylxcfs/pylxcfs.pid",
+        "--pid-fd": "7",
+        "--config-fd": "8",
+        "--watchdog": "3.0",
+        "--max-failures": "9",
+        "--files": ",".join(view.host for view in VIEWS),
+    }
+    kept = launch.keeper_argv(replace(config, keep_mounted=True), pid_fd=7, config_fd=8)
+    assert "--keep-mounted" in kept[: kept.index("--")]
 
 
-def test_the_server_understands_what_the_keeper_hands_on(tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    path.write_text("")
-    flags = {option.name: option.default for option in config.OPTIONS if option.name != "pidfile"}
-    flags |= {"keep_mounted": True, "loadavg": False, "fuse_options": ("ro", "nonempty")}
-    settings = config.load(flags, {}, str(path))
-    words = server_words(launch.keeper_argv(settings, "/mnt/x", 7))
-    fds = ["--connection-fd", "3", "--init-fd", "4", "--heartbeat-fd", "5"]
-    assert servecommand.parse([*words, *fds]) == (
-        flags | {"mountpoint": "/mnt/x"},
-        str(path),
-        [3, 4, 5],
-    )
+def test_the_server_command_ends_in_serve_and_has_no_options() -> None:
+    argv = launch.keeper_argv(load({"cache_ttl": 1.0}, {}), pid_fd=7, config_fd=8)
+    assert argv[argv.index("--") + 2 :] == ["-P", "-m", "pylxcfs", "serve"]
+
+
+def test_servers_read_the_document_from_the_descriptor() -> None:
+    number = launch.document_fd(load({"cache_ttl": 1.0}, {}))
+    assert read(number) == Settings(cache_ttl=1.0)
+    assert not os.get_inheritable(number)  # until the keeper gets it
+    os.close(number)
+
+
+@pytest.mark.parametrize(
+    ("mountpoint", "runtime_dir", "pidfile", "message"),
+    [
+        ("/srv/x", "/srv/x", "", "the runtime directory /srv/x lies inside the mountpoint /srv/x"),
+        ("/srv/x", "/srv/x/run", "", "directory /srv/x/run lies inside the mountpoint /srv/x"),
+        ("/run/x/mnt", "/run/x", "", "mountpoint /run/x/mnt lies inside the runtime directory"),
+        ("/", "/run/x", "", "lies inside the mountpoint /"),
+        ("/srv/x", "/run/x", "/srv/x/pid", "the pid file /srv/x/pid lies inside the mount"),
+        ("/srv/x", "/run/x", "/run/x/caller/pid", "lies inside the mount at /run/x/caller"),
+    ],
+)
+def test_paths_that_a_mount_would_hide_are_refused(
+    mountpoint: str, runtime_dir: str, pidfile: str, message: str
+) -> None:
+    config = Config(mountpoint=mountpoint, runtime_dir=runtime_dir, pidfile=pidfile)
+    with pytest.raises(UsageError) as caught:
+        launch.check_places(config)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mountpoint", "runtime_dir", "pidfile"),
+    [
+        ("/srv/x", "/srv/x.run", ""),
+        ("/srv/x", "/srv/y", "/srv/xy.pid"),
+        ("/run/pylxcfs-mnt", "/run/pylxcfs", "/run/pylxcfs/caller.pid"),
+    ],
+)
+def test_paths_beside_each_other_are_accepted(
+    mountpoint: str, runtime_dir: str, pidfile: str
+) -> None:
+    launch.check_places(Config(mountpoint=mountpoint, runtime_dir=runtime_dir, pidfile=pidfile))
 
 
 @pytest.mark.parametrize(

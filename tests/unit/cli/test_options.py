@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from pylxcfs.cli import options as config
 from pylxcfs.cli.kinds import Choice, FuseOptions, Switch
 from pylxcfs.cli.options import BY_NAME, OPTIONS, Config, changes, load
-from pylxcfs.errors import UsageError
+from pylxcfs.errors import DocumentError, UsageError
 from pylxcfs.views.model import CpuNumbering, CpuView, SysCpu
 
 
@@ -76,17 +79,16 @@ def test_every_option_can_be_set_in_the_file(tmp_path: Path) -> None:
         ("cache-ttl = 1", "unknown key 'cache-ttl'", "did you mean 'cache_ttl'?"),
         ("mountpiont = '/x'", "unknown key 'mountpiont'", "did you mean 'mountpoint'?"),
         ("[server]", "unknown key 'server'", "valid keys: mountpoint, "),
-        ("cache_ttl = '1'", "key 'cache_ttl': '1' is not a number of seconds", "--help"),
-        ("cache_ttl = true", "key 'cache_ttl': True is not a number of seconds", "--help"),
-        ("cache_ttl = -1", "key 'cache_ttl': -1 is not a number of seconds, 0 or more", "--help"),
-        ("cache_ttl = nan", "key 'cache_ttl': nan is not a number of seconds", "--help"),
-        ("max_failures = 0", "key 'max_failures': 0 is less than 1", "--help"),
+        ("cache_ttl = '1'", "key 'cache_ttl': '1' is not a time of 0 to 3600 seconds", "--help"),
+        ("max_failures = 0", "key 'max_failures': 0 is not a whole number from 1 to", "--help"),
         ("max_failures = 1.5", "key 'max_failures': 1.5 is not a whole number", "--help"),
         ("disable_swap = 1", "key 'disable_swap': 1 is not true or false", "--help"),
         ("cpu_view = 'all'", "key 'cpu_view': 'all' is not one of: quota, cpuset", "--help"),
         ("mountpoint = 'here'", "key 'mountpoint': 'here' is not an absolute path", "--help"),
         ("fuse_options = ['allowother']", "did you mean 'allow_other'?", "--help"),
         ("cache_ttl = ", "is not TOML", "write lines such as"),
+        (f"cache_ttl = {'9' * 5000}", "is not TOML", "write lines such as"),
+        (f"cache_ttl = {'[' * 5000}", "is not TOML", "write lines such as"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_told(
@@ -127,16 +129,107 @@ def test_the_fuse_option_debug_logs_more_unless_a_flag_says_otherwise() -> None:
     assert load({**options, "log_level": "error"}, {}).log_level == "error"
 
 
-def test_a_reload_reads_the_same_sources_again(tmp_path: Path) -> None:
-    path = write(tmp_path, "cache_ttl = 1\nwatchdog = 1\n")
-    old = load({"watchdog": 5.0}, {}, path)
-    write(tmp_path, 'cache_ttl = 2\nwatchdog = 2\ncpu_view = "cpuset"\n')
-    new = old.reload({})
-    assert [str(change) for change in changes(old, new)] == [
-        "cache_ttl: 1 s -> 2 s",
-        "cpu_view: quota -> cpuset",
-    ]
-    assert all(change.option.live for change in changes(old, new))
+@pytest.mark.parametrize("name", ["cache_ttl", "request_timeout", "watchdog"])
+@pytest.mark.parametrize("text", ["nan", "-nan", "inf", "-inf", "1e300", "-1", "3601", "-1e-9"])
+def test_times_that_make_no_sense_are_refused_everywhere(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    option = BY_NAME[name]
+    message = f"is not a time of {option.kind.accepts}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        option.kind.text(text)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load({}, {option.env: text})
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load({}, {}, write(tmp_path, f"{name} = {text}"))
+
+
+@pytest.mark.parametrize("name", ["max_failures", "max_containers"])
+@pytest.mark.parametrize("text", ["0", "-1", "1e3", "nan", "inf", "10000000", "1.0", "true"])
+def test_counts_that_make_no_sense_are_refused_everywhere(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    option = BY_NAME[name]
+    message = f"is not a whole number from {option.kind.accepts}"
+    with pytest.raises(ValueError, match=message):
+        option.kind.text(text)
+    with pytest.raises(UsageError, match=message):
+        load({}, {option.env: text})
+    with pytest.raises(UsageError, match=message):
+        load({}, {}, write(tmp_path, f"{name} = {text}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("cache_ttl", "0", 0.0),
+        ("cache_ttl", "3600", 3600.0),
+        ("request_timeout", "0.0", 0.0),
+        ("watchdog", "0", 0.0),
+        ("watchdog", "0.5", 0.5),
+        ("watchdog", "1e3", 1000.0),
+        ("max_failures", "1", 1),
+    ],
+)
+def test_the_ends_of_ranges_are_accepted(
+    tmp_path: Path, name: str, text: str, value: float
+) -> None:
+    from_variable = load({}, {BY_NAME[name].env: text})
+    from_file = load({}, {}, write(tmp_path, f"{name} = {text}"))
+    assert getattr(from_variable, name) == getattr(from_file, name) == value
+    assert type(getattr(from_file, name)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["0.1", "0.49"])
+def test_a_watchdog_too_short_for_any_server_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"0\.5 to 3600 seconds, or 0"):
+        BY_NAME["watchdog"].kind.text(text)
+
+
+def test_a_hung_server_is_replaced_within_three_seconds_by_default() -> None:
+    assert Config().watchdog <= 2
+
+
+def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = write(tmp_path, "disable_swap = true\n")
+    flags = {"cache_ttl": 3.0, "fuse_options": ("ro", "nonempty"), "pidfile": "/p"}
+    config = load(flags, {"PYLXCFS_MAX_FAILURES": "9"}, path)
+    again = Config.parse(config.document())
+    assert again == config
+    assert again.origin == config.origin
+
+
+def test_paths_of_any_bytes_are_in_the_document() -> None:
+    config = load({"mountpoint": os.fsdecode(b"/mnt/\xff\xc3\xa9")}, {})
+    assert Config.parse(config.document()) == config
+
+
+def test_a_document_of_another_version_takes_the_defaults() -> None:
+    document = json.dumps(
+        {
+            "format": 1,
+            "options": {"cache_ttl": 3, "colour": "red"},
+            "origin": {"flags": {"colour": "red"}, "path": None},
+        }
+    )
+    assert Config.parse(document.encode()) == Config(cache_ttl=3.0)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"{}",
+        b'{"format": 1, "options": {}}',
+        b'{"format": 1, "options": {}, "origin": 1}',
+        b'{"format": 1, "options": {}, "origin": {"flags": {}, "path": 1}}',
+        b'{"format": 1, "options": {"cache_ttl": -1}, "origin": {"flags": {}, "path": null}}',
+        b'{"format": 1, "options": {}, "origin": {"flags": {"cache_ttl": "x"}, "path": null}}',
+    ],
+)
+def test_what_is_no_document_is_refused(document: bytes) -> None:
+    with pytest.raises(DocumentError):
+        Config.parse(document)
 
 
 def test_equal_configurations_have_no_changes(tmp_path: Path) -> None:

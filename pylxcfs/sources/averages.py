@@ -1,7 +1,7 @@
-"""The kernel's arithmetic of load averages (kernel/sched/loadavg.c), as a pure machine.
+"""The kernel's arithmetic of load averages (kernel/sched/loadavg.c), as pure values.
 
 Fixed-point numbers that decay once every 5 seconds. Knows no clock and no process: loadavg.py
-feeds it.
+counts threads and steps these.
 """
 
 from __future__ import annotations
@@ -18,34 +18,39 @@ EXP = (1884, 2014, 2037)
 STEP_NS = 5 * NS_PER_S
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Averages:
     """Averages over 1, 5 and 15 minutes as fixed-point numbers."""
 
     fixed: tuple[int, int, int] = (0, 0, 0)
 
-    def advance(self, active: int, steps: int = 1) -> None:
-        """Let `steps` times 5 seconds pass in which `active` threads wanted to run."""
+    def after(self, active: int, steps: int = 1) -> Averages:
+        """Return the averages `steps` times 5 seconds later, with `active` threads all the time.
+
+        calc_load_n: steps that were missed are made up for with the count that came late.
+        """
         one, five, fifteen = (
             _calc(load, _power(exp, steps), active * FIXED_1)
             for load, exp in zip(self.fixed, EXP, strict=True)
         )
-        self.fixed = (one, five, fifteen)
+        return Averages((one, five, fifteen))
 
     def values(self) -> tuple[float, float, float]:
+        """Return them as numbers of threads."""
         one, five, fifteen = self.fixed
         return one / FIXED_1, five / FIXED_1, fifteen / FIXED_1
 
 
 def _calc(load: int, exp: int, active: int) -> int:
+    """calc_load (include/linux/sched/loadavg.h)."""
     new = load * exp + active * (FIXED_1 - exp)
     if active >= load:
-        new += FIXED_1 - 1  # round up when rising, or it would never get there
+        new += FIXED_1 - 1  # rounded up while it rises, or it would stop below its target
     return new // FIXED_1
 
 
 def _power(base: int, exponent: int) -> int:
-    """Return base ** exponent in fixed point, rounded after each multiplication."""
+    """fixed_power_int: base ** exponent in fixed point, rounded after each multiplication."""
     result = FIXED_1
     while exponent:
         if exponent & 1:
@@ -55,9 +60,9 @@ def _power(base: int, exponent: int) -> int:
     return result
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LoadState:
-    """What is remembered of one container: its averages, and when (CLOCK_BOOTTIME) they were."""
+    """Load averages of one container and the CLOCK_BOOTTIME at which they were stepped."""
 
     averages: Averages
     at_ns: int

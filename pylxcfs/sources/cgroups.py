@@ -1,10 +1,10 @@
-"""Where cgroups are: the mounted hierarchies, and the directories that count for a process.
+"""Where cgroups are: the mounted hierarchies, and the directories that apply to a process.
 
     v1      a hierarchy for each controller or a few of them
     v2      one hierarchy for all
     hybrid  both; a controller belongs to one of them: v2 if v2 lists it, else v1
 
-Knows paths, not what the files in them mean (v1.py, v2.py), and no container.
+Knows paths, not the files' meaning (v1.py, v2.py), and no container.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ Paths = Mapping[str, str]
 #: The cgroup into which systemd inside a container moves itself; its limits are its parent's.
 _INIT_SCOPE = "/init.scope"
 
-#: v1's names of controllers that v2 calls otherwise. cpuacct is in v2's core (cpu.stat).
+#: v1's names of controllers that have another one on v2. cpuacct is in v2's core (cpu.stat).
 _V2_NAMES = {"blkio": "io", "cpuacct": UNIFIED}
 
 #: Controllers of which v2 must have one for runtimes to make a v2 cgroup for each container.
 _V2_MAIN = frozenset({"cpu", "memory", "pids"})
 
-#: Levels that count at either end of a path. Who nests deeper does so below a cgroup that was
-#: delegated to it: what it leaves out is its own, and a thousand files to read would be ours.
+#: Levels that count at either end of a path. Deeper nesting happens below a delegated cgroup:
+#: the levels left out are limits that its owner set for itself, and each costs files to read.
 _MOST_LEVELS = 16
+
+#: v1 hierarchies in the order in which they are likely to tell a container from its host.
+_V1_HIERARCHIES = ("pids", "memory", "cpu", "cpuacct", "freezer", "name=systemd", "devices")
 
 #: Superblock options of a v1 mount that are not controllers.
 _NOT_CONTROLLERS = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "none"})
@@ -57,6 +60,7 @@ class Place:
 
     @property
     def own(self) -> str:
+        """The cgroup's own directory."""
         return self.directories[0]
 
     @property
@@ -87,9 +91,9 @@ class Hierarchies:
         listed = read_optional(f"{v2.mountpoint}/cgroup.controllers") if v2 else None
         self._v2_controllers = frozenset(os.fsdecode(listed or b"").split())
         # On most hybrid hosts v2 is there for systemd alone, and a container's v2 cgroup is that
-        # of the daemon which started it.
+        # of the container engine.
         self._v2_tells = not v1 or not _V2_MAIN.isdisjoint(self._v2_controllers)
-        # Many containers have the same ancestors: one descriptor is enough for all.
+        # Many containers have the same ancestors: one descriptor for all.
         self._shared: WeakValueDictionary[str, SharedFile] = WeakValueDictionary()
         self._writes = Writes()
 
@@ -119,6 +123,7 @@ class Hierarchies:
         return {name: _strip(path) for name, path in pidcgroup.parse(text).items()}
 
     def cgroup_file(self, pid: int) -> str:
+        """Return the path of /proc/PID/cgroup below the root."""
         return os.path.join(self.root, f"proc/{pid}/cgroup")
 
     def place(self, controller: str, paths: Paths) -> Place | None:
@@ -145,8 +150,22 @@ class Hierarchies:
         mount = self.v1.get(hierarchy)
         return _place(1, mount, paths.get(hierarchy)) if mount is not None else None
 
+    def thread_place(self, paths: Paths) -> Place | None:
+        """Return where the threads of a process with these paths can be listed.
+
+        None where no hierarchy tells it from the host.
+        """
+        place = self.unified(paths)
+        if place is not None and not place.is_root:
+            return place
+        for name in _V1_HIERARCHIES:
+            place = self.named(name, paths)
+            if place is not None and not place.is_root:
+                return place
+        return None
+
     def shared(self, path: str) -> KeptFile:
-        """Return the one kept file of `path` that all who ask for it share."""
+        """Return the kept file of `path` that all containers share."""
         kept = self._shared.get(path)
         if kept is None:
             kept = SharedFile(path)
@@ -154,7 +173,7 @@ class Hierarchies:
         return kept
 
     def setting(self, files: Sequence[KeptFile], compute: Callable[[], _T]) -> Setting[_T]:
-        """Return what `compute` makes of `files`, which only writes to them change."""
+        """Return the value that `compute` makes of `files`, which only writes change."""
         return Setting(self._writes, files, compute)
 
 
@@ -179,14 +198,13 @@ def _place(version: int, mount: Mount, path: str | None) -> Place | None:
         return None
     names = [name for name in path[len(base) :].split("/") if name]
     if ".." in names:
-        return None  # outside of our cgroup namespace: not below any directory that we have
-    directories = [mount.mountpoint]
-    for name in names:
-        directories.append(f"{directories[-1]}/{name}")
-    directories.reverse()
-    if len(directories) > 2 * _MOST_LEVELS:
-        directories[_MOST_LEVELS:-_MOST_LEVELS] = []
-    return Place(version, tuple(directories), _is_real_root(version, mount.mountpoint))
+        return None  # outside of the server's cgroup namespace: below no mounted directory
+    # By number of names, from the cgroup itself up.
+    levels = list(range(len(names), -1, -1))
+    if len(levels) > 2 * _MOST_LEVELS:
+        levels[_MOST_LEVELS:-_MOST_LEVELS] = []
+    directories = tuple("/".join([mount.mountpoint, *names[:level]]) for level in levels)
+    return Place(version, directories, _is_real_root(version, mount.mountpoint))
 
 
 @functools.cache

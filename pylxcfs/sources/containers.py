@@ -1,8 +1,7 @@
-"""One container as views see it: the cgroup of its init, read anew at each call.
+"""One container as views see it: the cgroup of its init, read at each call.
 
-Notices when init was moved to another cgroup, and keeps what belongs to the container: its
-ledger, its load averages. What files there are is readers.py's business, who is in which
-container registry.py's.
+Notices when init was moved to another cgroup, and keeps the container's ledger and load averages.
+The files of a cgroup are in readers.py, the table of containers in registry.py.
 """
 
 from __future__ import annotations
@@ -21,17 +20,22 @@ from pylxcfs.sources.readers import Readers
 from pylxcfs.units import NS_PER_TICK
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
 
-#: Seconds for which a container's cgroup is believed to be the one it was in.
+#: Seconds after which init's cgroup is read again.
 _RECHECK_SECONDS = 1.0
+
+#: Asks for a container's load averages to be sampled (loadavg.Sampler.want).
+WantLoad = Callable[["ContainerSource"], None]
 
 _T = TypeVar("_T")
 
 
 class ContainerSource:
-    """A container: the cgroups that process `init` is in, or those that `paths` names.
+    """A container: the cgroups of process `init`, or those that `paths` names.
 
-    With `init`, two things are opened and read at once: who makes this must know that the pid
-    is still the one that was meant when this is done.
+    With `init`, /proc/INIT/cgroup is opened and /proc/INIT/stat read at once: the caller checks
+    afterwards that the pid still is the process that was meant. Without it, `epoch` and
+    `started_ns` say what that stat would. `want_load` is called once a view asks for the load
+    averages; without it load() returns None.
     """
 
     def __init__(
@@ -40,32 +44,41 @@ class ContainerSource:
         *,
         init: int | None = None,
         paths: Paths | None = None,
+        epoch: int = 0,
         started_ns: int = 0,
+        want_load: WantLoad | None = None,
     ) -> None:
         self.ledger = Ledger()
-        #: True once its cgroup or init has ended: whoever holds it should ask for another.
+        #: True once its cgroup or init has ended: look the container up again.
         self.gone = False
-        #: True once its descriptors were given up for another's, until it is asked for again.
+        #: True while its descriptors are given up for another's.
         self.released = False
-        #: A view has asked for load averages; sources/loadavg.py samples those and sets `sampled`.
+        #: A view has asked for load averages, and the sampler sets `sampled`.
         self.load_wanted = False
         self.sampled: Load | None = None
-        #: Its highest thread at the last sample, and that one's number inside.
-        self.last_thread = 0, 0
-        #: Called while there is no sample yet, so that the first reader need not wait for one.
-        self.on_load_wanted: Callable[[ContainerSource], None] | None = None
-        #: The sampler's memory of it; a restarted daemon puts back what it saved.
+        #: Its load averages, which the sampler steps and the next server takes over.
         self.load_state: LoadState | None = None
+        self._want_load = want_load
         self._hierarchies = hierarchies
         self._follow: PinnedFile | None = None
         self._text = b""
         self._paths: Paths = paths or {}
-        self._started_ns = started_ns
         if init is not None:
             self._follow = PinnedFile(hierarchies.cgroup_file(init))
-            self._started_ns = start_of(hierarchies.root, init)
+            epoch = start_ticks_of(hierarchies.root, init)
+            started_ns = epoch * NS_PER_TICK
+        self._epoch = epoch
+        self._started_ns = started_ns
         self._readers: Readers | None = None
         self._recheck = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """Start of the pid namespace's init in clock ticks (USER_HZ); never changes.
+
+        Tells successive namespaces that have the same inode number apart. 0 for host processes.
+        """
+        return self._epoch
 
     # What views ask (views.model.Container)
 
@@ -94,29 +107,49 @@ class ContainerSource:
         return self._started_ns
 
     def load(self) -> Load | None:
-        self.load_wanted = True
-        if self.sampled is None and self.on_load_wanted is not None:
-            self.on_load_wanted(self)
-        return self.sampled
+        """Return the last sample; before the first one, what is known without a count.
+
+        That is the threads of pids.current, one of them running, and the averages of the server
+        before this one, or 0. None where the host's load is the container's.
+        """
+        if self._want_load is None:
+            return None
+        self._ask_for_load()
+        if self.sampled is not None:
+            return self.sampled
+        total = self._read(Readers.threads)
+        if self._hierarchies.thread_place(self._paths) is None:
+            return None
+        state = self.load_state
+        averages = (0.0, 0.0, 0.0) if state is None else state.averages.values()
+        return Load(averages, running=1, total=total or 1, last_pid=1)
 
     # What the rest of sources asks
 
+    def take_over_load(self, state: LoadState) -> None:
+        """Go on with load averages of the server before this one, and sample them."""
+        self.load_state = state
+        self._ask_for_load()
+
     def paths(self) -> Paths:
-        """Return its cgroups as they are now. Gone if they have ended."""
-        self._current()
+        """Return its cgroups as they are now; opens no file of theirs.
+
+        Raise Gone if its init has ended.
+        """
+        self._follow_init()
         return self._paths
 
     @property
     def is_open(self) -> bool:
-        """Whether it has been asked for anything, and so has its cgroup's files open."""
+        """Whether it has files of its cgroup open, from an earlier read."""
         return self._readers is not None
 
     def warm(self) -> None:
-        """Open the files that views will ask for, and watch the limits.
+        """Open the files that views read, and watch the limits.
 
-        Its init may still be on its way to its cgroup, so the next call looks where it is.
+        The runtime may not have moved init to its cgroup yet, so the next call checks that.
         """
-        # Settings are watched from the second time on.
+        # Settings are watched from the second read on.
         for ask in (self.memory, self.memory, self.cpu_limit, self.cpu_limit, self.cpu_usage):
             with contextlib.suppress(PylxcfsError):
                 ask()
@@ -125,7 +158,7 @@ class ContainerSource:
         self._recheck = 0.0
 
     def release(self) -> None:
-        """Give up the descriptors of its cgroup's files; the next call opens what it needs."""
+        """Close its cgroup's files; the next call opens what it needs."""
         self.released = True
         self._readers = None
 
@@ -141,24 +174,34 @@ class ContainerSource:
             self.gone = True
             raise
 
+    def _ask_for_load(self) -> None:
+        if self._want_load is not None and not self.load_wanted:
+            self.load_wanted = True
+            self._want_load(self)
+
     def _current(self) -> Readers:
         readers = self._readers
         now = time.monotonic()
         if readers is not None and now < self._recheck:
             return readers
-        if self._follow is not None:
-            text = self._follow.read()
-            if text != self._text:
-                self._paths = self._hierarchies.paths_in(text)
-                self._text = text
-                readers = None
-        if readers is None or readers.outdated():
+        if self._follow_init() or readers is None or readers.outdated():
             readers = self._readers = Readers(self._hierarchies, self._paths)
         self._recheck = now + _RECHECK_SECONDS
         return readers
 
+    def _follow_init(self) -> bool:
+        """Read in which cgroups init is; return whether they are others than before."""
+        if self._follow is None:
+            return False
+        text = self._follow.read()
+        if text == self._text:
+            return False
+        self._paths = self._hierarchies.paths_in(text)
+        self._text = text
+        self._readers = None
+        return True
 
-def start_of(root: str, pid: int) -> int:
-    """Return the CLOCK_BOOTTIME at which a process started, in nanoseconds."""
-    stat = pidstat.parse(read_whole(f"{root.rstrip('/')}/proc/{pid}/stat"))
-    return stat.start_ticks * NS_PER_TICK
+
+def start_ticks_of(root: str, pid: int) -> int:
+    """Return the CLOCK_BOOTTIME at which a process started, in clock ticks (USER_HZ)."""
+    return pidstat.parse(read_whole(f"{root.rstrip('/')}/proc/{pid}/stat")).start_ticks

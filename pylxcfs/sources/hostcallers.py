@@ -1,6 +1,6 @@
-"""Processes in the daemon's own pid namespace: the host's, and those of `--pid=host` containers.
+"""Processes in the server's own pid namespace: the host's, and those of `--pid=host` containers.
 
-Each sees its own cgroup. Where nothing limits that, the host's files are right for it.
+Each sees its own cgroup. Without a limit on that, it sees the host's files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.kept import read_whole
 from pylxcfs.sources.procfs import HostFiles
 
-#: Cgroups that are remembered, each with some 20 descriptors.
+#: Cgroups that are kept, each with some 20 descriptors.
 _MAX_KNOWN = 16
 
 
@@ -38,7 +38,7 @@ class HostCallers:
             return None
 
     def close(self) -> None:
-        """Forget them all."""
+        """Drop all of them."""
         with self._lock:
             self._known.clear()
 

@@ -1,7 +1,7 @@
-"""The init (pid 1) of the pid namespace that a process is in, by its pid here.
+"""The init (pid 1) of a pid namespace, from a process in it or in a namespace below it.
 
 Linux 6.11+ answers an ioctl, commit ca567df74a28 ("nsfs: add pid translation ioctls"). On older
-kernels translator.py lets a process inside of the namespace send its credentials.
+kernels a process inside of the namespace sends its credentials (translator.py).
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import fcntl
 import os
 
 from pylxcfs.errors import Gone, SourceError
-from pylxcfs.sources.kept import translate
+from pylxcfs.sources.kept import Descriptor, translate
 from pylxcfs.sources.translation import Translator
 
+#: _IO(NSIO, 0x2) of linux/nsfs.h: a descriptor of the parent namespace. Linux 4.9+.
+NS_GET_PARENT = 0xB702
 #: _IOR(NSIO, 0x7, int) of linux/nsfs.h: a pid of the namespace -> the caller's.
 NS_GET_TGID_FROM_PIDNS = 0x8004B707
 
-#: What kernels answer that do not know the ioctl.
+#: Errors of kernels that do not know the ioctl.
 _UNKNOWN = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+#: MAX_PID_NS_LEVEL (include/linux/pid_namespace.h).
+_MOST_LEVELS = 32
 
 METHODS = ("auto", "ioctl", "scm")
 
@@ -32,23 +37,30 @@ class InitFinder:
         self.method = method
         self.translator = translator or Translator()
 
-    def find(self, pid: int) -> int:
-        """Return the init's pid; raise Gone or SourceError where it cannot be found."""
+    def find(self, pid: int, pidns: int = 0) -> int:
+        """Return the pid of the init of namespace `pidns` (inode number; 0: that of `pid`).
+
+        `pid` is a thread in that namespace or in a descendant of it. Raise Gone if it is not, or
+        has ended, SourceError where inits cannot be found.
+        """
+        namespace = Descriptor.open(f"/proc/{pid}/ns/pid")
+        if pidns:
+            namespace = _ancestor(namespace, pidns)
         if self.method != "scm":
             try:
-                return self._ask_kernel(pid)
+                return _translate_one(namespace)
             except OSError as error:
                 if error.errno not in _UNKNOWN:
                     raise translate(error, f"/proc/{pid}/ns/pid") from None
                 if self.method == "ioctl":
                     raise SourceError("this kernel has no NS_GET_TGID_FROM_PIDNS") from None
-            self.method = "scm"  # it will not learn it
-        return self.translator.init_of(pid)
+            self.method = "scm"
+        return self.translator.init_of(namespace)
 
     def prepare(self) -> None:
-        """Find our own init, so that what takes time is done: starting the helper, if need be.
+        """Find the server's own init, which starts the helper process where one is needed.
 
-        Raise SourceError where inits cannot be found here at all.
+        Raise SourceError where inits cannot be found at all.
         """
         self.find(os.getpid())
 
@@ -56,12 +68,21 @@ class InitFinder:
         """End the helper process, if there is one."""
         self.translator.close()
 
-    def _ask_kernel(self, pid: int) -> int:
-        descriptor = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+def _ancestor(namespace: Descriptor, pidns: int) -> Descriptor:
+    """Return the namespace `pidns`, the given one or an ancestor of it."""
+    for _ in range(_MOST_LEVELS):
+        if os.fstat(namespace.number).st_ino == pidns:
+            return namespace
         try:
-            init: int = fcntl.ioctl(descriptor, NS_GET_TGID_FROM_PIDNS, 1)
-        finally:
-            os.close(descriptor)
-        if init <= 0:
-            raise Gone(f"/proc/{pid}/ns/pid: its init is out of sight")
-        return init
+            namespace = Descriptor(fcntl.ioctl(namespace.number, NS_GET_PARENT))
+        except OSError:
+            break  # EPERM: the parent is not below the server's own namespace
+    raise Gone(f"pid namespace {pidns}: the process is not in it")
+
+
+def _translate_one(namespace: Descriptor) -> int:
+    init: int = fcntl.ioctl(namespace.number, NS_GET_TGID_FROM_PIDNS, 1)
+    if init <= 0:
+        raise Gone("pid namespace: its init is not visible to the server")
+    return init

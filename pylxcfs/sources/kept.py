@@ -1,11 +1,11 @@
-"""Reading kernel files whole, again and again, through descriptors that stay open.
+"""Reads kernel files whole, again and again, through descriptors that stay open.
 
-Everything that opens or reads a kernel file goes through here, so the one translation of
-OSErrors is here: what says that a process or cgroup has ended is Gone, the rest SourceError.
-Knows nothing of what the files mean.
+Everything in sources/ that opens a kernel file whole does it here, with the one translation of
+OSError: Gone for a process or cgroup that has ended, SourceError for the rest. Knows nothing of
+the files' meaning.
 
-A descriptor is closed when the last reference to it goes, never by hand: a thread that is in
-pread() holds one, so that the number cannot be taken by another container's file meanwhile.
+A descriptor is closed with the last reference to it, never by hand: a thread that is in pread()
+holds one, so the number cannot become another container's file meanwhile.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import time
 
 from pylxcfs.errors import Gone, SourceError
 
-#: Bytes asked for at first; doubled for as long as a file fills it. Bounds nothing.
+#: Bytes of the first read; more is read until the file's end.
 _FIRST_SIZE = 4096
 
-#: Seconds for which a missing file is taken to be missing without trying to open it again.
+#: Seconds after which a missing file is tried again.
 _ABSENT_SECONDS = 1.0
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EOPNOTSUPP})
@@ -28,13 +28,13 @@ _ENDED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESRCH})
 
 
 def translate(error: OSError, path: str) -> SourceError:
-    """Return what is to be raised for an OSError of reading `path`."""
+    """Return the error to raise for an OSError from reading `path`."""
     kind = Gone if error.errno in _ENDED else SourceError
     return kind(f"{path}: {error.strerror}")
 
 
 def read_whole(path: str) -> bytes:
-    """Open, read to the end, close."""
+    """Open, read to the end, close. Raise Gone or SourceError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -45,8 +45,17 @@ def read_whole(path: str) -> bytes:
         raise translate(error, path) from None
 
 
+def read_start(path: str, size: int) -> bytes:
+    """Return the first bytes of a file from one read of `size`. Raise Gone or SourceError."""
+    descriptor = Descriptor.open(path)
+    try:
+        return os.read(descriptor.number, size)
+    except OSError as error:
+        raise translate(error, path) from None
+
+
 def read_optional(path: str) -> bytes | None:
-    """Return the whole file, or None where there is none."""
+    """Return the whole file, or None where there is none. Raise SourceError."""
     try:
         return read_whole(path)
     except Gone:
@@ -87,10 +96,10 @@ class Descriptor:
 
 
 class KeptFile:
-    """A kernel file that the kernel prints as one record, as it does each of a cgroup's values.
+    """A kernel file of one record, such as each of a cgroup's values.
 
-    Opened at the first read. Reading starts at 0, where the kernel makes the text anew. With a
-    `name`, `path` is its directory: a container has dozens of these, and one directory.
+    Opened at the first read. Each read starts at offset 0, where the kernel prints the current
+    values. With a `name`, `path` is its directory, which a container's dozens of files share.
     """
 
     __slots__ = ("__weakref__", "_absent_until", "_descriptor", "_name", "_path", "_size")
@@ -104,11 +113,11 @@ class KeptFile:
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """The path it is opened by."""
         return self._path if self._name is None else f"{self._path}/{self._name}"
 
     def read(self) -> bytes | None:
-        """Return the whole text; None where there is no such file; Gone when it has ended."""
+        """Return the whole text; None where there is no such file. Raise Gone, SourceError."""
         descriptor = self._descriptor
         if descriptor is None:
             descriptor = self._open()
@@ -124,7 +133,7 @@ class KeptFile:
         return data
 
     def close(self) -> None:
-        """Give the descriptor up. Reading opens it again."""
+        """Close the file. The next read opens it again."""
         self._descriptor = None
 
     def _open(self) -> Descriptor | None:
@@ -152,16 +161,16 @@ class KeptFile:
 
 
 class SharedFile(KeptFile):
-    """A file that several who come and go share by its path: whatever has that path now.
+    """A file that several containers share by its path: the file that has the path now.
 
-    A container that is started again has its cgroup's path again while somebody still holds what
-    was opened for the one before.
+    A container that is started again has the cgroup path of the one before, which may still hold
+    this object.
     """
 
     __slots__ = ()
 
     def read(self) -> bytes | None:
-        """Return the whole text; None where there is no such file; Gone when there is none now."""
+        """Return the whole text; None where there is no such file. Raise Gone, SourceError."""
         if self._descriptor is not None:
             try:
                 return super().read()
@@ -171,7 +180,7 @@ class SharedFile(KeptFile):
 
 
 class KeptRecords(KeptFile):
-    """A kernel file of many records, of which a read returns only some, such as cpuinfo."""
+    """A kernel file of many records, such as cpuinfo; a read returns some of them."""
 
     __slots__ = ("_lock",)
 
@@ -180,7 +189,7 @@ class KeptRecords(KeptFile):
         self._lock = threading.Lock()
 
     def _pread(self, number: int) -> bytes:
-        # Two threads in one descriptor would mix two texts: the kernel's buffer belongs to it.
+        # Two threads on one descriptor would mix two texts: the kernel's buffer belongs to it.
         if not self._lock.acquire(blocking=False):
             return read_whole(self.path)
         try:
@@ -204,7 +213,7 @@ class PinnedFile:
         self._descriptor = Descriptor.open(path)
 
     def read(self) -> bytes:
-        """Return the whole text; Gone when the process has ended."""
+        """Return the whole text. Raise Gone when the process has ended."""
         number = self._descriptor.number
         try:
             data = os.pread(number, _FIRST_SIZE, 0)

@@ -1,8 +1,8 @@
 """The host as a program with a 32-bit personality sees it.
 
-On some machines (arm64: c_show of arch/arm64/kernel/cpuinfo.c) /proc/cpuinfo depends on the
-reader's personality(2), which belongs to a thread: so a thread of its own has it and reads. Knows
-only cpuinfo to depend on it.
+On some machines (arm64: c_show, arch/arm64/kernel/cpuinfo.c) /proc/cpuinfo depends on the
+reader's personality(2), which belongs to a thread: a separate thread sets it and reads. No other
+file is treated this way.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _PER_LINUX32 = 0x08
 
 CPUINFO = "proc/cpuinfo"
 
-#: Lines whose numbers differ from one reading to the next.
+#: Lines with numbers that differ from one read to the next.
 _VARYING = (b"cpu MHz", b"bogomips", b"BogoMIPS")
 
 
 def is_32bit(pid: int) -> bool:
-    """Whether a process runs under a 32-bit personality; False where that cannot be seen."""
+    """Return whether a process has a 32-bit personality; False if it cannot be read."""
     try:
         return int(read_whole(f"/proc/{pid}/personality"), 16) & _PER_MASK == _PER_LINUX32
     except (PylxcfsError, ValueError):
@@ -52,7 +52,7 @@ class Host32(HostFiles):
         return answer.result()
 
     def close(self) -> None:
-        """End the thread and give all descriptors up."""
+        """End the thread and close all files."""
         super().close()
         self._asked.put(None)
 
@@ -69,7 +69,7 @@ class Host32(HostFiles):
 
 
 def host32(host: HostFiles) -> HostFiles | None:
-    """Return the host for 32-bit readers; None where they read the same as all others."""
+    """Return the host for 32-bit readers; None where they read the same as 64-bit ones."""
     other = Host32(host.root)
     try:
         differs = _constant(other.read(CPUINFO)) != _constant(host.read(CPUINFO))

@@ -13,12 +13,12 @@ from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import cpulist
 from pylxcfs.sources.kept import KeptRecords, read_optional, read_whole, translate
 
-#: Host files of which the descriptor is kept: what views read all the time, not every file of
-#: sysfs that somebody looks at once.
+#: Host files that stay open: those that views read all the time, not each file of sysfs that is
+#: read once.
 _KEPT_BELOW = "proc/"
 _ONLINE = "sys/devices/system/cpu/online"
 
-#: Seconds for which the list of online CPUs is believed; hotplug is rare.
+#: Seconds after which the list of online CPUs is read again; hotplug is rare.
 _ONLINE_SECONDS = 1.0
 
 
@@ -35,7 +35,10 @@ class HostFiles:
         self._online_until = 0.0
 
     def read(self, path: str) -> bytes:
-        """Read a host file whole, `path` relative to the root ("proc/meminfo")."""
+        """Read a host file whole, `path` relative to the root ("proc/meminfo").
+
+        Raise Gone or SourceError.
+        """
         kept = self._kept.get(path)
         if kept is None:
             if not path.startswith(_KEPT_BELOW) or path.count("/") > 2:
@@ -50,7 +53,7 @@ class HostFiles:
         return data
 
     def recent(self, path: str) -> bytes:
-        """Return what `read` returns, or has returned up to `recent_ns` ago."""
+        """Return the file's text, at most `recent_ns` old. Raise Gone or SourceError."""
         text, until_ns = self._recent.get(path, (b"", 0))
         now_ns = time.monotonic_ns()
         if now_ns >= until_ns:
@@ -65,18 +68,21 @@ class HostFiles:
         return read_optional(self._path(path))
 
     def list(self, path: str) -> list[str]:
-        """Return the names in a host directory, in no order, `path` relative to the root."""
+        """Return the names in a host directory, in no order, `path` relative to the root.
+
+        Raise Gone or SourceError.
+        """
         try:
             return os.listdir(self._path(path))
         except OSError as error:
             raise translate(error, self._path(path)) from None
 
     def now_ns(self) -> int:
-        """CLOCK_BOOTTIME."""
+        """Return CLOCK_BOOTTIME in nanoseconds."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def online_cpus(self) -> tuple[int, ...]:
-        """Numbers of the online CPUs, ascending; at most a second old."""
+        """Return the numbers of the online CPUs, ascending, at most a second old."""
         now = time.monotonic()
         if now >= self._online_until:
             online = cpulist.parse(self.read(_ONLINE))
@@ -87,7 +93,7 @@ class HostFiles:
         return self._online
 
     def close(self) -> None:
-        """Give all descriptors up. Reading opens them again."""
+        """Close all files. The next read opens them again."""
         for kept in list(self._kept.values()):
             kept.close()
 

@@ -1,6 +1,6 @@
-"""Which reader each controller of a cgroup gets: v1's, v2's, or none.
+"""The reader of each controller of a cgroup: v1's, v2's, or none.
 
-One computation for pure and hybrid hosts. Knows no process and no container.
+The same for pure and hybrid hosts. Knows no process and no container.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Protocol, TypeVar
 
+from pylxcfs.formats import cgroupvalue
 from pylxcfs.sources import v1, v2
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Memory
 
 _T = TypeVar("_T")
-#: What makes a reader, by the version of the hierarchy.
+#: Constructors of a reader, by the version of the hierarchy.
 _Kinds = Mapping[int, Callable[[Place, Hierarchies], _T]]
 
 
@@ -51,7 +52,7 @@ _BLOCKIO: _Kinds[_BlockIOReader] = {1: v1.BlockIOReader, 2: v2.BlockIOReader}
 class Readers:
     """The readers of one cgroup. None where there is no such controller, or it is the root.
 
-    Each is made when it is first asked: the first read of a new container is waited for.
+    Each is made at its first use, as the first read of a new container waits for this.
     """
 
     def __init__(self, hierarchies: Hierarchies, paths: Paths) -> None:
@@ -117,6 +118,18 @@ class Readers:
 
     def block_io(self) -> Mapping[tuple[int, int], BlockIO] | None:
         return self._block_io.read() if self._block_io is not None else None
+
+    def threads(self) -> int | None:
+        """Return pids.current: the threads in the cgroup and below it.
+
+        None where the pids controller does not count this cgroup. The file is not kept open, as
+        it is read until the sampler has counted once.
+        """
+        place = self._hierarchies.place("pids", self._paths)
+        if place is None or place.is_root:
+            return None
+        text = KeptFile(place.own, "pids.current").read()
+        return None if text is None else cgroupvalue.number(text)
 
     def pressure(self, resource: str) -> bytes | None:
         return self._pressure.read(resource) if self._pressure is not None else None

@@ -1,11 +1,11 @@
-"""Which container a caller belongs to: the table of pid namespaces, kept true by pidfds.
+"""The table of containers: from a caller to its container, kept true by pidfds.
 
-An entry lives as long as its namespace's init: a pidfd of it in an epoll says when it ended, and
-only after that can the inode number come back as another namespace's. Nothing here raises: who
-cannot be known gets None, and the caller serves the host's file.
+An entry lives as long as its namespace's init: a pidfd in an epoll becomes readable when init
+ends, and only after that can the inode number be another namespace's. Nothing here raises: for a
+caller that cannot be identified the result is None, and the host's file is served.
 
-The lock guards the tables and is never held while the kernel is asked anything that may take
-long; two threads may make the same entry, and one of the two wins.
+The lock guards the tables and is never held during a system call that may take long; two threads
+may make the same entry, and one of the two is kept.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pylxcfs.errors import PylxcfsError
+from pylxcfs.sources.background import Attempt, run
 from pylxcfs.sources.cgroups import Hierarchies
-from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.containers import ContainerSource, WantLoad
 from pylxcfs.sources.hostcallers import HostCallers
 from pylxcfs.sources.identity import Identity, cgroupns_of, pidns_of
 from pylxcfs.sources.initpid import InitFinder
+from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.sources.search import ProcessSearch
 from pylxcfs.sources.siblings import Sibling
 
-#: Containers known at once, for each one that may hold descriptors of its files. An entry itself
-#: costs two (pidfd and /proc/INIT/cgroup). Who falls out is made anew when asked for again.
+#: Entries for each container that may keep files open. An entry itself has two descriptors (pidfd
+#: and /proc/INIT/cgroup). One that is dropped is made again at its next request.
 _KNOWN_PER_OPEN = 3
 
 #: Cgroup namespaces told apart inside one pid namespace: more than a pod has containers, and a
-#: bound on what a program that makes namespaces for fun can cost.
+#: bound on the cost of a program that makes namespaces in a loop.
 _MAX_SIBLINGS = 64
 
-#: Seconds that may be spent at once on looking at all processes, and their share of all time: the
-#: names of by-pidns/ are there for everybody to ask for, and meanwhile nobody else is served.
-_SEARCH_S = 0.5
-_SEARCH_SHARE = 0.05
+#: Ended containers that one `reap` drops: each may have two dozen descriptors to close, and a
+#: container may end a thousand nested namespaces at once.
+_REAPED = 16
 
 OnNew = Callable[[Identity, ContainerSource], None]
 
@@ -48,15 +49,20 @@ class _Init:
     """A pid namespace: its init, and the containers in it."""
 
     pid: int
-    pidfd: int
+    pidfd: Descriptor
     container: ContainerSource
-    #: Its cgroup namespace when last looked at.
+    #: Its cgroup namespace when last read.
     cgroupns: int = 0
     siblings: OrderedDict[int, Sibling] = field(default_factory=OrderedDict)
 
 
 class Registry:
-    """The containers that have asked for something and still live."""
+    """The containers that were looked up and still live.
+
+    `max_containers`: the most containers that keep files of their cgroup open. `want_load`: given
+    to each container (Sampler.want). `on_new`: called with each new container before any other
+    thread sees it; it must be quick. `attempt`: keeps an error from ending the search's thread.
+    """
 
     def __init__(
         self,
@@ -64,15 +70,15 @@ class Registry:
         host: HostFiles,
         init_finder: InitFinder,
         max_containers: int = 512,
+        *,
+        want_load: WantLoad | None = None,
         on_new: OnNew | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        attempt: Attempt = run,
     ) -> None:
-        self._clock = clock
-        self._search_left = _SEARCH_S
-        self._searched = clock()
         self._hierarchies = hierarchies
         self._finder = init_finder
         self._max_open = max_containers
+        self._want_load = want_load
         self._on_new = on_new
         self._proc = f"{hierarchies.root.rstrip('/')}/proc"
         self._own_pidns = pidns_of(os.getpid())
@@ -82,17 +88,22 @@ class Registry:
         self._inits: OrderedDict[int, _Init] = OrderedDict()
         self._by_pidfd: dict[int, int] = {}
         self._recent: OrderedDict[Identity, ContainerSource] = OrderedDict()
-        #: The one that asked last, which is at the end of the tables.
+        #: The container that was looked up last, which is at the end of the tables.
         self._newest: ContainerSource | None = None
         self._host_callers = HostCallers(hierarchies, host)
+        self._search = ProcessSearch(self._proc, attempt)
+
+    def start(self) -> None:
+        """Start the thread that `search` relies on, with one walk of /proc."""
+        self._search.start()
 
     @property
     def host_identity(self) -> Identity:
-        """The identity of processes in the daemon's own pid namespace."""
+        """The identity of processes in the server's own pid namespace."""
         return Identity(self._own_pidns, 0)
 
     def identify(self, pid: int) -> Identity | None:
-        """Return who a process (or thread) is; None if its namespaces cannot be seen."""
+        """Return the identity of a process or thread; None if its namespaces cannot be read."""
         pidns = pidns_of(pid, self._proc) if pid > 0 else 0
         if pidns == 0:
             return None
@@ -101,8 +112,7 @@ class Registry:
         cgroupns = cgroupns_of(pid, self._proc)
         if cgroupns in (0, self._own_cgroupns):
             return Identity(pidns, 0)
-        self.reap()
-        init = self._inits.get(pidns) or self._add(pidns, pid)
+        init = self._living(pidns) or self._add(pidns, pid)
         if init is None or init.cgroupns == cgroupns:
             return Identity(pidns, 0)
         # Runtimes give the init its cgroup namespace late, so it may have another one by now.
@@ -110,20 +120,20 @@ class Registry:
         return Identity(pidns, 0 if init.cgroupns in (0, cgroupns) else cgroupns)
 
     def get(self, identity: Identity, pid: int) -> ContainerSource | None:
-        """Return the container `identity`, of which `pid` is a process; None if not to be known.
+        """Return the container `identity`; None if it cannot be found.
 
-        A pid of 0 is enough for a container that is known already.
+        `pid` is a thread in its pid namespace or in a descendant of that. 0 is enough for a
+        container that is in the table.
         """
-        self.reap()
         if identity.pidns == self._own_pidns:
             return self.host_caller(pid)
-        init = self._inits.get(identity.pidns) or self._add(identity.pidns, pid)
+        init = self._living(identity.pidns) or self._add(identity.pidns, pid)
         if init is None:
             return None
         container = init.container
         if container.gone:
             with self._lock:
-                # Its init lives, so it has a cgroup, whatever was seen before.
+                # Its init lives, so it has a cgroup, whatever was read before.
                 container.gone = self._inits.get(identity.pidns) is not init
         if identity.cgroupns:
             sibling = init.siblings.get(identity.cgroupns)
@@ -137,11 +147,11 @@ class Registry:
         return container
 
     def knows(self, identity: Identity) -> bool:
-        """Whether a container has asked before, or is the host."""
+        """Return whether a container is in the table, or is the host."""
         return identity.pidns == self._own_pidns or self._known(identity) is not None
 
     def is_open(self, identity: Identity) -> bool:
-        """Whether a container's files are open, or it is the host."""
+        """Return whether a container's files are open, or it is the host."""
         if identity.pidns == self._own_pidns:
             return True
         container = self._known(identity)
@@ -152,38 +162,19 @@ class Registry:
         return self._host_callers.get(pid)
 
     def search(self, identity: Identity) -> int:
-        """Return the pid of some process of a container, looking at all of them; 0 if none.
+        """Return the pid of some process of a container; 0 if none is known (yet).
 
-        For a daemon that was restarted and has a file handle, but no caller yet. Who makes it
-        search all the time finds nothing for a while.
+        For a request that names a container by key and comes from elsewhere. Looks into the map
+        of the last walk of /proc only; after a 0 the next walk is due.
         """
-        now = self._clock()
-        left = self._search_left + (now - self._searched) * _SEARCH_SHARE
-        self._search_left, self._searched = min(left, _SEARCH_S), now
-        if left <= 0:
-            return 0
-        found = self._search(identity)
-        self._search_left -= self._clock() - now
-        return found
+        return self._search.find(identity)
 
-    def _search(self, identity: Identity) -> int:
-        try:
-            names = os.listdir(self._proc)
-        except OSError:
-            return 0
-        for name in names:
-            if (
-                name.isdecimal()
-                and pidns_of(int(name), self._proc) == identity.pidns
-                and (
-                    not identity.cgroupns or cgroupns_of(int(name), self._proc) == identity.cgroupns
-                )
-            ):
-                return int(name)
-        return 0
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until no walk is due or in progress; return whether that is reached."""
+        return self._search.settle(timeout_s)
 
     def containers(self) -> list[tuple[Identity, ContainerSource]]:
-        """Return all that are known, without host processes."""
+        """Return all containers in the table, without host processes."""
         with self._lock:
             known = [(Identity(ns, 0), init.container) for ns, init in self._inits.items()]
             for ns, init in self._inits.items():
@@ -192,32 +183,42 @@ class Registry:
         return known
 
     def fileno(self) -> int:
-        """Readable when `reap` has something to do."""
+        """Return a descriptor that is readable when `reap` has something to do."""
         return self._epoll.fileno()
 
     def reap(self) -> None:
-        """Forget the containers whose init has ended."""
-        if not self._epoll.poll(0):
+        """Drop a few containers with an init that has ended; `fileno` is readable until all are."""
+        if not self._epoll.poll(0, 1):
             return
+        dropped = []
         with self._lock:
-            # Asked again: another thread may have been here meanwhile, and the descriptor that
-            # said so may be a living container's by now.
-            for pidfd, _ in self._epoll.poll(0):
+            # Polled with the lock held: a number that was polled before may be another's by now.
+            for pidfd, _ in self._epoll.poll(0, _REAPED):
                 pidns = self._by_pidfd.get(pidfd)
                 if pidns is not None:
-                    self._forget(pidns)
+                    dropped.append(self._forget(pidns))
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop everything and end the search."""
+        self._search.close()
         with self._lock:
-            for pidns in list(self._inits):
-                self._forget(pidns)
+            dropped = [self._forget(pidns) for pidns in list(self._inits)]
             self._epoll.close()
+        del dropped
         self._host_callers.close()
 
+    def _living(self, pidns: int) -> _Init | None:
+        """Return an entry with an init that lives; drop the one that has ended."""
+        init = self._inits.get(pidns)
+        if init is None or not self._epoll.poll(0, 1) or not _has_ended(init.pidfd):
+            return init
+        with self._lock:
+            if self._inits.get(pidns) is init:
+                self._forget(pidns)
+        return None
+
     def _known(self, identity: Identity) -> ContainerSource | None:
-        """Return a container that has asked before, as it was then."""
-        init = self._inits.get(identity.pidns)
+        init = self._living(identity.pidns)
         if init is None or not identity.cgroupns:
             return None if init is None else init.container
         sibling = init.siblings.get(identity.cgroupns)
@@ -227,54 +228,64 @@ class Registry:
         if pid <= 0:
             return None
         try:
-            init_pid = self._finder.find(pid)
-            pidfd = os.pidfd_open(init_pid)
+            init_pid = self._finder.find(pid, pidns)
+            pidfd = Descriptor(os.pidfd_open(init_pid))
+            container = ContainerSource(self._hierarchies, init=init_pid, want_load=self._want_load)
         except (PylxcfsError, OSError):
-            return None
-        try:
-            container = ContainerSource(self._hierarchies, init=init_pid)
-        except PylxcfsError:
-            os.close(pidfd)
             return None
         # What was opened by pid is init's if pidfd's process still runs: only then was the pid
         # not another's meanwhile. And it is this namespace's init, not a successor's.
         if pidns_of(init_pid, self._proc) != pidns or _has_ended(pidfd):
-            os.close(pidfd)
             return None
+        dropped = None
         with self._lock:
             known = self._inits.get(pidns)
             if known is not None:
-                os.close(pidfd)
                 return known
+            if self._on_new is not None:
+                self._on_new(Identity(pidns, 0), container)
             init = self._inits[pidns] = _Init(init_pid, pidfd, container)
-            self._by_pidfd[pidfd] = pidns
-            self._epoll.register(pidfd, select.EPOLLIN)
+            self._by_pidfd[pidfd.number] = pidns
+            self._epoll.register(pidfd.number, select.EPOLLIN)
             if len(self._inits) > self._max_open * _KNOWN_PER_OPEN:
-                self._forget(next(iter(self._inits)))
-        if self._on_new is not None:
-            self._on_new(Identity(pidns, 0), container)
+                dropped = self._forget(next(iter(self._inits)))
+        del dropped
         return init
 
     def _add_sibling(self, init: _Init, identity: Identity, pid: int) -> Sibling | None:
-        if pid <= 0:
-            return None
-        try:
-            sibling = Sibling.make(
-                self._hierarchies, self._finder.translator, pid, identity.cgroupns
-            )
-        except PylxcfsError:
+        sibling = self._make_sibling(init, identity, pid)
+        if sibling is None:
+            # The caller may be in a cgroup namespace below this one.
+            sibling = self._make_sibling(init, identity, self.search(identity))
+        if sibling is None:
             return None
         with self._lock:
             known = init.siblings.get(identity.cgroupns)
             if known is not None and not known.container.gone:
                 return known
+            if self._on_new is not None:
+                self._on_new(identity, sibling.container)
             init.siblings[identity.cgroupns] = sibling
             if len(init.siblings) > _MAX_SIBLINGS:
-                old, _ = init.siblings.popitem(last=False)
-                self._recent.pop(Identity(identity.pidns, old), None)
-        if self._on_new is not None:
-            self._on_new(identity, sibling.container)
+                number, old = init.siblings.popitem(last=False)
+                old.container.gone = True
+                self._recent.pop(Identity(identity.pidns, number), None)
         return sibling
+
+    def _make_sibling(self, init: _Init, identity: Identity, pid: int) -> Sibling | None:
+        if pid <= 0:
+            return None
+        try:
+            return Sibling.make(
+                self._hierarchies,
+                self._finder.translator,
+                pid,
+                identity.cgroupns,
+                epoch=init.container.epoch,
+                want_load=self._want_load,
+            )
+        except PylxcfsError:
+            return None
 
     def _touch(self, identity: Identity, container: ContainerSource) -> None:
         if container is self._newest:
@@ -292,20 +303,21 @@ class Registry:
         if released is not None:
             released.release()
 
-    def _forget(self, pidns: int) -> None:
-        """Drop an entry; with the lock held."""
+    def _forget(self, pidns: int) -> _Init:
+        """Remove an entry; with the lock held. Its files close with the last reference to it."""
         init = self._inits.pop(pidns)
-        del self._by_pidfd[init.pidfd]
-        self._epoll.unregister(init.pidfd)
-        os.close(init.pidfd)
-        init.container.gone = True
+        del self._by_pidfd[init.pidfd.number]
+        self._epoll.unregister(init.pidfd.number)
         self._newest = None
+        init.container.gone = True
         self._recent.pop(Identity(pidns, 0), None)
-        for cgroupns in init.siblings:
+        for cgroupns, sibling in init.siblings.items():
+            sibling.container.gone = True
             self._recent.pop(Identity(pidns, cgroupns), None)
+        return init
 
 
-def _has_ended(pidfd: int) -> bool:
+def _has_ended(pidfd: Descriptor) -> bool:
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(pidfd.number, select.POLLIN)
     return bool(poll.poll(0))

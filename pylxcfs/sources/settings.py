@@ -1,9 +1,9 @@
-"""Values that change only when somebody writes to their files, and are read again only then.
+"""Values that change only by writes to their files, and are read again only after one.
 
 Limits are read far more often than they change, and a container's come from a file or two at each
-level above it. inotify(7) tells of writes before write(2) returns, whichever mount of the
-hierarchy they came through, so nobody is shown a limit that was changed before he asked. What the
-kernel changes by itself (effective CPU sets, usage) is not for here. Knows no cgroup.
+level above it. inotify(7) reports a write before write(2) returns, whichever mount of the
+hierarchy it came through, so no reader gets a limit that was changed before its read. Values that
+the kernel changes by itself (effective CPU sets, usage) do not belong here. Knows no cgroup.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _IN_MODIFY = 0x2
 
 #: struct inotify_event without its name, which watched files do not have.
 _EVENT = struct.Struct("=iIII")
-#: So many are looked at one by one; behind more of them there may be a write to any file.
+#: Events that are read at once; if there are more, every watched file counts as written.
 _MOST_EVENTS = 4096
 
-#: Seconds after which a value is read again, whatever was said: the net below.
+#: Seconds after which a value is read again in any case.
 _BELIEVED_S = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
-    """One file that is watched, for as long as this is referred to. `writes` counts."""
+    """One watched file, for as long as this is referred to. `writes` counts its writes."""
 
     __slots__ = ("__weakref__", "writes")
 
@@ -48,7 +48,7 @@ class Watch:
 
 
 class _Reference(weakref.ref[Watch]):
-    """To a watch, with the number that inotify gave it."""
+    """A reference to a watch, with the watch descriptor that inotify gave it."""
 
     __slots__ = ("number",)
 
@@ -56,10 +56,10 @@ class _Reference(weakref.ref[Watch]):
 
 
 class Writes:
-    """What was written to, by files that are watched. One for the process."""
+    """Writes to watched files, from one inotify instance."""
 
     def __init__(self) -> None:
-        #: Counts the times that anything was written to.
+        #: How many times `look` found writes to any file.
         self.count = 0
         self._lock = threading.RLock()
         self._watches: dict[int, _Reference] = {}
@@ -74,7 +74,7 @@ class Writes:
             self._refuse("instances")
 
     def watch(self, path: str) -> Watch | None:
-        """Watch a file; None if that cannot be done, and it has to be read each time."""
+        """Watch a file; None if that is impossible, and it has to be read each time."""
         if self._fd < 0:
             return None
         with self._lock:
@@ -91,7 +91,7 @@ class Writes:
             return watch
 
     def look(self) -> int:
-        """Note what was written until now; return `count`."""
+        """Note the writes until now; return `count`."""
         if self._fd >= 0:
             with self._lock:
                 if self._poll.poll(0):
@@ -102,12 +102,12 @@ class Writes:
         found = self._watches.get(number)
         return found() if found is not None else None
 
-    def _ended(self, whose: _Reference) -> None:
-        """Watch a file no longer, unless somebody else began to do so meanwhile."""
+    def _ended(self, reference: _Reference) -> None:
+        """Remove a watch, unless another object has taken the number meanwhile."""
         with self._lock:
-            if self._watches.get(whose.number) is whose:
-                del self._watches[whose.number]
-                _libc.inotify_rm_watch(self._fd, whose.number)
+            if self._watches.get(reference.number) is reference:
+                del self._watches[reference.number]
+                _libc.inotify_rm_watch(self._fd, reference.number)
 
     def _note(self, events: bytes) -> None:
         self.count += 1
@@ -123,14 +123,15 @@ class Writes:
         if not self._refused:
             self._refused = True
             _log.warning(
-                "the kernel watches no more files for us, so limits are read at every rendering;"
-                " raise fs.inotify.max_user_%s to save that",
+                "out of inotify %s, so limits are read at each rendering;"
+                " raise fs.inotify.max_user_%s",
+                what,
                 what,
             )
 
 
 class Setting(Generic[_T]):
-    """A value that `compute` makes from `files`, made anew once one of them was written to."""
+    """A value that `compute` makes from `files`, computed again after a write to one of them."""
 
     __slots__ = ("_compute", "_files", "_made", "_watched", "_writes")
 
@@ -140,15 +141,15 @@ class Setting(Generic[_T]):
         self._writes = writes
         self._files = files
         self._compute = compute
-        #: None before the second reading: who is asked once need not pay for watching.
+        #: None before the second read: a value that is read once is not worth watching.
         self._watched: list[Watch | None] | None = None
-        #: The value, how often its files had been written to when it was made, until when it is
-        #: believed, and everybody's writes when its own were counted last; replaced whole, as two
+        #: The value, the writes to its files when it was made, the monotonic time at which it is
+        #: read again, and Writes.count when its own were last counted. Replaced whole, as two
         #: threads may read.
         self._made: tuple[_T, int, float, int] | None = None
 
     def get(self) -> _T:
-        """Return the value. Raises what `compute` raises."""
+        """Return the value. Raise the errors of `compute`."""
         made, watched = self._made, self._watched
         count = self._writes.look()
         if made is not None and watched is not None and time.monotonic() < made[2]:
@@ -159,7 +160,7 @@ class Setting(Generic[_T]):
                 return made[0]
         if made is not None and watched is None:
             watched = self._watched = [self._writes.watch(file.path) for file in self._files]
-        # Counted before the files are read: what is written meanwhile counts as not read.
+        # Counted before the files are read: a write in between counts as not read.
         writes = _sum(watched or [])
         believed_s = _BELIEVED_S if watched and None not in watched else 0.0
         value = self._compute()

@@ -1,7 +1,7 @@
 """Containers that share a pid namespace (Kubernetes' shareProcessNamespace).
 
-The namespace's init is the pod's pause container, whose cgroup says nothing of the others. But
-each has a cgroup namespace, and the root of that is the cgroup that the runtime made for it.
+The namespace's init is the pod's pause container, which has a cgroup of its own. But each
+container has a cgroup namespace, and the root of that is the cgroup that the runtime made for it.
 A process sees its own cgroup relative to that root; the host sees it whole; the difference of the
 two is the root's path.
 """
@@ -13,14 +13,21 @@ from dataclasses import dataclass
 
 from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.formats import pidcgroup
-from pylxcfs.sources.cgroups import Hierarchies, Paths
-from pylxcfs.sources.containers import ContainerSource, start_of
-from pylxcfs.sources.kept import Descriptor, read_whole
+from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
+from pylxcfs.sources.containers import ContainerSource, WantLoad, start_ticks_of
+from pylxcfs.sources.kept import Descriptor, read_start, read_whole
+from pylxcfs.sources.readers import Readers
 from pylxcfs.sources.translation import Translator
+from pylxcfs.units import NS_PER_TICK
 
-#: Processes of which the start is looked at: the kernel lists old ones first (v1 by pid, v2 as
-#: they came), and a container may have any number.
-_MOST_LOOKED_AT = 64
+#: Processes of which the start is read: the kernel lists old ones first (v1 by pid, v2 as they
+#: came), and a container may have any number.
+_STARTS_READ = 64
+_BYTES_READ = 512
+
+#: v1 sorts the whole list of processes for each reader of cgroup.procs (pidlist_array_load): 10 ms
+#: for 100,000. With more threads than this in the cgroup it is not read.
+_MOST_THREADS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +42,36 @@ class Sibling:
 
     @classmethod
     def make(
-        cls, hierarchies: Hierarchies, translator: Translator, pid: int, cgroupns: int
+        cls,
+        hierarchies: Hierarchies,
+        translator: Translator,
+        pid: int,
+        cgroupns: int,
+        *,
+        epoch: int,
+        want_load: WantLoad | None = None,
     ) -> Sibling:
-        """Find the root of the cgroup namespace `cgroupns`, in which process `pid` is."""
+        """Find the root of the cgroup namespace `cgroupns`, in which process `pid` is.
+
+        `epoch`: that of the shared pid namespace. Raise Gone if the process is not in it.
+        """
         namespace = Descriptor.open(f"/proc/{pid}/ns/cgroup")
+        if os.fstat(namespace.number).st_ino != cgroupns:
+            raise Gone(f"/proc/{pid}/ns/cgroup: it is another namespace")
         inside = pidcgroup.parse(translator.cgroup_of(pid))
         outside = pidcgroup.parse(read_whole(hierarchies.cgroup_file(pid)))
-        # All three are of one process, unless it has ended or entered another namespace.
-        if os.fstat(namespace.number).st_ino != cgroupns:
-            raise Gone(f"/proc/{pid}/ns/cgroup: it is another namespace now")
         paths = roots(outside, inside)
         if not paths:
             raise Gone(f"/proc/{pid}/cgroup: it is outside of its cgroup namespace")
         started = _start_of_oldest(hierarchies, paths, pid)
-        return cls(ContainerSource(hierarchies, paths=paths, started_ns=started), namespace)
+        container = ContainerSource(
+            hierarchies,
+            paths=paths,
+            epoch=epoch,
+            started_ns=started * NS_PER_TICK,
+            want_load=want_load,
+        )
+        return cls(container, namespace)
 
 
 def roots(outside: Paths, inside: Paths) -> Paths:
@@ -64,16 +87,29 @@ def roots(outside: Paths, inside: Paths) -> Paths:
 
 
 def _start_of_oldest(hierarchies: Hierarchies, paths: Paths, pid: int) -> int:
-    """Return the start of the oldest process in the container's own cgroup."""
-    starts = [start_of(hierarchies.root, pid)]
+    """Return the start of the oldest process in the container's own cgroup, in clock ticks.
+
+    Of its first few processes and `pid`.
+    """
+    starts = [start_ticks_of(hierarchies.root, pid)]
     for controller in ("pids", "memory", "cpu"):
         place = hierarchies.place(controller, paths)
         if place is None or place.is_root:
             continue
         try:
-            for member in read_whole(f"{place.own}/cgroup.procs").split()[:_MOST_LOOKED_AT]:
-                starts.append(start_of(hierarchies.root, int(member)))
+            for member in _first_processes(hierarchies, place, paths):
+                starts.append(start_ticks_of(hierarchies.root, member))
         except PylxcfsError:
-            continue  # one of them ended just now; the others were looked at
+            continue  # one of them has just ended; the others were read
         break
     return min(starts)
+
+
+def _first_processes(hierarchies: Hierarchies, place: Place, paths: Paths) -> list[int]:
+    if place.version == 1:
+        threads = Readers(hierarchies, paths).threads()
+        if threads is None or threads > _MOST_THREADS:
+            return []
+    # What follows the last newline may be half a number.
+    lines = read_start(f"{place.own}/cgroup.procs", _BYTES_READ).split(b"\n")[:-1]
+    return [int(line) for line in lines[:_STARTS_READ]]

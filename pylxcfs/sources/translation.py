@@ -1,4 +1,4 @@
-"""The daemon's end of translator.py: start it when first needed, ask, start it again if it died."""
+"""The server's end of translator.py: starts the helper when needed, and again if it ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import threading
 
 from pylxcfs.errors import Gone, SourceError
 from pylxcfs.sources import translator
-from pylxcfs.sources.kept import translate
+from pylxcfs.sources.kept import Descriptor
 
-#: Seconds to wait for an answer, which takes milliseconds; more than the helper's own patience.
+#: Seconds to wait for an answer, which takes milliseconds. More than the helper's own time limit.
 _PATIENCE = 5.0
 
-#: Seconds to wait for the first answer, as Python has to start. 20 ms, unless the disk is slow.
+#: Seconds to wait for the first answer, as Python has to start: 20 ms, more on a slow disk.
 _FIRST_PATIENCE = 30.0
 
 #: Longest answer. /proc/PID/cgroup has one path of at most 4096 bytes for each v1 hierarchy.
@@ -30,35 +30,27 @@ class Translator:
         self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def init_of(self, pid: int) -> int:
-        """Return the pid of the init of a process's pid namespace."""
-        answer = self._ask(b"P", f"/proc/{pid}/ns/pid")
-        init = int(answer)
+    def init_of(self, namespace: Descriptor) -> int:
+        """Return the pid of the init of a pid namespace. Raise Gone or SourceError."""
+        init = int(self._ask(b"P", namespace))
         if init <= 0:
-            raise Gone("the init of the pid namespace is out of sight")
+            raise Gone("pid namespace: its init is not visible to the server")
         return init
 
     def cgroup_of(self, pid: int) -> bytes:
         """Return /proc/PID/cgroup as the cgroup namespace of PID itself shows it."""
-        return self._ask(b"C%d" % pid, f"/proc/{pid}/ns/cgroup")
+        return self._ask(b"C%d" % pid, Descriptor.open(f"/proc/{pid}/ns/cgroup"))
 
     def close(self) -> None:
-        """End the helper. Asking starts another."""
+        """End the helper. The next request starts another."""
         with self._lock:
             self._end()
 
-    def _ask(self, request: bytes, namespace: str) -> bytes:
-        try:
-            descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise translate(error, namespace) from None
-        try:
-            with self._lock:
-                answer = self._exchange(request, descriptor)
-        finally:
-            os.close(descriptor)
+    def _ask(self, request: bytes, namespace: Descriptor) -> bytes:
+        with self._lock:
+            answer = self._exchange(request, namespace.number)
         if not answer.startswith(b"+"):
-            raise SourceError(f"{namespace}: {os.fsdecode(answer[1:])}")
+            raise SourceError(f"namespace helper: {os.fsdecode(answer[1:])}")
         return answer[1:]
 
     def _exchange(self, request: bytes, descriptor: int) -> bytes:

@@ -1,12 +1,12 @@
-"""A small process that enters namespaces for the daemon, one at a time.
+"""A small process that enters namespaces for the server, one at a time.
 
-What it does needs a fork inside another pid namespace, or a cgroup namespace of its own; neither
-may be done by a process that runs threads. It imports nothing of pylxcfs, holds no state, and
-ends with its socket. Started by translation.py as `python -I -S translator.py FD`.
+It forks inside of another pid namespace, or changes its cgroup namespace; a process with threads
+can do neither. It imports nothing of pylxcfs, holds no state, and ends with its socket. Started
+by translation.py as `python -I -S translator.py FD`.
 
-A request is one byte, with the namespace's descriptor beside it (SCM_RIGHTS):
-    b"P"            who is pid 1 of this pid namespace? Answer: its pid here, in decimal
-    b"C" + PID      /proc/PID/cgroup as this cgroup namespace shows it. Answer: the text
+A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
+    b"P"            the pid of the namespace's init, in the helper's pid namespace, in decimal
+    b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it
 The answer is b"+" and that, or b"-" and the reason.
 """
 
@@ -39,7 +39,7 @@ def enter(namespace: int, kind: int) -> None:
 
 
 def init_of(namespace: int) -> bytes:
-    """Let a process inside say `I am pid 1`; the kernel translates the pid for who receives."""
+    """Let a process inside send pid 1 as its credentials; the kernel translates the pid."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
@@ -54,12 +54,12 @@ def init_of(namespace: int) -> bytes:
                 raise TimeoutError("no message from inside of the pid namespace")
             message, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
         finally:
-            # What it has sent is here. Its own child is a process of the namespace, where somebody
-            # may have stopped it.
+            # Its message is here. Its own child is a process of the namespace and may have been
+            # stopped there.
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     if not message:
-        raise ProcessLookupError("nobody can enter the pid namespace: its init has ended")
+        raise ProcessLookupError("cannot enter the pid namespace: its init has ended")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             return b"%d" % _UCRED.unpack(data)[0]
@@ -99,6 +99,7 @@ def cgroup_seen_from(namespace: int, pid: int, own: int) -> bytes:
 
 
 def answer(request: bytes, namespace: int, own: int) -> bytes:
+    """Return the answer to one request."""
     try:
         if request == b"P":
             return b"+" + init_of(namespace)

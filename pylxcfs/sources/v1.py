@@ -1,8 +1,8 @@
 """Readers of one cgroup's files on cgroup v1, a class for each controller.
 
 v2.py has the same classes with the same methods. Each is made for one Place, keeps its files
-open, and returns None where the kernel has not got the file. The hierarchy's root is never read:
-it counts the whole machine, and what it says is the host's.
+open, and returns None where the kernel does not have the file. The hierarchy's root is never
+read: it counts the whole machine. Sizes are bytes, times are nanoseconds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from pylxcfs.formats import blkio, cgroupvalue, cpuacct, cpulist, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.settings import Setting
+from pylxcfs.units import GIB
 from pylxcfs.views.model import BlockIO, CpuUsage, Memory
 
 _T = TypeVar("_T", int, float)
 
 
+#: memory.kmem.slabinfo of a cgroup with more kernel memory than this is not read. Before Linux
+#: 5.9 the kernel walks the cgroup's slabs for it (get_slabinfo, mm/slub.c), milliseconds for a GiB.
+_MOST_SLABS = GIB
+
+
 class MemoryReader:
-    """memory.*: limits come from memory.stat's hierarchical_*, which mind use_hierarchy."""
+    """memory.*: limits from memory.stat's hierarchical_*, which respect use_hierarchy."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.own
@@ -83,6 +89,9 @@ class MemoryReader:
         )
 
     def slabinfo(self) -> bytes | None:
+        kernel = self._kernel.read()
+        if kernel is not None and cgroupvalue.number(kernel) > _MOST_SLABS:
+            return None
         # Since Linux 5.9 the file is there but empty.
         return self._slabinfo.read() or None
 
@@ -90,7 +99,10 @@ class MemoryReader:
 def smallest(
     hierarchies: Hierarchies, place: Place, name: str, parse: Callable[[bytes], _T | None]
 ) -> Setting[_T | None]:
-    """The smallest value in the files `name` of a cgroup and its ancestors; None without any."""
+    """Return the smallest value in the files `name` of a cgroup and its ancestors.
+
+    The setting's value is None without any limit.
+    """
     files = [hierarchies.shared(f"{directory}/{name}") for directory in place.limiting]
 
     def read() -> _T | None:
@@ -163,10 +175,10 @@ def _first_set(files: Sequence[KeptFile]) -> frozenset[int] | None:
 
 
 class UsageReader:
-    """cpuacct.*: by CPU where the kernel tells, else the total.
+    """cpuacct.*: by CPU where the kernel has that, else the total.
 
-    How much time each CPU spent is exact in usage_percpu alone: user and system are counted by
-    the tick (cpuacct_account_field), and say only in which parts that time falls.
+    The time of each CPU is exact in usage_percpu alone: user and system are counted by the tick
+    (cpuacct_account_field) and give only the ratio in which that time is divided.
     """
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
@@ -189,7 +201,7 @@ class UsageReader:
             totals = list(map(sum, sampled.values()))
         else:
             totals = cpuacct.parse_usage_percpu(exact)
-        # Both list the possible CPUs in the same order; only one says their numbers.
+        # Both list the possible CPUs in the same order; only one has their numbers.
         per_cpu: dict[int, tuple[int, int]] = {}
         users = systems = 0
         for (cpu, (user, system)), total in zip(sampled.items(), totals, strict=False):
@@ -215,10 +227,10 @@ class UsageReader:
 
 
 class BlockIOReader:
-    """blkio.*: which files there are depends on the kernel and the I/O scheduler.
+    """blkio.*: the set of files depends on the kernel and the I/O scheduler.
 
     All requests pass the throttle layer. The schedulers (CFQ until Linux 5.0, BFQ) count only
-    what goes to disks that use them, but know merges and times.
+    requests to disks that use them, but have merges and times.
     """
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:

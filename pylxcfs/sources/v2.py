@@ -1,8 +1,9 @@
 """Readers of one cgroup's files on cgroup v2, a class for each controller.
 
 v1.py has the same classes with the same methods. Where a controller is not enabled for the
-cgroup itself, the closest ancestor for which it is counts its processes, and is read.
-The hierarchy's root is never read: it has no limits and counts the whole machine.
+cgroup itself, the closest ancestor with the controller counts its processes, and is read.
+The hierarchy's root is never read: it has no limits and counts the whole machine. Sizes are
+bytes, times are nanoseconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Real cgroups and namespaces, on v1, hybrid and v2 hosts alike; the sources that read them."""
+"""Real cgroups and namespaces, on v1, hybrid and v2 hosts; the sources that read them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.initpid import InitFinder
+from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry
 from tests.conftest import require, run_name, wait_until
@@ -82,7 +83,7 @@ def hierarchies() -> Hierarchies:
 
 @pytest.fixture
 def make_registry(hierarchies: Hierarchies) -> Iterator[Callable[..., Registry]]:
-    """Make registries that are closed after the test; `method` is InitFinder's."""
+    """Make registries, started and closed after the test; `method` is InitFinder's."""
     with ExitStack() as stack:
 
         def make(method: str = "auto", **options: Any) -> Registry:
@@ -90,14 +91,23 @@ def make_registry(hierarchies: Hierarchies) -> Iterator[Callable[..., Registry]]
             stack.callback(finder.close)
             registry = Registry(hierarchies, HostFiles(), finder, **options)
             stack.callback(registry.close)
+            registry.start()
             return registry
 
         yield make
 
 
 @pytest.fixture
-def registry(make_registry: Callable[..., Registry]) -> Registry:
-    return make_registry()
+def sampler(hierarchies: Hierarchies) -> Iterator[Sampler]:
+    """Return a sampler that is not started."""
+    sampler = Sampler(hierarchies)
+    yield sampler
+    sampler.close()
+
+
+@pytest.fixture
+def registry(make_registry: Callable[..., Registry], sampler: Sampler) -> Registry:
+    return make_registry(want_load=sampler.want)
 
 
 @pytest.fixture

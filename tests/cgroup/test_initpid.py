@@ -31,6 +31,10 @@ def pidns(pid):
     return os.readlink(f"/proc/{pid}/ns/pid")
 
 
+def inode(pid):
+    return os.stat(f"/proc/{pid}/ns/pid").st_ino
+
+
 def test_the_init_of_a_container(finder, make_container):
     container = make_container()
     assert finder.find(container.pid) == container.pid
@@ -84,8 +88,19 @@ def test_nested_namespaces_have_inits_of_their_own(finder, make_container):
         init = min(found)
         for pid in found:
             assert finder.find(pid) == init
+            assert finder.find(pid, inode(init)) == init
+            assert finder.find(pid, inode(container.pid)) == container.pid
         assert finder.find(container.pid) == container.pid
+        with pytest.raises(Gone):
+            finder.find(container.pid, inode(init))
         os.kill(init, signal.SIGKILL)
+
+
+def test_a_process_outside_of_the_namespace_does_not_lead_to_its_init(finder, make_container):
+    container, other = make_container(), make_container()
+    for pid in os.getpid(), other.pid:
+        with pytest.raises(Gone):
+            finder.find(pid, inode(container.pid))
 
 
 @pytest.mark.parametrize("pid", [0, 4194304 + 1])

@@ -6,12 +6,15 @@ import os
 import select
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from pylxcfs.errors import Gone
+from pylxcfs.formats import pidstat
 from pylxcfs.sources.identity import Identity, pidns_of
-from tests.cgroup.processes import name_of
+from pylxcfs.units import NS_PER_TICK
+from tests.cgroup.processes import descendants_of, name_of
 from tests.conftest import wait_until
 from tests.kit.cgroups import is_v2
 
@@ -68,7 +71,7 @@ def test_a_container_ends_with_its_init(registry, make_container):
     assert len(os.listdir("/proc/self/fd")) < fds
 
 
-def test_the_end_of_an_init_wakes_who_waits_for_it(registry, make_container):
+def test_the_end_of_an_init_makes_the_descriptor_readable(registry, make_container):
     made = make_container()
     registry.get(registry.identify(made.pid), made.pid)
     poll = select.poll()
@@ -82,7 +85,7 @@ def test_the_end_of_an_init_wakes_who_waits_for_it(registry, make_container):
 
 
 @pytest.mark.parametrize("pid", [0, -1, 4194304 + 1])
-def test_who_cannot_be_seen_is_nobody(registry, pid):
+def test_a_process_that_is_not_there_has_no_container(registry, pid):
     assert registry.identify(pid) is None
     assert registry.get(Identity(1, 0), pid) is None
     assert registry.get(Identity(1, 2), pid) is None
@@ -93,6 +96,40 @@ def test_a_process_of_another_container_is_not_taken_for_it(registry, make_conta
     made = make_container()
     other = make_container()
     assert registry.get(registry.identify(made.pid), other.pid) is None
+
+
+def test_a_process_in_a_pid_namespace_below_leads_to_the_container(registry, make_container):
+    """A file of the container that a nested namespace reads before the container itself has."""
+    made = make_container(memory=100 * MIB)
+    argv = ["unshare", "--pid", "--fork", "sh", "-c", "echo inside; read x"]
+    with made.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"inside\n"
+        nested = [
+            pid
+            for pid in descendants_of(process.pid)
+            if pidns_of(pid) not in (made.pidns, pidns_of(os.getpid()))
+        ]
+        assert nested
+        container = registry.get(Identity(made.pidns, 0), nested[0])
+        assert container.memory().limit == 100 * MIB
+        below = registry.get(registry.identify(nested[0]), nested[0])
+        assert below is not container
+        assert registry.get(Identity(made.pidns, 0), made.pid) is container
+        # The other way does not lead there.
+        identity = Identity(pidns_of(nested[0]), 0)
+        process.communicate(b"\n")
+        wait_until(lambda: registry.get(identity, made.pid) is None, what="its end")
+
+
+def test_the_epoch_is_the_start_of_the_init(registry, make_container):
+    made = make_container()
+    container = registry.get(registry.identify(made.pid), made.pid)
+    stat = pidstat.parse(Path(f"/proc/{made.pid}/stat").read_bytes())
+    assert container.epoch == stat.start_ticks > 0
+    assert container.started_ns() == container.epoch * NS_PER_TICK
+    container.release()
+    container.memory()
+    assert container.epoch == stat.start_ticks
 
 
 def test_host_processes_are_the_host(registry):
@@ -126,7 +163,7 @@ def test_only_so_many_containers_hold_descriptors(make_registry, make_container)
         counts.append(len(os.listdir("/proc/self/fd")))
     # From the third on: a pidfd and /proc/INIT/cgroup for the new, and what an old one gives up.
     assert counts[3] - counts[2] < counts[1] - counts[0]
-    # Who keeps one is told so, until it is asked for again.
+    # It is marked so, until it is looked up again.
     assert [container.released for container in containers] == [True, True, False, False]
     identity = next(who for who, container in registry.containers() if container is containers[0])
     assert registry.get(identity, 0) is containers[0]
@@ -161,10 +198,22 @@ def test_two_threads_find_the_same_container(make_registry, make_container):
 
 
 def test_a_process_of_a_container_can_be_searched_for(registry, make_container):
+    assert registry.settle(60)
     made = make_container()
-    pid = registry.search(Identity(made.pidns, 0))
+    identity = Identity(made.pidns, 0)
+    assert registry.search(identity) == 0  # it started after the first walk
+    assert registry.settle(60)
+    pid = registry.search(identity)
     assert registry.identify(pid).pidns == made.pidns
     assert registry.search(Identity(1, 0)) == 0
+
+
+def test_a_new_registry_finds_the_containers_that_run(make_registry, make_container):
+    """A server that replaces another gets requests for keys, from processes on the host."""
+    made = make_container()
+    registry = make_registry()
+    assert registry.settle(60)
+    assert pidns_of(registry.search(Identity(made.pidns, 0))) == made.pidns
 
 
 def test_new_containers_are_told(make_registry, make_container):
@@ -213,12 +262,14 @@ def test_containers_that_share_a_pid_namespace_see_their_own_limits(
         assert container.cpu_limit().quota == 0.5
         assert container.started_ns() > 0
         own = registry.get(registry.identify(pause.pid), pause.pid)
+        assert own.epoch == container.epoch > 0
         assert own.memory().limit == 50 * MIB
         assert {known for known, _ in registry.containers()} == {
             Identity(pause.pidns, 0),
             identity,
         }
-        assert pidns_of(registry.search(identity)) == pause.pidns
+        wait_until(lambda: registry.search(identity), what="a walk that sees the sidecar")
+        assert registry.identify(registry.search(identity)) == identity
     # It ended, and another takes its place in the pod.
     with Sidecar(pause, cgroup) as second:
         cgroup.limits(memory=300 * MIB)

@@ -14,9 +14,7 @@ THREADS = st.integers(min_value=0, max_value=100_000)
 
 
 def after(active, steps, start=(0, 0, 0)):
-    averages = Averages(start)
-    averages.advance(active, steps)
-    return averages
+    return Averages(start).after(active, steps)
 
 
 def test_the_constants_are_those_of_the_kernel():
@@ -61,7 +59,7 @@ def test_missed_steps_are_caught_up(active, start, steps):
     at_once = after(active, steps, (start * FIXED_1,) * 3)
     one_by_one = Averages((start * FIXED_1,) * 3)
     for _ in range(steps):
-        one_by_one.advance(active)
+        one_by_one = one_by_one.after(active)
     # Both round, at different places: the decay by half a bit, each single step by one.
     for left, right in zip(at_once.values(), one_by_one.values(), strict=True):
         assert left == pytest.approx(right, abs=0.1 + 0.02 * max(active, start))

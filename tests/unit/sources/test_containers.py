@@ -8,8 +8,10 @@ import pytest
 
 from pylxcfs.errors import Gone
 from pylxcfs.sources import containers
+from pylxcfs.sources.averages import Averages, LoadState
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.units import NS_PER_TICK
+from pylxcfs.views.model import Load
 
 
 @pytest.fixture
@@ -33,6 +35,7 @@ def test_it_is_the_cgroup_of_its_init(host):
     assert container.mems() is None
     assert container.pressure("cpu") is None
     assert container.load() is None
+    assert container.epoch == 5
     assert container.started_ns() == 5 * NS_PER_TICK
 
 
@@ -73,3 +76,47 @@ def test_after_a_release_it_reads_on(host):
     container.cpu_limit()
     container.release()
     assert container.cpu_limit().quota == 1
+
+
+def test_paths_alone_open_no_file_of_the_cgroup(host):
+    container = ContainerSource(host.hierarchies(), init=7)
+    assert container.paths() == {"": "/a/b"}
+    host.process(7, "0::/c\n")
+    assert container.paths() == {"": "/c"}
+    assert not container.is_open
+
+
+@pytest.mark.parametrize(("pids", "total"), [(None, 1), ("0\n", 1), ("90000\n", 90000)])
+def test_the_first_load_is_what_is_known_without_a_count(tree, pids, total):
+    tree.v2("pids")
+    tree.cgroup("c", {} if pids is None else {"pids.current": pids})
+    wanted = []
+    container = ContainerSource(tree.hierarchies(), paths={"": "/c"}, want_load=wanted.append)
+    for _ in range(2):
+        assert container.load() == Load((0, 0, 0), running=1, total=total, last_pid=1)
+    assert wanted == [container]
+
+
+def test_the_first_load_on_v1_is_from_the_pids_hierarchy(tree):
+    tree.v1("memory")
+    tree.v1("pids")
+    tree.cgroup("pids/c", {"pids.current": "7\n"})
+    paths = {"memory": "/elsewhere", "pids": "/c"}
+    made = ContainerSource(tree.hierarchies(), paths=paths, want_load=lambda _: None)
+    assert made.load().total == 7
+
+
+def test_the_first_load_goes_on_with_averages_that_were_handed_over(tree):
+    tree.v2("pids")
+    tree.cgroup("c", {"pids.current": "3\n"})
+    wanted = []
+    container = ContainerSource(tree.hierarchies(), paths={"": "/c"}, want_load=wanted.append)
+    container.take_over_load(LoadState(Averages((2048, 4096, 1024)), 1))
+    assert wanted == [container]
+    assert container.load().averages == (1, 2, 0.5)
+
+
+def test_the_load_of_the_hierarchys_root_is_the_hosts(tree):
+    tree.v2("pids")
+    made = ContainerSource(tree.hierarchies(), paths={"": "/"}, want_load=lambda _: None)
+    assert made.load() is None

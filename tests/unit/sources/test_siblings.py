@@ -28,10 +28,26 @@ def test_hierarchies_are_taken_one_by_one():
     assert roots(outside, inside) == {"memory": "/pod/app", "cpu": "/pod/app"}
 
 
-def test_a_crowd_of_processes_is_not_looked_at_one_by_one(tree, monkeypatch):
+@pytest.fixture
+def looked(monkeypatch):
+    """The processes of which the start was read; a later one has an earlier start."""
+    looked = []
+    monkeypatch.setattr(
+        siblings, "start_ticks_of", lambda root, pid: looked.append(pid) or 10000 - pid
+    )
+    return looked
+
+
+def test_of_many_processes_only_the_first_ones_are_read(tree, looked):
     tree.v2("pids")
     tree.cgroup("app", {"cgroup.procs": "".join(f"{pid}\n" for pid in range(100, 10100))})
-    looked = []
-    monkeypatch.setattr(siblings, "start_of", lambda root, pid: looked.append(pid) or 10000 - pid)
     assert siblings._start_of_oldest(tree.hierarchies(), {"": "/app"}, 7) <= 9900
-    assert len(looked) < 100
+    assert len(looked) == 65
+    assert max(looked) < 1000  # no half of a number
+
+
+@pytest.mark.parametrize(("threads", "start"), [("2\n", 9900), ("90000\n", 9993)])
+def test_a_list_that_v1_would_sort_for_long_is_not_read(tree, looked, threads, start):
+    tree.v1("pids")
+    tree.cgroup("pids/app", {"cgroup.procs": "99\n100\n", "pids.current": threads})
+    assert siblings._start_of_oldest(tree.hierarchies(), {"pids": "/app"}, 7) == start

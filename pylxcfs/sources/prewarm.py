@@ -1,8 +1,8 @@
-"""Containers that are about to read: found, and their files opened, before they do.
+"""Containers that are about to read: found, and their files opened, before their first read.
 
-Whose runtime binds a file is seen when the link to it is read. The first read of a container
-would otherwise be the one that waits for its init to be found, its cgroups' files to be opened
-and its limits to be watched: a millisecond on a machine that was idle.
+A link that a runtime reads while it binds a file announces the container. Without this its first
+read waits until its init is found, its cgroup's files are opened and its limits are watched: a
+millisecond on an idle machine.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.registry import Registry
 
-#: Containers that start within one pause. More of them find out for themselves.
+#: Containers that are noted at once. More of them are set up by their first read.
 _MOST: Final = 256
 
 
-class Expected:
-    """Those that somebody else will prepare for: noting one is quick, `prepare` is not."""
+class Prewarm:
+    """The containers to prewarm. `note` is quick; `prepare` is not."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -27,23 +27,23 @@ class Expected:
         self._event = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
     def note(self, identity: Identity, pid: int) -> None:
-        """Note a container that is being set up, of which `pid` is a process."""
+        """Note a container that is being set up; `pid` is a process in it."""
         if self._registry.is_open(identity) or len(self._pending) >= _MOST:
             return
         self._pending[identity] = pid
         os.eventfd_write(self._event.number, 1)
 
     def fileno(self) -> int:
-        """Readable when `prepare` has something to do."""
+        """Return a descriptor that is readable when `prepare` has something to do."""
         return self._event.number
 
     def count(self) -> int:
-        """Return how many there are, and be readable again when there are more."""
+        """Return how many are noted, and clear the descriptor until there are more."""
         os.eventfd_read(self._event.number)
         return len(self._pending)
 
     def prepare(self) -> None:
-        """Make one of them known and open its files."""
+        """Find one of the noted containers and open its files."""
         identity, pid = self._pending.popitem()
         container = self._registry.get(identity, pid)
         if container is not None:

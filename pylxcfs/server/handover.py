@@ -1,24 +1,30 @@
-"""What one server leaves to the next of each container: CPU counters shown, load averages.
+"""The values of each container that the next server takes over: CPU counters, load averages.
 
-As plain values for state.py, keyed by namespaces and the start of init, so that a namespace
-number that was reused meanwhile inherits nothing. Reads nothing and writes nothing itself.
+Plain values for the state file, with a key of namespaces and start times, so that a namespace
+number that was reused meanwhile takes over nothing. Reads and writes no file.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from pylxcfs.sources.averages import Averages, LoadState
+from pylxcfs.sources.averages import FIXED_1, STEP_NS, Averages, LoadState
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.identity import Identity
+
+#: PID_MAX_LIMIT (include/linux/threads.h): no load average is higher.
+_MOST_THREADS: Final = 1 << 22
+#: More than a ledger has entries: CPUs are numbered below 8192, each with two keys, one below 0.
+_MOST_CPUS: Final = 1 << 14
+_TOO_LARGE: Final = 1 << 63
 
 _log = logging.getLogger(__name__)
 
 
 def export(containers: Iterable[tuple[Identity, ContainerSource]]) -> dict[str, Any]:
-    """Return what is worth keeping of these containers."""
+    """Return the values of these containers, as `Inheritance` takes them."""
     kept = {}
     for identity, container in containers:
         ledger, load = container.ledger, container.load_state
@@ -33,33 +39,53 @@ def export(containers: Iterable[tuple[Identity, ContainerSource]]) -> dict[str, 
 
 
 class Inheritance:
-    """What an earlier server left, handed to each container once, when it is seen again."""
+    """Values of an earlier server, handed to each container once, when it is found again.
 
-    def __init__(self, kept: object) -> None:
+    `kept` is the result of `export`, by way of a file that may be broken; `now_ns` is
+    CLOCK_BOOTTIME, which no time in it may exceed.
+    """
+
+    def __init__(self, kept: object, now_ns: int) -> None:
         self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
+        # A step may be made a little early.
+        self._latest_ns = now_ns + STEP_NS
 
     def hand_over(self, identity: Identity, container: ContainerSource) -> None:
-        """Give a container what is its own. Nonsense is a warning and a fresh start."""
+        """Give a container its values. Values out of range are a warning and a fresh start."""
         left = self._kept.pop(_key(identity, container), None)
         if left is None:
             return
         try:
-            ledger = {
-                int(cpu): (int(user), int(nice), int(system), int(idle))
-                for cpu, user, nice, system, idle in left["cpu_ns"]
-            }
-            last_ns = int(left["last_ns"])
-            load = left["load"]
-            state = None
-            if load is not None:
-                one, five, fifteen, at_ns = (int(number) for number in load)
-                state = LoadState(Averages((one, five, fifteen)), at_ns)
+            cpu_ns = self._cpu_ns(left["cpu_ns"])
+            last_ns = _bounded(left["last_ns"], 0, self._latest_ns)
+            load = None if left["load"] is None else self._load(left["load"])
         except (KeyError, TypeError, ValueError) as error:
-            _log.warning("state of container %s is not usable: %r", identity, error)
+            _log.warning("starting without the state of container %s: %r", identity, error)
             return
-        container.ledger.cpu_ns, container.ledger.last_ns = ledger, last_ns
-        if state is not None:
-            container.load_state, container.load_wanted = state, True
+        container.ledger.cpu_ns, container.ledger.last_ns = cpu_ns, last_ns
+        if load is not None:
+            container.take_over_load(load)
+
+    def _cpu_ns(self, rows: list[Any]) -> dict[int, tuple[int, int, int, int]]:
+        cpu_ns = {}
+        for cpu, *times in rows:
+            user, nice, system, idle = (_bounded(time, 0, _TOO_LARGE) for time in times)
+            cpu_ns[_bounded(cpu, -_MOST_CPUS, _MOST_CPUS)] = user, nice, system, idle
+        return cpu_ns
+
+    def _load(self, numbers: list[Any]) -> LoadState:
+        *averages, at_ns = numbers
+        one, five, fifteen = (_bounded(one, 0, _MOST_THREADS * FIXED_1) for one in averages)
+        return LoadState(Averages((one, five, fifteen)), _bounded(at_ns, 0, self._latest_ns))
+
+
+def _bounded(number: object, least: int, most: int) -> int:
+    """Return a whole number within the bounds; raise TypeError or ValueError for all else."""
+    if not isinstance(number, int):
+        raise TypeError(f"not a whole number but {type(number).__name__}")
+    if not least <= number <= most:
+        raise ValueError(f"out of range: {number}")
+    return number
 
 
 def _key(identity: Identity, container: ContainerSource) -> str:

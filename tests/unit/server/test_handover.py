@@ -1,0 +1,144 @@
+"""Values of each container that the next server takes over."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pylxcfs.server.handover import Inheritance, export
+from pylxcfs.sources.averages import STEP_NS, Averages, LoadState
+from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.identity import Identity
+
+NOW = 10**15
+WHO = Identity(4026532180, 0)
+KEY = "4026532180.0.7"
+
+
+class Wanted(list):
+    """The containers of which the load is to be sampled."""
+
+    __call__ = list.append
+
+
+@pytest.fixture
+def wanted():
+    return Wanted()
+
+
+def container(wanted=None, started_ns=7):
+    return ContainerSource(
+        Hierarchies({}, None), paths={"": "/c"}, started_ns=started_ns, want_load=wanted
+    )
+
+
+def used():
+    made = container()
+    made.ledger.cpu_ns = {-1: (9, 0, 9, 0), 0: (5, 1, 4, 3), 63: (2**62, 0, 0, 0)}
+    made.ledger.last_ns = NOW - 5
+    made.load_state = LoadState(Averages((2048, 4096, 1)), NOW + STEP_NS // 4)
+    return made
+
+
+def by_way_of_a_file(kept):
+    return json.loads(json.dumps(kept))
+
+
+def test_a_container_gets_its_own_values_once(wanted):
+    before, after = used(), container(wanted)
+    inheritance = Inheritance(by_way_of_a_file(export([(WHO, before)])), NOW)
+    inheritance.hand_over(WHO, after)
+    assert after.ledger == before.ledger
+    assert after.load_state == before.load_state
+    # It goes on at once: no reader has to ask before the averages decay.
+    assert wanted == [after]
+    second = container(wanted)
+    inheritance.hand_over(WHO, second)
+    assert second.load_state is None
+    assert not second.ledger.cpu_ns
+
+
+@pytest.mark.parametrize(
+    ("identity", "started_ns"), [(WHO, 8), (Identity(WHO.pidns, 1), 7), (Identity(1, 0), 7)]
+)
+def test_another_container_gets_nothing(identity, started_ns):
+    other = container(started_ns=started_ns)
+    Inheritance(export([(WHO, used())]), NOW).hand_over(identity, other)
+    assert not other.ledger.cpu_ns
+    assert other.load_state is None
+
+
+def test_a_container_without_values_leaves_none():
+    assert export([(WHO, container())]) == {}
+
+
+@pytest.mark.parametrize("kept", [None, [], "x", 7, {"a": 1}])
+def test_no_values_are_a_fresh_start(kept, caplog):
+    fresh = container()
+    Inheritance(kept, NOW).hand_over(WHO, fresh)
+    assert fresh.load_state is None
+    assert not caplog.records
+
+
+GOOD = {"cpu_ns": [[0, 1, 2, 3, 4]], "last_ns": NOW, "load": [1, 2, 3, NOW]}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"cpu_ns": None},
+        {"cpu_ns": 7},
+        {"cpu_ns": [7]},
+        {"cpu_ns": [[]]},
+        {"cpu_ns": [[0, 1, 2, 3]]},
+        {"cpu_ns": [[0, 1, 2, 3, -4]]},
+        {"cpu_ns": [[0, 1, 2, 3, 10**30]]},
+        {"cpu_ns": [[0, 1, 2, 3, 0.5]]},
+        {"cpu_ns": [[10**9, 1, 2, 3, 4]]},
+        {"cpu_ns": [["0", 1, 2, 3, 4]]},
+        {"last_ns": -1},
+        {"last_ns": 2 * NOW},
+        {"last_ns": None},
+        {"load": []},
+        {"load": 7},
+        {"load": [1, 2, 3]},
+        {"load": [1, 2, 3, 2 * NOW]},
+        {"load": [1, 2, 3, -1]},
+        {"load": [1, 2, -3, NOW]},
+        {"load": [10**30, 2, 3, NOW]},
+        {"load": [1, 2, 3, float("inf")]},
+        {"load": [1, 2, 3, float("nan")]},
+        {"load": [1, 2, 3, [[[]]]]},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_a_warning_and_a_fresh_start(part, caplog, wanted):
+    fresh = container(wanted)
+    Inheritance({KEY: GOOD | part}, NOW).hand_over(WHO, fresh)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert not fresh.ledger.cpu_ns
+    assert fresh.ledger.last_ns == 0
+    assert fresh.load_state is None
+    assert wanted == []
+
+
+@pytest.mark.parametrize("left", ["x", [], 7, {}])
+def test_anything_else_is_a_warning(left, caplog):
+    Inheritance({KEY: left}, NOW).hand_over(WHO, container())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=20,
+)
+
+
+@given(st.sampled_from(["cpu_ns", "last_ns", "load"]), JSON)
+def test_no_value_raises(name, value):
+    Inheritance({KEY: GOOD | {name: value}}, NOW).hand_over(WHO, container())

@@ -1,8 +1,8 @@
 """Signals and children of a process without threads: signalfd(2), and fork with a death wish.
 
 Signals stay blocked for the whole life of the keeper and are read from a descriptor, so none
-can arrive between a check and a wait, or while the interpreter shuts down. Standard library
-only; decides nothing about when to start or stop.
+can arrive between a check and a wait, or while the interpreter shuts down. Decides nothing about
+when to start or stop. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from pylxcfs.keeper.fusemount import libc
@@ -33,9 +33,9 @@ HANDLED = frozenset(
     }
 )
 
-#: Left blocked for the server, which unblocks them once it can heed them: their default action
+#: Left blocked for the server, which unblocks them when it has handlers: their default action
 #: would end it while it starts.
-HEEDED_LATER = frozenset({signal.SIGHUP, signal.SIGUSR2})
+HANDLED_LATER = frozenset({signal.SIGHUP, signal.SIGUSR2})
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -44,7 +44,7 @@ _SIGSET_WORDS = 16  # glibc's and musl's sigset_t: 1024 bits
 
 
 class Child(NamedTuple):
-    """A child that nobody else reaps, so that its pidfd stays good."""
+    """A child that nothing else reaps, so that its pidfd stays good."""
 
     pid: int
     pidfd: int
@@ -61,16 +61,13 @@ class Child(NamedTuple):
         return os.waitstatus_to_exitcode(status)
 
 
-class Server:
-    """A server and the reading end of its heartbeat pipe (see keeper.py)."""
+class ServerProcess:
+    """A server as a child, and the reading end of its heartbeat pipe (see keeper.py)."""
 
-    def __init__(self, command: Sequence[str], connection: int, init: int) -> None:
+    def __init__(self, command: Sequence[str], descriptors: Mapping[str, int]) -> None:
+        """Start it; `descriptors` are flags and the descriptors that it inherits."""
         self.heartbeat, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        numbers = {
-            "--connection-fd": connection,
-            "--init-fd": init,
-            "--heartbeat-fd": writing,
-        }
+        numbers = {**descriptors, "--heartbeat-fd": writing}
         words = [str(word) for pair in numbers.items() for word in pair]
         try:
             self.child = fork(lambda: execute([*command, *words], numbers.values()))
@@ -168,9 +165,24 @@ def fork(work: Callable[[], int], *, dies_with_parent: bool = True) -> Child:
         raise
 
 
-def execute(argv: Sequence[str], inherit: Iterable[int]) -> NoReturn:
-    """Replace this (forked) process by a program that gets the descriptors in `inherit`."""
+def execute(
+    argv: Sequence[str], inherit: Iterable[int], stdio: Mapping[int, int] | None = None
+) -> NoReturn:
+    """Replace this (forked) process by a program that gets the descriptors in `inherit`.
+
+    `stdio` puts others in the place of 0, 1 and 2.
+    """
     for number in inherit:
         os.set_inheritable(number, True)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED - HEEDED_LATER)
+    for standard, number in (stdio or {}).items():
+        os.dup2(number, standard)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED - HANDLED_LATER)
     os.execvp(argv[0], list(argv))  # noqa: S606 (no shell, on purpose)
+
+
+def close_others(*keep: int) -> None:
+    """Close all descriptors of this (forked) process but 0, 1, 2 and these."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number not in keep:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(number)

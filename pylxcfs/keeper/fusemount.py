@@ -1,27 +1,42 @@
-"""The kernel's side of the mount: /dev/fuse, mount(2), umount2(2), and what is mounted where.
+"""The kernel's side of the mounts: /dev/fuse, mount(2), umount2(2), and the mount table.
 
-Runs inside the keeper, so: standard library only, and nothing that reads through the mount
-(it would hang for as long as no server answers). Knows nothing of servers.
+    own mount       at MOUNTPOINT, read-only     never sees OPEN
+    caller mount    at RUNTIME_DIR/caller        OPEN with direct I/O
+
+INIT of both is answered here, with the constants of fuse/init.py. Runs inside the keeper, so:
+standard library only, and nothing that reads through a mount (it would hang for as long as no
+server answers). Knows nothing of servers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import re
 import select
-import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from pylxcfs.fuse import init, memory, wire
 
 FSTYPE = "fuse.pylxcfs"
 SOURCE = "pylxcfs"
 
+OWN: Final = "own"
+CALLER: Final = "caller"
+
+_MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
+_MS_NOEXEC = 8
 _MNT_DETACH = 2
-_FUSE_INIT = 26
-_IN_HEADER = struct.Struct("=IIQ")  # len, opcode, unique: the start of fuse_in_header
+#: Flags of mount(2). The caller mount is writable for the triggers of proc/pressure.
+_FLAGS: Final = {
+    OWN: _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC,
+    CALLER: _MS_NOSUID | _MS_NODEV | _MS_NOEXEC,
+}
+_INIT: Final = {OWN: init.OWN, CALLER: init.CALLER}
 #: The kernel refuses smaller buffers (FUSE_MIN_READ_BUFFER).
 _READ_BUFFER = 8192
 
@@ -36,8 +51,87 @@ class Mounted(NamedTuple):
     fstype: str
 
 
+class Mount(NamedTuple):
+    """A mount of ours: its connection, and the memfd that outlives servers."""
+
+    kind: str
+    mountpoint: str
+    connection: int
+    memory: int
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """Return the descriptors by their names in the fd store and in the holder."""
+        return {f"pylxcfs-{self.kind}": self.connection, f"pylxcfs-{self.kind}-memory": self.memory}
+
+    @property
+    def can_resend(self) -> bool:
+        """Whether the kernel hands out again what a killed server had taken."""
+        return memory.read(self.memory).can_resend
+
+    def is_connected(self) -> bool:
+        """Tell whether the connection is alive: neither aborted nor unmounted."""
+        return is_connected(self.connection)
+
+    def is_mounted(self) -> bool:
+        """Tell whether this mount is the uppermost one at its mountpoint."""
+        mounted = mounted_at(self.mountpoint)
+        device = memory.device_of(self.memory, self.kind)
+        return mounted is not None and mounted.fstype == FSTYPE and mounted.device == device
+
+    def is_usable(self) -> bool:
+        """Tell whether it is alive, mounted, and of a version that this one can go on with."""
+        try:
+            memory.read(self.memory)
+        except (OSError, ValueError):
+            return False
+        return self.is_connected() and self.is_mounted()
+
+    def detach(self) -> None:
+        """Unmount it lazily, if it is mounted."""
+        if self.is_mounted():
+            detach(self.mountpoint)
+
+    def close(self) -> None:
+        """Close the descriptors; without another holder that ends the connection."""
+        os.close(self.connection)
+        os.close(self.memory)
+
+
+def make(kind: str, mountpoint: str) -> Mount:
+    """Mount at `mountpoint` and answer INIT. Raise OSError."""
+    connection = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        # default_permissions: open(2) then asks for attributes that are old, so sendfile(2) and
+        # mmap(2) get fresh pages as well.
+        data = (
+            f"fd={connection},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+        )
+        target = os.fsencode(mountpoint)
+        flags = ctypes.c_ulong(_FLAGS[kind])
+        if libc.mount(SOURCE.encode(), target, FSTYPE.encode(), flags, data.encode()) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), mountpoint)
+        try:
+            # The kernel's first request is there as soon as it is mounted.
+            offer = init.parse(os.read(connection, _READ_BUFFER))
+            os.write(connection, init.answer(offer, _INIT[kind]))
+            mounted = mounted_at(mountpoint)
+            device = mounted.device if mounted else "0:0"
+            return Mount(kind, mountpoint, connection, memory.make(kind, device, offer.can_resend))
+        except ValueError as error:
+            detach(mountpoint)
+            raise OSError(errno.EPROTO, str(error)) from error
+        except OSError:
+            detach(mountpoint)
+            raise
+    except OSError:
+        os.close(connection)
+        raise
+
+
 def parse_mountinfo(text: str) -> list[Mounted]:
-    """Read mountinfo's lines in the order of mounting; skip what is not one."""
+    """Read the lines of mountinfo in the order of mounting; skip anything else."""
     found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
@@ -54,24 +148,11 @@ def mounts(pid: str = "self") -> list[Mounted]:
 
 
 def mounted_at(mountpoint: str) -> Mounted | None:
-    """Return the uppermost mount at exactly this path, or None. Asks the mount nothing."""
+    """Return the uppermost mount at exactly this path, or None. Sends the mount no request."""
     for mount in reversed(mounts()):
         if mount.mountpoint == mountpoint:
             return mount
     return None
-
-
-def mount(mountpoint: str) -> int:
-    """Open /dev/fuse, mount it at `mountpoint` for everybody, and return its descriptor."""
-    connection = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    data = f"fd={connection},rootmode=40000,user_id=0,group_id=0,allow_other"
-    target = os.fsencode(mountpoint)
-    flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
-    if libc.mount(SOURCE.encode(), target, FSTYPE.encode(), flags, data.encode()) != 0:
-        error = ctypes.get_errno()
-        os.close(connection)
-        raise OSError(error, os.strerror(error), mountpoint)
-    return connection
 
 
 def detach(mountpoint: str) -> bool:
@@ -84,43 +165,23 @@ def detach(mountpoint: str) -> bool:
     raise OSError(error, os.strerror(error), mountpoint)
 
 
-def read_init(connection: int) -> bytes:
-    """Read the kernel's first request, FUSE_INIT, which is there as soon as it is mounted."""
-    request = os.read(connection, _READ_BUFFER)
-    length, opcode, _ = _IN_HEADER.unpack_from(request)
-    if opcode != _FUSE_INIT or length != len(request):
-        raise OSError(errno.EPROTO, f"the kernel's first request is {opcode}, not FUSE_INIT")
-    return request
-
-
 def is_connected(connection: int) -> bool:
-    """Tell whether the connection of this /dev/fuse descriptor still has its mount."""
+    """Tell whether the connection of this /dev/fuse descriptor is alive."""
     poller = select.poll()
     poller.register(connection, 0)
     return not poller.poll(0)
 
 
-def remember(request: bytes, device: str) -> int:
-    """Return a memfd with the INIT request, named after the mount's device (see `device_of`)."""
-    init = os.memfd_create(f"pylxcfs-init-{device}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(init, request)
-    return init
+def resend(connection: int) -> None:
+    """Make the kernel hand out again all requests that were taken and not answered."""
+    with contextlib.suppress(OSError):  # before Linux 6.9, or the connection has ended
+        os.write(connection, wire.NOTIFY_RESEND)
 
 
-def device_of(init: int) -> str | None:
-    """Return the device that `remember` was told; None if it is another file or empty.
-
-    The name is where it can be kept: it follows the memfd through systemd's fd store and
-    through sockets, while the content belongs to the servers.
-    """
-    match = re.match(r"/memfd:pylxcfs-init-(\d+:\d+)", os.readlink(f"/proc/self/fd/{init}"))
-    return match[1] if match and os.fstat(init).st_size >= _IN_HEADER.size else None
-
-
-def is_mount_of(init: int, mountpoint: str) -> bool:
-    """Tell whether what is mounted at `mountpoint` is the mount that `init` was made for."""
-    mounted = mounted_at(mountpoint)
-    return mounted is not None and mounted.fstype == FSTYPE and mounted.device == device_of(init)
+def device_of_previous(memfd: int) -> str | None:
+    """Return the device of the previous version's mount, from the name of its INIT memfd."""
+    match = re.match(r"/memfd:pylxcfs-init-(\d+:\d+)", os.readlink(f"/proc/self/fd/{memfd}"))
+    return match[1] if match else None
 
 
 def _unescape(path: str) -> str:

@@ -1,12 +1,13 @@
-"""Keep a mount without systemd: a small process that holds the descriptors for the next start.
+"""Keep the mounts without systemd: a small process that holds descriptors for the next start.
 
 `hold` forks it, `take` gets the descriptors from it (and it ends), `end` makes it unmount.
-They talk over RUNTIME/hold.sock, one packet a message:
+They talk over RUNTIME_DIR/hold.sock, one packet a message:
 
-    take MOUNTPOINT  ->  ok, with the connection and the INIT memfd;  then  got  ->  (it ends)
+    take MOUNTPOINT  ->  ok NAME..., with a descriptor for each name;  then  got  ->  (it ends)
     end MOUNTPOINT   ->  (it unmounts)  ok  ->  (it ends)
 
-Anything else is answered with "no". Standard library only.
+Names are those of the fd store. A holder of the version before the caller mount says just "ok"
+and hands two. Anything else is answered with "no". Standard library only.
 """
 
 from __future__ import annotations
@@ -17,13 +18,33 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from pylxcfs.keeper import child, fusemount
+from pylxcfs.keeper import child
+from pylxcfs.keeper.fusemount import Mount
 
 _SOCKET = "hold.sock"
 _PACKET = 8192  # a path has at most 4096 bytes
 _PATIENCE_S = 5.0
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
+_MOST_DESCRIPTORS = 16
+
+#: What the version before the caller mount keeps: its connection, and the kernel's INIT request.
+PREVIOUS = ("pylxcfs-connection", "pylxcfs-init")
+
+
+class _Held(NamedTuple):
+    mounts: Sequence[Mount]
+    descriptors: Mapping[str, int]
+
+    @property
+    def mountpoint(self) -> str:
+        return self.mounts[0].mountpoint
+
+    def unmount(self) -> None:
+        for mount in self.mounts:
+            mount.detach()
 
 
 class _Place:
@@ -50,36 +71,44 @@ class _Place:
             os.unlink(_SOCKET, dir_fd=self.directory)
 
 
-def hold(connection: int, init: int, mountpoint: str, runtime_dir: str) -> None:
-    """Fork the holder. When this returns the next start can take the mount over."""
+def hold(mounts: Sequence[Mount], others: Mapping[str, int], runtime_dir: str) -> None:
+    """Fork the holder of `mounts`, the own mount first, and of other descriptors.
+
+    When this returns the next start can take the mounts over.
+    """
     place = _Place(runtime_dir)
+    held = _Held(mounts, {**others, **{k: v for m in mounts for k, v in m.descriptors.items()}})
     listener = place.listen()
-    child.fork(
-        lambda: _serve(listener, place, connection, init, mountpoint), dies_with_parent=False
-    )
+    child.fork(lambda: _serve(listener, place, held), dies_with_parent=False)
 
 
-def take(runtime_dir: str, mountpoint: str) -> tuple[int, int] | None:
-    """Get (connection, init) of a held mount; None if no process holds this mountpoint."""
+def take(runtime_dir: str, mountpoint: str) -> dict[str, int]:
+    """Get the descriptors of held mounts by name; none if no process holds this mountpoint."""
     channel = _connect(runtime_dir)
     if channel is None:
-        return None
+        return {}
+    numbers: list[int] = []
     with channel:
         try:
             channel.send(b"take " + os.fsencode(mountpoint))
-            answer, numbers, _, _ = socket.recv_fds(channel, _PACKET, 2)
-            if answer != b"ok" or len(numbers) != 2:
-                return None
-            channel.send(b"got")
-        except OSError:
-            return None
+            answer, numbers, _, _ = socket.recv_fds(channel, _PACKET, _MOST_DESCRIPTORS)
+            verb, *names = answer.decode(errors="replace").split()
+            if verb == "ok" and not names:
+                names = [*PREVIOUS]
+            if verb == "ok" and len(numbers) == len(names):
+                channel.send(b"got")
+                for number in numbers:
+                    os.set_inheritable(number, False)
+                return dict(zip(names, numbers, strict=True))
+        except (OSError, ValueError):
+            pass  # it ended, or speaks another protocol
     for number in numbers:
-        os.set_inheritable(number, False)
-    return numbers[0], numbers[1]
+        os.close(number)
+    return {}
 
 
 def end(runtime_dir: str, mountpoint: str) -> bool:
-    """Have a held mount unmounted; False if no process holds this mountpoint."""
+    """Have held mounts unmounted; False if no process holds this mountpoint."""
     channel = _connect(runtime_dir)
     if channel is None:
         return False
@@ -116,30 +145,30 @@ def _connect(runtime_dir: str) -> socket.socket | None:
     return channel
 
 
-def _serve(
-    listener: socket.socket, place: _Place, connection: int, init: int, mountpoint: str
-) -> int:
+def _serve(listener: socket.socket, place: _Place, held: _Held) -> int:
     child.set_name("pylxcfs-holder")
     _drop_terminal()
     signals = child.signal_fd()
+    own = held.mounts[0].connection
     poller = select.poll()
-    poller.register(connection, 0)  # POLLERR comes unasked, when somebody has unmounted
+    poller.register(own, 0)  # POLLERR comes unasked, when the mount is gone
     poller.register(signals, select.POLLIN)
     poller.register(listener, select.POLLIN)
     while True:
         ready = {number for number, _ in poller.poll()}
-        if connection in ready:
+        if own in ready:
+            held.unmount()
             break
         if signals in ready:
             arrived = set(child.read_signals(signals))
             if arrived & {signal.SIGTERM, signal.SIGINT, child.END_FOR_GOOD}:
-                _unmount(init, mountpoint)
+                held.unmount()
                 break
         if listener.fileno() in ready:
             channel, _ = listener.accept()
             with channel:
                 channel.settimeout(_PATIENCE_S)
-                if _converse(channel, place, connection, init, mountpoint):
+                if _converse(channel, place, held):
                     return 0
             if not place.exists():
                 poller.unregister(listener)
@@ -150,32 +179,26 @@ def _serve(
     return 0
 
 
-def _converse(
-    channel: socket.socket, place: _Place, connection: int, init: int, mountpoint: str
-) -> bool:
+def _converse(channel: socket.socket, place: _Place, held: _Held) -> bool:
     """Answer one client; True if the holder's work is done."""
     try:
         ucred = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         if _UCRED.unpack(ucred)[1] != os.geteuid():
             return False
         verb, _, path = channel.recv(_PACKET).partition(b" ")
-        if verb not in (b"take", b"end") or path != os.fsencode(mountpoint):
+        if verb not in (b"take", b"end") or path != os.fsencode(held.mountpoint):
             channel.send(b"no")
             return False
         place.unlink()  # before the answer: the next holder may be there soon after it
         if verb == b"take":
-            socket.send_fds(channel, [b"ok"], [connection, init])
+            names = " ".join(["ok", *held.descriptors])
+            socket.send_fds(channel, [names.encode()], list(held.descriptors.values()))
             return channel.recv(_PACKET) == b"got"
-        _unmount(init, mountpoint)
+        held.unmount()
         channel.send(b"ok")
         return True
     except OSError:
         return False  # it went away or said nothing; the next one may come
-
-
-def _unmount(init: int, mountpoint: str) -> None:
-    if fusemount.is_mount_of(init, mountpoint):
-        fusemount.detach(mountpoint)
 
 
 def _drop_terminal() -> None:

@@ -1,14 +1,18 @@
 """The keeper's own arguments.
 
-    --mountpoint M --runtime-dir R --pidfile P [--pid-fd N] [--watchdog S] [--max-failures N]
-    [--keep-mounted] -- SERVER COMMAND...
+    --mountpoint M --runtime-dir R --pidfile P --config-fd N [--pid-fd N] [--watchdog S]
+    [--max-failures N] [--keep-mounted] --files F1,F2,... -- SERVER COMMAND...
 
-The pid file is locked by who starts the keeper; --pid-fd only keeps that lock. They are written
-by launch.py, and therefore not checked for sense. Standard library only.
+cli/launch.py checks the values and writes them. The configuration document is behind --config-fd;
+--files are the host's files of the views, in the order of their table. The process that starts
+the keeper locks the pid file; --pid-fd only keeps that lock. The last word of the server's command
+is replaced by `resolve` to get the one that reads the configuration again. Standard library only.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
@@ -19,13 +23,30 @@ class Settings(NamedTuple):
     runtime_dir: str
     pidfile: str
     server: tuple[str, ...]
+    config_fd: int
+    files: tuple[str, ...] = ()
     pid_fd: int = -1
-    watchdog: float = 10.0
+    watchdog: float = 2.0
     max_failures: int = 5
     keep_mounted: bool = False
 
+    @property
+    def caller_mountpoint(self) -> str:
+        """Return where the caller mount is."""
+        return os.path.join(self.runtime_dir, "caller")
 
-_READERS = {"pid_fd": int, "watchdog": float, "max_failures": int}
+
+def _files(value: str) -> tuple[str, ...]:
+    return tuple(filter(None, value.split(",")))
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "config_fd": int,
+    "pid_fd": int,
+    "watchdog": float,
+    "max_failures": int,
+    "files": _files,
+}
 
 
 def parse(argv: list[str]) -> Settings:

@@ -1,7 +1,7 @@
-"""How a keeper begins: its arguments, and a mount, adopted from an earlier keeper or new.
+"""How a keeper begins: its arguments, and its mounts, adopted from an earlier keeper or new.
 
 Standard library only. What happens after the beginning is in keeper.py, the arguments are in
-keepersettings.py.
+settings.py.
 """
 
 from __future__ import annotations
@@ -12,40 +12,77 @@ import sys
 from collections.abc import MutableMapping
 from typing import NoReturn
 
-from pylxcfs.errors import HostError
-from pylxcfs.keeper import child, fusemount, holder, sdnotify
-from pylxcfs.keeper.keeper import CONNECTION, ERR, INIT, WARNING, Keeper, say
+from pylxcfs.errors import HostError, UserError
+from pylxcfs.keeper import child, fusemount, holder, mountpoint, sdnotify
+from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
+from pylxcfs.keeper.holder import PREVIOUS
+from pylxcfs.keeper.keeper import Keeper
+from pylxcfs.keeper.report import ERR, WARNING, say
 from pylxcfs.keeper.settings import Settings, parse
 
 
-def _adopt(
-    settings: Settings, notifier: sdnotify.Notifier, env: MutableMapping[str, str]
-) -> tuple[int, int] | None:
-    """Return (connection, init) of a mount left by an earlier keeper, if it still is there."""
-    given = sdnotify.listen_fds(env)
-    for number in given.values():
-        os.set_inheritable(number, False)
-    pair: tuple[int, int] | None = None
-    if CONNECTION in given and INIT in given:
-        pair = given[CONNECTION], given[INIT]
-    else:
-        pair = holder.take(settings.runtime_dir, settings.mountpoint)
-    if pair is None:
+class _Kept:
+    """Descriptors of an earlier keeper, by name: from systemd's fd store, or from a holder."""
+
+    def __init__(
+        self, settings: Settings, notifier: sdnotify.Notifier, env: MutableMapping[str, str]
+    ) -> None:
+        self._notifier = notifier
+        self._given = sdnotify.listen_fds(env)
+        for number in self._given.values():
+            os.set_inheritable(number, False)
+        if not self._given:
+            self._given = holder.take(settings.runtime_dir, settings.mountpoint)
+
+    def mount(self, kind: str, path: str) -> Mount | None:
+        """Return the mount of this kind, if it is still there and of this version."""
+        names = f"pylxcfs-{kind}", f"pylxcfs-{kind}-memory"
+        if any(name not in self._given for name in names):
+            return None
+        kept = Mount(kind, path, *(self._given.pop(name) for name in names))
+        if kept.is_usable():
+            return kept
+        say(WARNING, f"the mount at {path} that was kept is gone; mounting again")
+        kept.detach()
+        self._drop(kept.descriptors)
         return None
-    if fusemount.is_connected(pair[0]) and fusemount.is_mount_of(pair[1], settings.mountpoint):
-        return pair
-    say(WARNING, "the mount that was kept is gone; mounting anew")
-    for name, number in zip((CONNECTION, INIT), pair, strict=True):
-        notifier.send("FDSTOREREMOVE=1", f"FDNAME={name}")
-        os.close(number)
-    return None
+
+    def previous(self, path: str) -> dict[str, int]:
+        """Return the descriptors of a mount of the version before the caller mount.
+
+        It is detached. Containers that were started before the upgrade have files of it.
+        """
+        found = {name: self._given.pop(name) for name in PREVIOUS if name in self._given}
+        connection, init = (found.get(name, -1) for name in PREVIOUS)
+        if init >= 0:
+            mounted = fusemount.mounted_at(path)
+            if mounted and mounted.device == fusemount.device_of_previous(init):
+                fusemount.detach(path)
+        if min(connection, init) < 0 or not fusemount.is_connected(connection):
+            self._drop(found)
+            return {}
+        say(
+            WARNING,
+            "containers that were started before the upgrade see the host's values until they"
+            " are restarted",
+        )
+        return found
+
+    def drop_rest(self) -> None:
+        """Forget what no version that is known has kept."""
+        self._drop(self._given)
+
+    def _drop(self, descriptors: dict[str, int]) -> None:
+        for name, number in descriptors.items():
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={name}")
+            os.close(number)
 
 
-def _mount(mountpoint: str) -> tuple[int, int]:
-    connection = fusemount.mount(mountpoint)
-    request = fusemount.read_init(connection)
-    mounted = fusemount.mounted_at(mountpoint)
-    return connection, fusemount.remember(request, mounted.device if mounted else "0:0")
+def _mount(kind: str, path: str) -> Mount:
+    mountpoint.clean_dead(path)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+    return fusemount.make(kind, path)
 
 
 def _protect_from_oom() -> None:
@@ -56,20 +93,37 @@ def _protect_from_oom() -> None:
         pass  # needs CAP_SYS_RESOURCE; the unit sets it as well
 
 
+def _run(settings: Settings) -> int:
+    notifier = sdnotify.Notifier(os.environ)
+    kept = _Kept(settings, notifier, os.environ)
+    sdnotify.forget(os.environ)
+    own = kept.mount(OWN, settings.mountpoint)
+    caller = kept.mount(CALLER, settings.caller_mountpoint)
+    previous = kept.previous(settings.mountpoint)
+    kept.drop_rest()
+    mounts = {
+        OWN: own or _mount(OWN, settings.mountpoint),
+        CALLER: caller or _mount(CALLER, settings.caller_mountpoint),
+    }
+    adopted = own is not None or bool(previous)
+    return Keeper(settings, notifier, mounts, previous, adopted=adopted).run()
+
+
 def main() -> NoReturn:
     """Run the keeper; leave without the interpreter's own end, where signals would be lost."""
     child.block_signals()
     child.set_name("pylxcfs-keeper")
     _protect_from_oom()
     settings = parse(sys.argv[1:])
-    notifier = sdnotify.Notifier(os.environ)
-    if settings.pid_fd >= 0:
-        os.set_inheritable(settings.pid_fd, False)
+    for number in (settings.pid_fd, settings.config_fd):
+        if number >= 0:
+            os.set_inheritable(number, False)
     try:
-        pair = _adopt(settings, notifier, os.environ)
-        connection, init = pair or _mount(settings.mountpoint)
-        sdnotify.forget(os.environ)
-        code = Keeper(settings, notifier, connection, init, adopted=pair is not None).run()
+        code = _run(settings)
+    except UserError as error:
+        say(ERR, str(error))
+        say(ERR, error.hint)
+        code = error.exit_code
     except OSError as error:
         say(ERR, f"the keeper cannot go on: {error}")
         code = HostError.exit_code

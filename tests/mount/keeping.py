@@ -7,6 +7,7 @@ the test with it. Reading is done by `Reader`s, and all waiting has a deadline.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ UPTIME = b"12.34 56.78\n"
 _KEEPER = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pylxcfs.keeper.start as k; k.main()"
 )
-#: As launch.py does: who locks the pid file becomes the keeper.
+#: As cli/launch.py does: the process that locks the pid file becomes the keeper.
 _LAUNCH = """
 import os, sys
 from pylxcfs.keeper import instance
@@ -36,8 +37,10 @@ if given:
     os.environ["LISTEN_PID"] = str(os.getpid())
 number = instance.claim(sys.argv[1])
 os.set_inheritable(number, True)
+config = os.memfd_create("config", 0)
+os.write(config, b'{"format": 1, "options": {"count": 0}}')
 keeper, options = sys.argv[2:7], sys.argv[7:]
-os.execv(keeper[0], [*keeper, "--pid-fd", str(number), *options])
+os.execv(keeper[0], [*keeper, "--pid-fd", str(number), "--config-fd", str(config), *options])
 """
 
 
@@ -108,10 +111,11 @@ class Keeping:
             "--mountpoint": str(self.mountpoint),
             "--runtime-dir": str(self.runtime_dir),
             "--pidfile": str(self.pidfile),
+            "--files": "proc/uptime,proc/meminfo",
         }
         command = [sys.executable, "-I", "-S", "-c", _KEEPER]
         command += [word for pair in paths.items() for word in pair]
-        command += [*options, "--", sys.executable, str(STANDIN), str(self.control)]
+        command += [*options, "--", sys.executable, str(STANDIN), str(self.control), "serve"]
         given = dict(fds or {})
         environ = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
         environ |= {"PYTHONPATH": str(ROOT), **(env or {})}
@@ -167,7 +171,38 @@ class Keeping:
         """Return the pid of the server that was started last."""
         return self.events("start")[-1]
 
-    def read(self, name: str = "proc/uptime", *, again: bool = False) -> Reader:
+    def list(self, path: Path) -> list[str]:
+        """List a directory in a process that may hang."""
+        done = subprocess.run(
+            ["ls", path], capture_output=True, text=True, timeout=DEADLINE_S, check=True
+        )
+        return done.stdout.split()
+
+    def device(self, place: Path) -> str:
+        """Return the device of the uppermost mount at a place, "" if there is none."""
+        return (self.devices(place) or [""])[-1]
+
+    def devices(self, place: Path) -> list[str]:
+        """Return the devices of all that is mounted at a place."""
+        return [m.device for m in fusemount.mounts() if m.mountpoint == str(place)]
+
+    def rescues(self) -> list[int]:
+        """Return the pids of the rescue servers."""
+        return [pid for pid in self._children() if _name(pid) == "pylxcfs-rescue"]
+
+    def resolvers(self) -> list[int]:
+        """Return the pids of resolvers."""
+        return [
+            pid
+            for pid in self._children()
+            if b"resolve" in _read(f"/proc/{pid}/cmdline").split(b"\0")
+        ]
+
+    def _children(self) -> list[int]:
+        pid = self._processes[-1].pid
+        return [int(word) for word in _read(f"/proc/{pid}/task/{pid}/children").split()]
+
+    def read(self, name: str | Path = "proc/uptime", *, again: bool = False) -> Reader:
         """Start a reader."""
         reader = Reader(self.mountpoint / name, again=again)
         self._readers.append(reader)
@@ -180,9 +215,25 @@ class Keeping:
         else:
             (self.control / name).unlink()
 
-    def is_mounted(self) -> bool:
-        """Whether anything is mounted at the mountpoint (never touches it)."""
-        return fusemount.mounted_at(str(self.mountpoint)) is not None
+    @property
+    def caller(self) -> Path:
+        """Where the caller mount is."""
+        return self.runtime_dir / "caller"
+
+    @property
+    def places(self) -> tuple[Path, Path]:
+        """Both mountpoints."""
+        return self.mountpoint, self.caller
+
+    @property
+    def state(self) -> str:
+        """The keeper's state, as it tells others."""
+        return str(json.loads((self.runtime_dir / "status.json").read_text())["state"])
+
+    def is_mounted(self, *, at: Path | None = None) -> bool:
+        """Whether anything is mounted at these places, both by default (never touches them)."""
+        places = (at,) if at else self.places
+        return any(fusemount.mounted_at(str(place)) is not None for place in places)
 
     def close(self) -> None:
         """End all that is left, whatever state it is in."""
@@ -195,12 +246,23 @@ class Keeping:
                     os.kill(pid, signal.SIGKILL)
         for pid in _processes_naming(str(self.mountpoint)):
             os.kill(pid, signal.SIGKILL)
-        while self.is_mounted():
-            fusemount.detach(str(self.mountpoint))
+        for place in self.places:
+            while self.is_mounted(at=place):
+                fusemount.detach(str(place))
         for reader in self._readers:
             reader.end()
         for process in self._processes:
             process.wait(timeout=DEADLINE_S)
+
+
+def _read(path: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(path).read_bytes()
+    return b""
+
+
+def _name(pid: int) -> str:
+    return _read(f"/proc/{pid}/comm").decode().strip()
 
 
 def _place(numbers: list[int]) -> None:
@@ -238,7 +300,7 @@ class NotifySocket:
     @property
     def env(self) -> dict[str, str]:
         """The variables of a service with an fd store."""
-        return {"NOTIFY_SOCKET": str(self.path), "FDSTORE": "8"}
+        return {"NOTIFY_SOCKET": str(self.path), "FDSTORE": "16"}
 
     def receive(self) -> list[str]:
         """Take in what has arrived; return all messages so far."""

@@ -1,12 +1,16 @@
-"""A server for tests of the keeper: speaks raw FUSE, serves proc/uptime and proc/meminfo.
+"""A server for tests of the keeper: serves proc/uptime and proc/meminfo on both mounts.
 
-Run as `standin.py CONTROL --connection-fd N --init-fd I --heartbeat-fd H`. Files in the
-directory CONTROL change what it does:
+Run as `standin.py CONTROL serve --config-fd N --own-fd N --own-memory-fd N --caller-fd N
+--caller-memory-fd N --heartbeat-fd N`, and as `standin.py CONTROL resolve`. Node ids are those of
+tree/nodes.py with proc/uptime as view 0 and proc/meminfo as view 1, so that it can be replaced by
+the rescue server. Files in the directory CONTROL change what it does:
 
-    fail    exit with code 7 at the start
-    mute    never write to the heartbeat pipe
-    hold    read requests of the file system, but answer none of them to READ
-    log     (written here) one line for each start, signal and end
+    fail            exit with code 7 at the start
+    mute            never write to the heartbeat pipe
+    hold            read requests of the file system, but answer none of them to READ
+    resolve-fail    the configuration is wrong
+    resolve-hang    resolving takes for ever
+    log             (written here) one line for each start, signal and end
 """
 
 from __future__ import annotations
@@ -14,131 +18,155 @@ from __future__ import annotations
 import contextlib
 import errno
 import faulthandler
+import json
 import os
-import select
 import signal
-import struct
 import sys
+import threading
 import time
 
-LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, INIT = 1, 2, 3, 14, 15, 17, 18, 26
-OPENDIR, READDIR, RELEASEDIR, INTERRUPT, BATCH_FORGET = 27, 28, 29, 36, 42
-IN = struct.Struct("=IIQQIIII")
-OUT = struct.Struct("=IiQ")
-NOTIFY_RESEND = 7
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-#: name -> node id, parent, content (None: a directory)
-NODES: dict[int, tuple[int, bytes, bytes | None]] = {
-    1: (0, b"", None),
-    2: (1, b"proc", None),
-    3: (2, b"uptime", b"12.34 56.78\n"),
-    4: (2, b"meminfo", b"MemTotal:        1048576 kB\n" * 400),
+from pylxcfs.fuse import wire
+from pylxcfs.tree import nodes
+
+UPTIME, MEMINFO = nodes.FILES, nodes.FILES + 1
+CONTENTS = {UPTIME: b"12.34 56.78\n", MEMINFO: b"MemTotal:        1048576 kB\n" * 400}
+LINKS = {
+    nodes.LINKS: b"../own/host/proc/uptime",
+    nodes.LINKS + 1: b"../own/host/proc/meminfo",
+}
+VIEW = {nodes.VIEW_PROC: {b"uptime": UPTIME, b"meminfo": MEMINFO}}
+CHILDREN = {
+    "own": {
+        nodes.ROOT: {b"proc": nodes.PROC, b"own": nodes.OWN},
+        nodes.PROC: {b"uptime": nodes.LINKS, b"meminfo": nodes.LINKS + 1},
+        nodes.OWN: {b"host": nodes.VIEW_ROOT},
+        nodes.VIEW_ROOT: {b"proc": nodes.VIEW_PROC},
+        **VIEW,
+    },
+    "caller": {nodes.ROOT: {b"proc": nodes.VIEW_PROC}, **VIEW},
 }
 
 
-def attr(node: int) -> bytes:
-    content = NODES[node][2]
-    mode = 0o040555 if content is None else 0o100444
-    size = len(content or b"")
-    times = struct.pack("=QQQIII", 0, 0, 0, 0, 0, 0)
-    rest = struct.pack("=IIIIIII", mode, 1, 0, 0, 0, 4096, 0)
-    return struct.pack("=QQQ", node, size, 0) + times + rest
+def attributes(node: int) -> tuple[int, int]:
+    """Return mode and size."""
+    if node in CONTENTS:
+        return 0o100444, len(CONTENTS[node])
+    return (0o120777 if node in LINKS else 0o040555), 0
 
 
-def answer(opcode: int, node: int, body: bytes) -> bytes | int:
-    """Return the reply's body, or an errno."""
-    if opcode == LOOKUP:
-        name = body.rstrip(b"\0")
-        for number, (parent, known, _) in NODES.items():
-            if (parent, known) == (node, name):
-                return struct.pack("=QQQQII", number, 0, 0, 0, 0, 0) + attr(number)
-        return errno.ENOENT
-    if opcode == GETATTR:
-        return struct.pack("=QII", 0, 0, 0) + attr(node)
-    if opcode in (OPEN, OPENDIR):
-        return struct.pack("=QII", node, 1, 0)  # FOPEN_DIRECT_IO
-    if opcode == READ:
-        _, offset, size = struct.unpack_from("=QQI", body)
-        return (NODES[node][2] or b"")[offset : offset + size]
-    if opcode == STATFS:
-        return bytes(80)
-    if opcode in (RELEASE, RELEASEDIR):
-        return b""
-    return errno.ENOSYS
+def answer(kind: str, opcode: int, unique: int, node: int, body: bytes) -> bytes:
+    if opcode == wire.LOOKUP:
+        child = CHILDREN[kind].get(node, {}).get(body.rstrip(b"\0"))
+        if child is None:
+            return wire.error_reply(unique, errno.ENOENT)
+        mode, size = attributes(child)
+        return wire.entry_reply(unique, child, 0, child, mode, 1, size, time.time_ns(), 0, 0)
+    if opcode == wire.GETATTR:
+        mode, size = attributes(node)
+        return wire.attr_reply(unique, node, mode, 1, size, time.time_ns(), 0)
+    if opcode == wire.READLINK:
+        return wire.data_reply(unique, LINKS[node])
+    if opcode == wire.OPEN and kind == "caller":
+        return wire.open_reply(unique, node, wire.FOPEN_DIRECT_IO)
+    if opcode == wire.OPENDIR:
+        return wire.open_reply(unique, node, 0)
+    if opcode == wire.READ:
+        _, offset, size, flags = wire.READ_IN.unpack_from(body)
+        data = CONTENTS[node][offset : offset + size]
+        return wire.data_reply(unique, data if flags & wire.READ_LOCKOWNER else data.ljust(size))
+    if opcode == wire.STATFS:
+        return wire.statfs_reply(unique)
+    if opcode in (wire.RELEASE, wire.RELEASEDIR, wire.FLUSH):
+        return wire.error_reply(unique, 0)
+    return wire.error_reply(unique, errno.ENOSYS)
 
 
-def main() -> None:
-    control = sys.argv[1]
-    numbers = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
-    connection = int(numbers["--connection-fd"])
-    init = int(numbers["--init-fd"])
-    heartbeat = int(numbers["--heartbeat-fd"])
+class Standin:
+    def __init__(self, control: str, numbers: dict[str, int]) -> None:
+        self.control = control
+        self.numbers = numbers
 
-    def is_set(name: str) -> bool:
-        return os.path.exists(f"{control}/{name}")
+    def is_set(self, name: str) -> bool:
+        return os.path.exists(f"{self.control}/{name}")
 
-    def log(text: str) -> None:
-        with open(f"{control}/log", "a", encoding="ascii") as file:
+    def log(self, text: str) -> None:
+        with open(f"{self.control}/log", "a", encoding="ascii") as file:
             file.write(f"{text} {os.getpid()}\n")
 
-    def on_term(*_: object) -> None:
-        log("term")
+    def beat(self, byte: bytes) -> None:
+        if not self.is_set("mute"):
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self.numbers["--heartbeat-fd"], byte)
+
+    def on_term(self, *_: object) -> None:
+        self.log("term")
         os._exit(0)
 
-    faulthandler.register(signal.SIGQUIT)
-    signal.signal(signal.SIGTERM, on_term)
-    signal.signal(signal.SIGHUP, lambda *_: log("hup"))
-    signal.signal(signal.SIGUSR2, lambda *_: log("usr2"))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR2))
-    log("start")
-    if is_set("fail"):
-        sys.exit(7)
-    kept = os.pread(init, 8192, 0)
-    length, _, unique, *_ = IN.unpack_from(kept)
-    if len(kept) == length:  # the first server
-        _, minor, readahead, _ = struct.unpack_from("=IIII", kept, IN.size)
-        sizes = (readahead, 0, 12, 9, 131072, 1)
-        body = struct.pack("=IIIIHHIIHHI7I", 7, min(minor, 31), *sizes, *[0] * 10)
-        reply = OUT.pack(OUT.size + len(body), 0, unique) + body
-        os.write(connection, reply)
-        os.pwrite(init, reply, length)
-    else:
-        try:
-            os.write(connection, OUT.pack(OUT.size, NOTIFY_RESEND, 0))
-        except OSError as error:
-            log(f"resend-{error.errno}")
-    if not is_set("mute"):
-        os.write(heartbeat, b"R")
-    beat = time.monotonic()
-    while True:
-        readable, _, _ = select.select([connection], [], [], 0.1)
-        if time.monotonic() - beat > 0.1 and not is_set("mute"):
-            beat = time.monotonic()
-            with contextlib.suppress(BlockingIOError):
-                os.write(heartbeat, b"H")
-        if not readable:
-            continue
-        try:
-            request = os.read(connection, 135168)
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                log("unmounted")
-                sys.exit(0)
-            if error.errno in (errno.EAGAIN, errno.ENOENT, errno.EINTR):
+    def on_hup(self, *_: object) -> None:
+        document = json.loads(os.pread(self.numbers["--config-fd"], 4096, 0))
+        self.log(f"reloaded-{document['options']['count']}")
+        self.beat(b"L")
+
+    def serve(self, kind: str) -> None:
+        connection = self.numbers[f"--{kind}-fd"]
+        while True:
+            try:
+                request = os.read(connection, wire.BUFFER)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    self.log("unmounted")
+                    os._exit(0)
+                if error.errno in (errno.EAGAIN, errno.ENOENT, errno.EINTR):
+                    continue
+                raise
+            _, opcode, unique, node, *_ = wire.IN_HEADER.unpack_from(request)
+            if opcode in wire.UNANSWERED:
                 continue
-            raise
-        _, opcode, unique, node, _, _, _, _ = IN.unpack_from(request)
-        if opcode in (FORGET, BATCH_FORGET, INTERRUPT):
-            continue
-        if opcode == READ and is_set("hold"):
-            log("held")
-            continue
-        result = answer(opcode, node, request[IN.size :])
-        body = b"" if isinstance(result, int) else result
-        code = -result if isinstance(result, int) else 0
-        with contextlib.suppress(FileNotFoundError):  # the reader was interrupted
-            os.write(connection, OUT.pack(OUT.size + len(body), code, unique) + body)
+            if opcode == wire.READ and self.is_set("hold"):
+                self.log("held")
+                continue
+            reply = answer(kind, opcode, unique, node, request[wire.IN_HEADER.size :])
+            with contextlib.suppress(FileNotFoundError):  # the reader was interrupted
+                os.write(connection, reply)
+
+    def run(self) -> None:
+        faulthandler.register(signal.SIGQUIT)
+        signal.signal(signal.SIGTERM, self.on_term)
+        signal.signal(signal.SIGHUP, self.on_hup)
+        signal.signal(signal.SIGUSR2, lambda *_: self.log("usr2"))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR2))
+        self.log("start")
+        if self.is_set("fail"):
+            sys.exit(7)
+        for kind in CHILDREN:
+            try:
+                os.write(self.numbers[f"--{kind}-fd"], wire.NOTIFY_RESEND)
+            except OSError as error:
+                self.log(f"resend-{error.errno}")
+            threading.Thread(target=self.serve, args=(kind,), daemon=True).start()
+        self.beat(b"R")
+        while True:
+            time.sleep(0.1)
+            self.beat(b"H")
+
+
+def resolve(control: str) -> None:
+    """Count how often the configuration was resolved."""
+    if os.path.exists(f"{control}/resolve-hang"):
+        signal.pause()
+    document = json.load(sys.stdin)
+    if os.path.exists(f"{control}/resolve-fail"):
+        sys.exit("pylxcfs: the file says nonsense")
+    document["options"]["count"] += 1
+    sys.stderr.write(f"pylxcfs: count: {document['options']['count']}\n")
+    json.dump(document, sys.stdout)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[2] == "resolve":
+        resolve(sys.argv[1])
+    else:
+        pairs = zip(sys.argv[3::2], sys.argv[4::2], strict=True)
+        Standin(sys.argv[1], {name: int(number) for name, number in pairs}).run()

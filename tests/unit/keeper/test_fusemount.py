@@ -6,6 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pylxcfs.fuse import memory
 from pylxcfs.keeper import fusemount
 from pylxcfs.keeper.fusemount import Mounted, parse_mountinfo
 
@@ -34,20 +35,29 @@ def test_what_is_mounted_is_found_by_its_exact_path(tmp_path: Path) -> None:
     assert fusemount.mounted_at(str(tmp_path)) is None
 
 
-def test_a_memfd_remembers_its_mounts_device() -> None:
-    request = (104).to_bytes(4, "little") + bytes(100)
-    init = fusemount.remember(request, "0:53")
-    assert fusemount.device_of(init) == "0:53"
-    assert os.pread(init, 200, 0) == request
+def test_a_mount_is_known_by_the_device_in_the_name_of_its_memory() -> None:
+    proc = fusemount.mounted_at("/proc")
+    assert proc is not None
+    memfd = memory.make("own", proc.device, True)
+    mount = fusemount.Mount("own", "/proc", -1, memfd)
+    assert mount.can_resend
+    assert not mount.is_mounted()  # the same device, and none of ours
+    assert mount.descriptors == {"pylxcfs-own": -1, "pylxcfs-own-memory": memfd}
+    os.close(memfd)
+
+
+def test_memory_of_another_version_is_not_usable(tmp_path: Path) -> None:
+    memfd = os.memfd_create("pylxcfs-own-0:53")
+    assert not fusemount.Mount("own", str(tmp_path), -1, memfd).is_usable()
+    os.close(memfd)
+
+
+def test_the_device_of_a_previous_versions_mount_is_in_the_name_of_its_memfd() -> None:
+    init, other = os.memfd_create("pylxcfs-init-0:53"), os.memfd_create("pylxcfs-own-0:53")
+    assert fusemount.device_of_previous(init) == "0:53"
+    assert fusemount.device_of_previous(other) is None
     os.close(init)
-
-
-def test_another_file_is_no_memory(tmp_path: Path) -> None:
-    with open(tmp_path / "file", "wb") as file:
-        assert fusemount.device_of(file.fileno()) is None
-    empty = fusemount.remember(b"", "0:53")
-    assert fusemount.device_of(empty) is None
-    os.close(empty)
+    os.close(other)
 
 
 def test_detaching_where_nothing_is_mounted_is_said(tmp_path: Path) -> None:

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from pylxcfs.keeper import banner, child, keeper
+from pylxcfs.keeper import banner, child, keeper, reload, report
 from pylxcfs.keeper import settings as keepersettings
+from pylxcfs.keeper.sdnotify import Notifier
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_arguments_are_read_with_their_types() -> None:
-    words = "--mountpoint /m --runtime-dir /r --pidfile /r/p --watchdog 2.5 --max-failures 3"
-    settings = keepersettings.parse([*words.split(), "--keep-mounted", "--", "server", "--", "x"])
+    words = (
+        "--mountpoint /m --runtime-dir /r --pidfile /r/p --config-fd 9 --watchdog 2.5"
+        " --max-failures 3 --keep-mounted --files proc/meminfo,proc/stat -- server -- x"
+    )
+    settings = keepersettings.parse(words.split())
     assert settings == keepersettings.Settings(
         mountpoint="/m",
         runtime_dir="/r",
         pidfile="/r/p",
         server=("server", "--", "x"),
+        config_fd=9,
+        files=("proc/meminfo", "proc/stat"),
         watchdog=2.5,
         max_failures=3,
         keep_mounted=True,
     )
+    assert settings.caller_mountpoint == "/r/caller"
 
 
 @pytest.mark.parametrize(
@@ -90,3 +99,72 @@ def test_a_command_that_is_not_there_fails_in_the_child_alone(
     assert child.fork(lambda: child.execute(["/nonexistent/server"], [])).reap() == 1
     assert os.getpid() == pid
     assert "pylxcfs: [Errno 2]" in capfd.readouterr().err
+
+
+def test_failures_in_a_row_are_answered_slower_and_slower() -> None:
+    row = keeper.Row()
+    delays = []
+    for count in range(1, 11):
+        assert row.add() == count
+        delays.append(row.delay)
+    assert delays[:4] == [0, 0.05, 0.1, 0.2]
+    assert delays == sorted(delays)
+    assert delays[-1] == 5
+    row.clear()
+    assert row.add() == 1
+    assert row.delay == 0
+
+
+def test_the_state_is_a_file_that_others_read(tmp_path: Path) -> None:
+    state = report.Report(str(tmp_path), "/mnt/x", Notifier({}))
+    state.change(report.SERVING, "serving")
+    state.server(17)
+    written = json.loads((tmp_path / "status.json").read_text())
+    assert time.time() - written.pop("since") < 60
+    assert written == {
+        "state": "serving",
+        "text": "serving",
+        "keeper": os.getpid(),
+        "server": 17,
+        "mountpoint": "/mnt/x",
+    }
+    state.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_cannot_be_written_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = report.Report(str(tmp_path / "gone"), "/mnt/x", Notifier({}))
+    state.change(report.SERVING, "serving")
+    state.server(17)
+    assert capfd.readouterr().err.count("status.json cannot be written: No such file") == 1
+
+
+def resolver(script: str, config: int) -> reload.Resolver:
+    return reload.Resolver([sys.executable, "-S", "-c", script], config)
+
+
+def test_a_resolver_gets_the_document_and_gives_the_next_one() -> None:
+    config = os.memfd_create("config")
+    os.write(config, b'{"options": {"x": 1}}')
+    script = (
+        "import json, sys; d = json.load(sys.stdin); d['options']['x'] += 1;"
+        "json.dump(d, sys.stdout); print('<4>pylxcfs: x: 1 -> 2', file=sys.stderr)"
+    )
+    made = resolver(script, config)
+    assert made.end() == 0
+    assert made.is_document()
+    assert made.lines == ["x: 1 -> 2"]
+    reload.replace_document(config, made.document)
+    assert json.loads(os.pread(config, 100, 0)) == {"options": {"x": 2}}
+    os.close(config)
+
+
+@pytest.mark.parametrize("output", ["", "[]", "{}", '{"options": 1}', "{" * 10])
+def test_output_of_a_resolver_that_is_no_document_is_known(output: str) -> None:
+    config = os.memfd_create("config")
+    made = resolver(f"print({output!r})", config)
+    assert made.end() == 0
+    assert not made.is_document()
+    os.close(config)

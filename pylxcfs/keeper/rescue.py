@@ -1,0 +1,266 @@
+"""The rescue server: answers a mount with the host's files where no server can be had.
+
+A reader whose request nobody answers cannot even be killed. So the keeper forks (the code is
+loaded already: a broken installation does not matter) one process of this for each connection.
+It speaks just as much of the protocol as its mount needs, finds no containers and keeps nothing:
+
+    own        no OPEN. A page is filled with newlines behind its text
+    caller     OPEN with direct I/O; a READ that would fill a page is refused
+    previous   the mount of a version before the caller mount: the tree of `own`, with OPEN
+
+Nodes below a container's directory are looked up as the host's, since only servers know
+generations; no name is cached, so the next server finds the containers' own nodes again. Standard
+library only. When to start and end it is the keeper's business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pylxcfs.fuse import wire
+from pylxcfs.keeper import child, fusemount
+from pylxcfs.tree import nodes
+from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, Entry, SysTree
+
+PREVIOUS: Final = "previous"
+
+_DIRECTORY: Final = stat.S_IFDIR | 0o555
+_LINK: Final = stat.S_IFLNK | 0o777
+_FILE: Final = stat.S_IFREG | 0o444
+#: A rendering is shown for so long, so that a size and the text behind it agree.
+_LIFE_NS: Final = 100_000_000
+#: Renderings that are kept: handles that are never read again are forgotten.
+_MOST_TEXTS: Final = 4096
+_MOST_BYTES: Final = 1 << 22
+_BUFFER: Final = 1 << 18
+#: SETATTR to LINK, UNLINK, WRITE, CREATE, RENAME2: what would change something.
+_CHANGES: Final = frozenset({4, 6, 8, 9, 10, 11, 12, 13, 16, 35, 45})
+#: What poll(2) returns for a file that cannot be polled (DEFAULT_POLLMASK).
+_POLL_ALWAYS: Final = 0x145
+
+
+class Rescue:
+    """The answers of one mount. `files[i]` is the host's file of view i ("proc/meminfo")."""
+
+    def __init__(self, kind: str, files: Sequence[str], root: str = "/") -> None:
+        self._kind = kind
+        self._files = files
+        self._root = root
+        self._sysfs = SysTree(root)
+        self._texts: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, handle): born, text
+        self._handles = 0
+        self._own = b"by-pidns" if kind == PREVIOUS else b"own"
+        self._links: dict[int, str] = {nodes.LINKS + i: path for i, path in enumerate(files)}
+        self._links[nodes.PRESSURE_LINK] = "proc/pressure"
+        links = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
+        self._links |= {index: path for path, index in links.items()}
+        view: dict[bytes, int] = {b"proc": nodes.VIEW_PROC, b"sys": nodes.VIEW_SYS}
+        self._children: dict[int, dict[bytes, int]] = {
+            nodes.VIEW_ROOT: view,
+            nodes.VIEW_PROC: {},
+            nodes.VIEW_PRESSURE: {},
+            nodes.VIEW_SYS: {b"devices": nodes.VIEW_DEVICES},
+            nodes.VIEW_DEVICES: {b"system": nodes.VIEW_SYSTEM},
+            nodes.VIEW_SYSTEM: {},
+            nodes.ROOT: {b"proc": nodes.PROC, b"sys": nodes.SYS, self._own: nodes.OWN},
+            nodes.PROC: {},
+            nodes.SYS: {b"devices": nodes.DEVICES},
+            nodes.DEVICES: {b"system": nodes.SYSTEM},
+            nodes.SYSTEM: {},
+            nodes.OWN: {b"host": nodes.VIEW_ROOT},
+        }
+        if kind == fusemount.CALLER:
+            self._children[nodes.ROOT] = view
+        for i, path in enumerate(files):
+            if not os.path.exists(os.path.join(root, path)):
+                continue
+            directory, _, last = path.rpartition("/")
+            name = last.encode()
+            if directory == "proc/pressure":
+                self._children[nodes.VIEW_PROC][b"pressure"] = nodes.VIEW_PRESSURE
+                self._children[nodes.VIEW_PRESSURE][name] = nodes.FILES + i
+                self._children[nodes.PROC][b"pressure"] = nodes.PRESSURE_LINK
+            else:
+                self._children[nodes.VIEW_PROC][name] = nodes.FILES + i
+                self._children[nodes.PROC][name] = nodes.LINKS + i
+        for path, index in self._sysfs.roots():
+            name = path.rpartition("/")[2].encode()
+            self._children[nodes.VIEW_SYSTEM][name] = index
+            self._children[nodes.SYSTEM][name] = links[path]
+
+    def answer(self, request: bytes) -> bytes | None:
+        """Return the reply to a request of the kernel; None where it expects none."""
+        _, opcode, unique, node, *_ = wire.IN_HEADER.unpack_from(request)
+        if opcode in wire.UNANSWERED:
+            return None
+        try:
+            return self._answer(opcode, unique, node, request)
+        except OSError as error:
+            return wire.error_reply(unique, error.errno or errno.EIO)
+        except (ValueError, LookupError):
+            return wire.error_reply(unique, errno.EIO)
+
+    def _answer(self, opcode: int, unique: int, node: int, request: bytes) -> bytes:
+        index, body = nodes.index_of(node), wire.IN_HEADER.size
+        if opcode == wire.LOOKUP:
+            found = self._child(index, request[body:].rstrip(b"\0"))
+            mode, size, mtime = self._attributes(found)
+            number = nodes.inode_number(found)
+            return wire.entry_reply(unique, found, 0, number, mode, 1, size, mtime, 0, 0)
+        if opcode == wire.GETATTR:
+            mode, size, mtime = self._attributes(index)
+            return wire.attr_reply(unique, nodes.inode_number(node), mode, 1, size, mtime, 0)
+        if opcode == wire.READLINK:
+            return wire.data_reply(unique, self._target(index))
+        if opcode == wire.OPEN and self._kind != fusemount.OWN:
+            # In the layout of earlier handles a small number is one of the host's view.
+            self._handles = self._handles % 0xFFFF + 1
+            return wire.open_reply(unique, self._handles, wire.FOPEN_DIRECT_IO)
+        if opcode == wire.READ:
+            handle, offset, size, flags = wire.READ_IN.unpack_from(request, body)
+            fills_page = not flags & wire.READ_LOCKOWNER
+            if fills_page and self._kind == fusemount.CALLER:
+                return wire.error_reply(unique, errno.EINVAL)
+            data = self._text(index, handle, offset)[offset : offset + size]
+            return wire.data_reply(unique, data.ljust(size, b"\n") if fills_page else data)
+        if opcode in (wire.READDIR, wire.READDIRPLUS):
+            _, offset, size, _ = wire.READ_IN.unpack_from(request, body)
+            return wire.data_reply(unique, self._listing(index, offset, size, opcode))
+        if opcode == wire.OPENDIR:
+            return wire.open_reply(unique, 0, 0)
+        if opcode == wire.STATFS:
+            return wire.statfs_reply(unique)
+        if opcode == wire.RELEASE:
+            self._texts.pop((index, wire.RELEASE_IN.unpack_from(request, body)[0]), None)
+        if opcode in (wire.RELEASE, wire.RELEASEDIR, wire.FLUSH):
+            return wire.error_reply(unique, 0)
+        if self._kind == fusemount.OWN:
+            return wire.error_reply(unique, errno.ENOSYS)  # OPEN and others: never sent again
+        # ENOSYS would hold for the life of the connection, and so for the servers to come.
+        if opcode == wire.POLL:
+            return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, _POLL_ALWAYS)
+        return wire.error_reply(unique, errno.EPERM if opcode in _CHANGES else errno.EOPNOTSUPP)
+
+    def _child(self, index: int, name: bytes) -> int:
+        if index < nodes.SYSFS:
+            found = self._children.get(index, {}).get(name)
+        else:
+            found = self._sysfs.index(f"{self._path(index)}/{os.fsdecode(name)}")
+        if found is None:
+            raise OSError(errno.ENOENT, "no such name")
+        return found
+
+    def _path(self, index: int) -> str:
+        """Return the host's path of a file, or of anything below sysfs."""
+        number = index - nodes.FILES
+        path = self._sysfs.path(index) if index >= nodes.SYSFS else None
+        if 0 <= number < len(self._files):
+            path = self._files[number]
+        if path is None:
+            raise OSError(errno.ESTALE, "no such file")
+        return path
+
+    def _attributes(self, index: int) -> tuple[int, int, int]:
+        """Return mode, size and mtime."""
+        if index in self._children:
+            return _DIRECTORY, 0, 0
+        if index in self._links:
+            return _LINK, 0, 0
+        mode = _FILE
+        if index >= nodes.SYSFS:
+            mode = self._sysfs.lstat(self._path(index)).st_mode & ~0o222
+        if not stat.S_ISREG(mode):
+            return mode, 0, 0
+        try:
+            size = len(self._text(index, 0, 0))
+        except OSError:
+            size = 0  # a READ says what is wrong
+        return mode, size, self._texts.get((index, 0), (time.time_ns(), b""))[0]
+
+    def _text(self, index: int, handle: int, offset: int) -> bytes:
+        """Return a rendering: a reader in pieces keeps its own until it returns to offset 0."""
+        now = time.time_ns()
+        born, text = self._texts.get((index, handle), (0, b""))
+        if not born or (not offset and not 0 <= now - born < _LIFE_NS):
+            try:
+                with open(os.path.join(self._root, self._path(index)), "rb", buffering=0) as file:
+                    text = b"".join(_pieces(file.fileno()))
+            except OSError as error:
+                raise OSError(errno.EIO, "the host's file cannot be read") from error
+            while len(self._texts) >= _MOST_TEXTS:
+                del self._texts[next(iter(self._texts))]
+            self._texts[index, handle] = now, text
+        return text
+
+    def _target(self, index: int) -> bytes:
+        path = self._links.get(index)
+        if path is None:
+            return self._sysfs.readlink(self._path(index))
+        return b"../" * path.count("/") + self._own + b"/host/" + path.encode()
+
+    def _listing(self, index: int, offset: int, size: int, opcode: int) -> bytes:
+        # An entry without a node id gives no attributes (fuse_direntplus_link).
+        prefix = bytes(128) if opcode == wire.READDIRPLUS else b""
+        data = b""
+        for position, item in enumerate(self._entries(index)[offset:], offset + 1):
+            number = nodes.inode_number(item.number)
+            entry = prefix + wire.dirent(number, position, item.mode, item.name)
+            if len(data) + len(entry) > size:
+                break
+            data += entry
+        return data
+
+    def _entries(self, index: int) -> list[Entry]:
+        found = self._children.get(index)
+        if found is None:
+            return self._sysfs.entries(self._path(index))
+        return [Entry(name, number, self._kind_of(number)) for name, number in found.items()]
+
+    def _kind_of(self, index: int) -> int:
+        if index in self._links:
+            return _LINK
+        return _FILE if nodes.FILES <= index < nodes.SYSFS else _DIRECTORY
+
+
+def _pieces(number: int) -> Iterator[bytes]:
+    total = 0
+    while total < _MOST_BYTES and (piece := os.read(number, 65536)):
+        total += len(piece)
+        yield piece
+
+
+def serve(kind: str, connection: int, files: Sequence[str]) -> int:
+    """Answer a connection until it ends or SIGTERM comes. Runs in a process of its own.
+
+    read(2) is called directly: os.read would go on with it after a signal. SIGTERM is handled
+    between two requests, so none is lost.
+    """
+    child.set_name("pylxcfs-rescue")
+    child.close_others(connection)
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    rescue = Rescue(kind, files)
+    fusemount.resend(connection)
+    buffer = ctypes.create_string_buffer(_BUFFER)
+    while not told:
+        length = fusemount.libc.read(connection, buffer, _BUFFER)
+        if length < 0:
+            if ctypes.get_errno() in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
+                continue
+            return 0 if ctypes.get_errno() in (errno.ENODEV, errno.ECONNABORTED) else 1
+        reply = rescue.answer(ctypes.string_at(buffer, length))
+        if reply is not None:
+            try:
+                os.write(connection, reply)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return 0  # ENOENT: the reader was interrupted, or it was handed out again
+    return 0

@@ -1,0 +1,213 @@
+"""The rescue server's answers, on a host made of files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+
+from pylxcfs.fuse import wire
+from pylxcfs.keeper import rescue
+from pylxcfs.keeper.rescue import Rescue
+from pylxcfs.tree import nodes
+
+FILES = ("proc/meminfo", "proc/gone", "proc/pressure/cpu")
+MEMINFO = nodes.FILES
+#: A node of a container: some pid namespace.
+CONTAINER = nodes.pair((0xF0000123, 0))
+OWN, CALLER = "own", "caller"
+KINDS = (OWN, CALLER, rescue.PREVIOUS)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "proc/pressure").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_bytes(b"MemTotal: 1 kB\n")
+    (tmp_path / "proc/pressure/cpu").write_bytes(b"some avg10=0.00\n")
+    cpu = tmp_path / "sys/devices/system/cpu"
+    cpu.mkdir(parents=True)
+    (cpu / "online").write_bytes(b"0-1\n")
+    (cpu / "secret").write_bytes(b"")
+    (cpu / "secret").chmod(0o600)
+    (cpu / "link").symlink_to("../cpu/online")
+    return tmp_path
+
+
+class Asked:
+    """Requests as the kernel makes them."""
+
+    def __init__(self, kind: str, root: Path) -> None:
+        self.rescue = Rescue(kind, FILES, str(root))
+
+    def raw(self, opcode: int, node: int, body: bytes = b"") -> tuple[int, bytes]:
+        head = wire.IN_HEADER.pack(wire.IN_HEADER.size + len(body), opcode, 7, node, 0, 0, 1, 0)
+        reply = self.rescue.answer(head + body)
+        assert reply is not None
+        length, error, unique = wire.OUT_HEADER.unpack_from(reply)
+        assert (length, unique) == (len(reply), 7)
+        return -error, reply[wire.OUT_HEADER.size :]
+
+    def ok(self, opcode: int, node: int, body: bytes = b"") -> bytes:
+        error, data = self.raw(opcode, node, body)
+        assert error == 0, os.strerror(error)
+        return data
+
+    def lookup(self, node: int, name: str) -> tuple[int, int, int, int]:
+        """Return node id, generation, mode and size."""
+        data = self.ok(wire.LOOKUP, node, name.encode() + b"\0")
+        head = bytes(wire.OUT_HEADER.size)
+        fields = wire.ENTRY_REPLY.unpack(head + data)[3:]
+        assert fields[2:6] == (0, 0, 0, 0)  # nothing is valid for any time
+        return fields[0], fields[1], fields[15], fields[7]
+
+    def walk(self, path: str) -> int:
+        node = nodes.ROOT
+        for name in path.split("/"):
+            node, generation, _, _ = self.lookup(node, name)
+            assert generation == 0
+        return node
+
+    def read(self, node: int, offset: int = 0, size: int = 100, *, page: bool = False) -> bytes:
+        flags = 0 if page else wire.READ_LOCKOWNER
+        return self.ok(wire.READ, node, wire.READ_IN.pack(0, offset, size, flags) + bytes(16))
+
+    def names(self, node: int, opcode: int = wire.READDIR, size: int = 4096) -> list[str]:
+        found: list[str] = []
+        while data := self.ok(opcode, node, wire.READ_IN.pack(0, len(found), size, 0) + bytes(16)):
+            skip = 128 if opcode == wire.READDIRPLUS else 0
+            while data:
+                _, _, length, _ = wire.DIRENT.unpack_from(data, skip)
+                start = skip + wire.DIRENT.size
+                found.append(data[start : start + length].decode())
+                data = data[skip + (wire.DIRENT.size + length + 7) // 8 * 8 :]
+        return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (OWN, "own/host/proc/meminfo"),
+        (CALLER, "proc/meminfo"),
+        (rescue.PREVIOUS, "by-pidns/host/proc/meminfo"),
+    ],
+)
+def test_files_are_the_hosts(root: Path, kind: str, path: str) -> None:
+    asked = Asked(kind, root)
+    node = asked.walk(path)
+    assert node == MEMINFO
+    assert asked.read(node) == b"MemTotal: 1 kB\n"
+    assert asked.read(node, 4, 5) == b"otal:"
+
+
+def test_links_of_the_own_mount_lead_to_the_hosts_files(root: Path) -> None:
+    asked = Asked(OWN, root)
+    for path, target in (
+        ("proc/meminfo", b"../own/host/proc/meminfo"),
+        ("proc/pressure", b"../own/host/proc/pressure"),
+        ("sys/devices/system/cpu", b"../../../own/host/sys/devices/system/cpu"),
+    ):
+        assert asked.ok(wire.READLINK, asked.walk(path)) == target
+        asked.walk(os.path.normpath(f"{os.path.dirname(path)}/{target.decode()}"))
+
+
+def test_nodes_that_the_kernel_holds_of_a_container_show_the_host(root: Path) -> None:
+    asked = Asked(OWN, root)
+    assert asked.read(nodes.node(CONTAINER, MEMINFO)) == b"MemTotal: 1 kB\n"
+    cpu = asked.walk("own/host/sys/devices/system/cpu")
+    node, _, mode, size = asked.lookup(nodes.node(CONTAINER, cpu), "online")
+    assert nodes.pair_of(node) == 0  # its generation is known to servers only
+    assert (stat.S_IMODE(mode), size) == (0o444, 4)
+    assert asked.read(node) == b"0-1\n"
+    # A rescue server that has never listed that directory finds it.
+    assert Asked(OWN, root).read(nodes.node(CONTAINER, node)) == b"0-1\n"
+
+
+@pytest.mark.parametrize("name", ["4026532000-1-0123", "self", "hosts", "..", ""])
+def test_names_of_containers_are_not_found(root: Path, name: str) -> None:
+    assert Asked(OWN, root).raw(wire.LOOKUP, nodes.OWN, name.encode() + b"\0")[0] == errno.ENOENT
+
+
+def test_a_file_that_the_host_does_not_have_is_eio_to_read_and_not_listed(root: Path) -> None:
+    asked = Asked(OWN, root)
+    gone = nodes.FILES + 1
+    request = wire.READ_IN.pack(0, 0, 100, wire.READ_LOCKOWNER) + bytes(16)
+    assert asked.raw(wire.READ, gone, request)[0] == errno.EIO
+    assert asked.ok(wire.GETATTR, gone)
+    assert asked.names(asked.walk("own/host/proc")) == ["meminfo", "pressure"]
+
+
+def test_a_page_is_filled_on_the_own_mount_and_refused_on_the_caller_mount(root: Path) -> None:
+    text = b"MemTotal: 1 kB\n"
+    assert Asked(OWN, root).read(MEMINFO, 0, 20, page=True) == text + b"\n" * 5
+    request = wire.READ_IN.pack(0, 0, 4096, 0) + bytes(16)
+    assert Asked(CALLER, root).raw(wire.READ, MEMINFO, request)[0] == errno.EINVAL
+
+
+def test_open_is_refused_for_ever_on_the_own_mount_only(root: Path) -> None:
+    assert Asked(OWN, root).raw(wire.OPEN, MEMINFO, bytes(8))[0] == errno.ENOSYS
+    for kind in (CALLER, rescue.PREVIOUS):
+        handle, flags = struct.unpack("=QI4x", Asked(kind, root).ok(wire.OPEN, MEMINFO, bytes(8)))
+        assert 0 < handle < 1 << 16
+        assert flags == wire.FOPEN_DIRECT_IO
+
+
+@pytest.mark.parametrize("opcode", set(range(4, 60)) - {wire.OPEN, wire.READ})
+def test_nothing_is_refused_for_ever_on_the_caller_mount(root: Path, opcode: int) -> None:
+    reply = Asked(CALLER, root).rescue.answer(
+        wire.IN_HEADER.pack(wire.IN_HEADER.size + 64, opcode, 7, MEMINFO, 0, 0, 1, 0) + bytes(64)
+    )
+    if reply is not None:
+        assert wire.OUT_HEADER.unpack_from(reply)[1] != -errno.ENOSYS
+
+
+def test_sizes_agree_with_texts_while_these_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(OWN, root)
+    monkeypatch.setattr(rescue, "_LIFE_NS", 10**15)
+    size, mtime = attributes(asked)
+    (root / "proc/meminfo").write_bytes(b"MemTotal: 1000 kB\n")
+    assert len(asked.read(MEMINFO)) == size
+    monkeypatch.setattr(rescue, "_LIFE_NS", 0)
+    assert attributes(asked) > (size, mtime)
+    assert asked.read(MEMINFO) == b"MemTotal: 1000 kB\n"
+
+
+def attributes(asked: Asked) -> tuple[int, int]:
+    """Return size and mtime."""
+    fields = wire.ATTR_REPLY.unpack(bytes(16) + asked.ok(wire.GETATTR, MEMINFO))[3:]
+    return fields[3], fields[6] * 10**9 + fields[9]
+
+
+def test_modes_of_sysfs_are_the_hosts_without_writing(root: Path) -> None:
+    asked = Asked(OWN, root)
+    cpu = asked.walk("own/host/sys/devices/system/cpu")
+    assert stat.S_IMODE(asked.lookup(cpu, "secret")[2]) == 0o400
+    link, _, mode, _ = asked.lookup(cpu, "link")
+    assert stat.S_ISLNK(mode)
+    assert asked.ok(wire.READLINK, link) == b"../cpu/online"
+    assert set(asked.names(cpu)) == {"online", "secret", "link"}
+
+
+@pytest.mark.parametrize("size", [4096, 200])
+def test_directories_are_listed_in_answers_of_any_size(root: Path, size: int) -> None:
+    asked = Asked(CALLER, root)
+    assert asked.names(nodes.ROOT, wire.READDIRPLUS, size) == ["proc", "sys"]
+    assert asked.names(asked.walk("proc"), wire.READDIRPLUS, size) == ["meminfo", "pressure"]
+    assert asked.names(asked.walk("proc/pressure"), wire.READDIRPLUS, size) == ["cpu"]
+    assert Asked(OWN, root).names(nodes.OWN) == ["host"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_node_and_operation_is_answered(root: Path, kind: str) -> None:
+    asked = Asked(kind, root)
+    for opcode in range(1, 60):
+        for node in (0, 1, 3, 8, 40, nodes.LINKS + 9, 200, 5000, 1 << 21, (1 << 64) - 1):
+            body = bytes(64)
+            head = wire.IN_HEADER.pack(wire.IN_HEADER.size + 64, opcode, 7, node, 0, 0, 1, 0)
+            reply = asked.rescue.answer(head + body)
+            assert (reply is None) == (opcode in wire.UNANSWERED)

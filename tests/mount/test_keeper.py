@@ -14,7 +14,7 @@ import pytest
 
 from pylxcfs.keeper import child
 from tests.conftest import require, wait_until
-from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping
+from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping, abort
 
 
 @pytest.fixture
@@ -29,15 +29,6 @@ def needs_resend(keeping: Keeping) -> None:
     keeping.wait_event("start", 2)
     if keeping.events("resend-"):
         require("resend", "this kernel has no FUSE_NOTIFY_RESEND (Linux 6.9)")
-
-
-def abort(device: str) -> None:
-    """Abort a connection as an administrator can: by the minor number of its device."""
-    minor = device.partition(":")[2]
-    connections = Path("/sys/fs/fuse/connections")
-    if not (connections / minor / "abort").exists():
-        subprocess.run(["mount", "-t", "fusectl", "none", connections], check=True, timeout=10)
-    (connections / minor / "abort").write_text("1")
 
 
 def test_serves_and_says_so_when_a_read_has_worked(keeping: Keeping) -> None:

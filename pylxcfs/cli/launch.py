@@ -66,7 +66,9 @@ def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn
         with contextlib.suppress(OSError):  # `check` says what is wrong with it
             os.mkdir(config.mountpoint)
     with runtime.writing(config.runtime_dir):
-        os.makedirs(runtime.caller_mount(config), mode=0o755, exist_ok=True)
+        os.makedirs(config.runtime_dir, mode=0o755, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # not exist_ok=True, which asks the mount
+            os.mkdir(runtime.caller_mount(config), mode=0o755)
     with runtime.writing(os.path.dirname(config.pid_path)):
         pid_fd = instance.claim(config.pid_path)
     try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,15 @@ def test_paths_beside_each_other_are_accepted(
     mountpoint: str, runtime_dir: str, pidfile: str
 ) -> None:
     launch.check_places(Config(mountpoint=mountpoint, runtime_dir=runtime_dir, pidfile=pidfile))
+
+
+def test_the_last_good_configuration_is_not_for_a_first_start(tmp_path: Path) -> None:
+    config = Config(mountpoint=str(tmp_path / "mnt"), runtime_dir=str(tmp_path / "run"))
+    invalid = UsageError("cache_ttl: wrong", "correct it")
+    with pytest.raises(UsageError) as caught:
+        launch.become_keeper(config, invalid)
+    assert caught.value is invalid
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

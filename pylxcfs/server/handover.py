@@ -1,7 +1,8 @@
-"""The values of each container that the next server takes over: CPU counters, load averages.
+"""The values of each container that the next server takes over.
 
-Plain values for the state file, with a key of namespaces and start times, so that a namespace
-number that was reused meanwhile takes over nothing. Reads and writes no file.
+They are CPU counters and load averages: plain values for the state file, with a key of namespaces
+and start times, so that a namespace number that was reused meanwhile takes over nothing. Reads and
+writes no file.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def export(containers: Iterable[tuple[Identity, ContainerSource]]) -> dict[str, 
 
 
 class Inheritance:
-    """Values of an earlier server, handed to each container once, when it is found again.
+    """Values of an earlier server, for each container once.
 
     `kept` is the result of `export`, by way of a file that may be broken; `now_ns` is
     CLOCK_BOOTTIME, which no time in it may exceed.
@@ -51,7 +52,10 @@ class Inheritance:
         self._latest_ns = now_ns + STEP_NS
 
     def hand_over(self, identity: Identity, container: ContainerSource) -> None:
-        """Give a container its values. Values out of range are a warning and a fresh start."""
+        """Give a container its values.
+
+        Values out of range are a warning and a fresh start.
+        """
         left = self._kept.pop(_key(identity, container), None)
         if left is None:
             return
@@ -80,7 +84,7 @@ class Inheritance:
 
 
 def _bounded(number: object, least: int, most: int) -> int:
-    """Return a whole number within the bounds; raise TypeError or ValueError for all else."""
+    """Return a whole number within bounds. Raise TypeError or ValueError."""
     if not isinstance(number, int):
         raise TypeError(f"not a whole number but {type(number).__name__}")
     if not least <= number <= most:

@@ -1,4 +1,4 @@
-"""The state file: values that one server leaves for the next, as JSON with a format version.
+"""The state file: JSON that one server leaves for the next.
 
 Knows nothing of the values (handover.py does). The file is a convenience: one that is missing,
 broken or of another version leads to a fresh start.
@@ -35,9 +35,9 @@ class StateFile:
         self._failing = False
 
     def load(self) -> dict[str, Any]:
-        """Return the values of the last `save`, or {} with one warning if there are none usable.
+        """Return the values of the last `save`.
 
-        A file that does not exist is no warning.
+        A file that is not usable is one warning and {}. A file that does not exist is no warning.
         """
         try:
             return _parse(_read(self._path))
@@ -48,9 +48,9 @@ class StateFile:
             return {}
 
     def save(self, values: Mapping[str, Any]) -> bool:
-        """Replace the file in one step, readable by root only; return whether that succeeded.
+        """Replace the file in one step; return whether that succeeded.
 
-        The first failure in a row is a warning.
+        It is readable by root only. The first failure in a row is a warning.
         """
         try:
             _replace(self._path, json.dumps({"format": FORMAT, **values}, separators=(",", ":")))

@@ -25,9 +25,10 @@ class Averages:
     fixed: tuple[int, int, int] = (0, 0, 0)
 
     def after(self, active: int, steps: int = 1) -> Averages:
-        """Return the averages `steps` times 5 seconds later, with `active` threads all the time.
+        """Return the averages `steps` times 5 seconds later.
 
-        calc_load_n: steps that were missed are made up for with the count that came late.
+        With `active` threads all the time, as calc_load_n: steps that were missed are made up for
+        with the count that came late.
         """
         one, five, fifteen = (
             _calc(load, _power(exp, steps), active * FIXED_1)
@@ -62,7 +63,7 @@ def _power(base: int, exponent: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LoadState:
-    """Load averages of one container and the CLOCK_BOOTTIME at which they were stepped."""
+    """Load averages of a container, and the CLOCK_BOOTTIME of their last step."""
 
     averages: Averages
     at_ns: int

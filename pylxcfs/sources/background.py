@@ -1,4 +1,4 @@
-"""Work in a background thread, in slices, at a bounded share of one CPU.
+"""Work in a background thread, at a bounded share of one CPU.
 
 The load sampler and the search for processes use it: their work grows with what containers
 contain, so it must not run where readers wait. Knows nothing of either.
@@ -16,6 +16,8 @@ Attempt = Callable[[str, Callable[[], object]], object]
 #: Seconds that `close` waits for the slice in progress.
 _JOIN_S = 2.0
 
+_END = object()
+
 
 def run(place: str, work: Callable[[], object]) -> None:
     """Run work and let its errors through."""
@@ -27,11 +29,11 @@ def _never() -> float | None:
 
 
 class Background:
-    """A thread that runs `work` when it is requested; each item it yields ends a slice.
+    """A thread that runs `work` on request.
 
-    `share`: the most of one CPU's time that the slices take. `period`: returns the seconds until
-    the next run without a request, None for never. Requests that come while the work runs lead to
-    one more run.
+    Each item that `work` yields ends a slice, and a pause follows. `share`: the most of one CPU's
+    time that the slices take. `period`: returns the seconds until the next run without a request,
+    None for never. Requests that come while the work runs lead to one more run.
     """
 
     def __init__(
@@ -60,13 +62,13 @@ class Background:
         self._thread.start()
 
     def request(self) -> None:
-        """Ask for a run; returns at once. Before `start` the request waits for it."""
+        """Ask for a run and return at once, also before `start`."""
         with self._changed:
             self._requested = True
             self._changed.notify_all()
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until no run is requested or in progress; return whether that is reached."""
+        """Wait until no run is due; return False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self._requested or self._running), timeout_s)
 
@@ -86,7 +88,7 @@ class Background:
                 self._changed.notify_all()
 
     def _next(self) -> bool:
-        """Wait for a request or the period's end; return False once it is closed."""
+        """Wait for a request or the period; return False once closed."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._requested or self._closing.is_set(), self._period()
@@ -96,9 +98,12 @@ class Background:
             return self._running
 
     def _run(self) -> None:
-        began = time.thread_time()
-        for _ in self._work():
-            # CPU time, not time: what the thread waits for costs nobody anything.
+        slices = self._work()
+        more = True
+        while more:
+            began = time.thread_time()
+            more = next(slices, _END) is not _END
+            # CPU time: the time that the thread waits is no cost. After the last slice, too, as
+            # the next request may be there already.
             if self._closing.wait((time.thread_time() - began) * self._pauses):
                 return
-            began = time.thread_time()

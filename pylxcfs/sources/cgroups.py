@@ -1,4 +1,4 @@
-"""Where cgroups are: the mounted hierarchies, and the directories that apply to a process.
+"""The mounted cgroup hierarchies, and the directories of a process's cgroups.
 
     v1      a hierarchy for each controller or a few of them
     v2      one hierarchy for all
@@ -74,7 +74,7 @@ class Place:
         return self.directories[:-1] if self.up_to_root else self.directories
 
     def nearest(self, name: str) -> str | None:
-        """Return the directory, of the cgroup or its closest ancestor, that has file `name`."""
+        """Return the closest of the directories that has file `name`."""
         for directory in self.directories:
             if os.path.exists(f"{directory}/{name}"):
                 return directory
@@ -127,9 +127,10 @@ class Hierarchies:
         return os.path.join(self.root, f"proc/{pid}/cgroup")
 
     def place(self, controller: str, paths: Paths) -> Place | None:
-        """Return where `controller` (by its v1 name) counts a process with these paths.
+        """Return the place of a process with these paths for `controller`.
 
-        None where no hierarchy has the controller, or the path is outside of what is mounted.
+        `controller` is a v1 name. None where no hierarchy has the controller, or the path is
+        outside of what is mounted.
         """
         name = _V2_NAMES.get(controller, controller)
         if self.v2 is not None and name in self._v2_controllers:
@@ -140,7 +141,10 @@ class Hierarchies:
         return self.unified(paths) if name == UNIFIED else None
 
     def unified(self, paths: Paths) -> Place | None:
-        """Return the place in the v2 hierarchy; None where that does not tell containers apart."""
+        """Return the place in the v2 hierarchy.
+
+        None where that does not tell containers apart.
+        """
         if self.v2 is None or not self._v2_tells:
             return None
         return _place(2, self.v2, paths.get(UNIFIED))
@@ -151,7 +155,7 @@ class Hierarchies:
         return _place(1, mount, paths.get(hierarchy)) if mount is not None else None
 
     def thread_place(self, paths: Paths) -> Place | None:
-        """Return where the threads of a process with these paths can be listed.
+        """Return the place where a container's threads are listed.
 
         None where no hierarchy tells it from the host.
         """
@@ -186,7 +190,7 @@ def _strip(path: str) -> str:
 
 
 def _wider(known: Mount | None, mount: Mount) -> Mount:
-    """Prefer the mount that shows more of the hierarchy; of equals the first one."""
+    """Return the mount that shows more of the hierarchy, or the first."""
     return mount if known is None or len(mount.root) < len(known.root) else known
 
 
@@ -209,7 +213,10 @@ def _place(version: int, mount: Mount, path: str | None) -> Place | None:
 
 @functools.cache
 def _is_real_root(version: int, directory: str) -> bool:
-    """Tell the hierarchy's root from a cgroup that is mounted as if it were (a container's)."""
+    """Return whether a mountpoint is the hierarchy's root.
+
+    Inside of a container a cgroup is mounted in its place.
+    """
     if version == 1:
         return os.path.exists(f"{directory}/release_agent")
     return not os.path.exists(f"{directory}/cgroup.events")

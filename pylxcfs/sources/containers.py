@@ -1,7 +1,8 @@
-"""One container as views see it: the cgroup of its init, read at each call.
+"""One container as views see it.
 
-Notices when init was moved to another cgroup, and keeps the container's ledger and load averages.
-The files of a cgroup are in readers.py, the table of containers in registry.py.
+Reads the cgroup of its init at each call, notices when init was moved to another cgroup, and keeps
+the container's ledger and load averages. The files of a cgroup are in readers.py, the table of
+containers in registry.py.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class ContainerSource:
     """A container: the cgroups of process `init`, or those that `paths` names.
 
     With `init`, /proc/INIT/cgroup is opened and /proc/INIT/stat read at once: the caller checks
-    afterwards that the pid still is the process that was meant. Without it, `epoch` and
-    `started_ns` say what that stat would. `want_load` is called once a view asks for the load
+    afterwards that the pid is still the same process. Without it, `epoch` (clock ticks) and
+    `started_ns` are given. `want_load` is called once a view asks for the load
     averages; without it load() returns None.
     """
 
@@ -80,37 +81,45 @@ class ContainerSource:
         """
         return self._epoch
 
-    # What views ask (views.model.Container)
+    # For views, which read views.model.Container. Each method raises Gone or SourceError.
 
     def memory(self) -> Memory | None:
+        """Return limits and usage of memory and swap; None without the controller."""
         return self._read(Readers.memory)
 
     def cpu_limit(self) -> CpuLimit:
+        """Return its CPUs and its quota."""
         return self._read(Readers.cpu_limit)
 
     def cpu_usage(self) -> CpuUsage | None:
+        """Return its CPU time; None where it is not counted."""
         return self._read(Readers.cpu_usage)
 
     def block_io(self) -> Mapping[tuple[int, int], BlockIO] | None:
+        """Return its I/O by (major, minor); None where not counted."""
         return self._read(Readers.block_io)
 
     def pressure(self, resource: str) -> bytes | None:
+        """Return the text of RESOURCE.pressure; None on v1 or with PSI off."""
         return self._read(lambda readers: readers.pressure(resource))
 
     def slabinfo(self) -> bytes | None:
+        """Return the text of v1's memory.kmem.slabinfo; None without it."""
         return self._read(Readers.slabinfo)
 
     def mems(self) -> frozenset[int] | None:
+        """Return its NUMA nodes; None without the cpuset controller."""
         return self._read(Readers.mems)
 
     def started_ns(self) -> int:
+        """Return the CLOCK_BOOTTIME at which it started; 0 for host processes."""
         return self._started_ns
 
     def load(self) -> Load | None:
-        """Return the last sample; before the first one, what is known without a count.
+        """Return the last sample, or an estimate before the first one.
 
-        That is the threads of pids.current, one of them running, and the averages of the server
-        before this one, or 0. None where the host's load is the container's.
+        The estimate is the threads of pids.current, one of them running, and the averages of the
+        server before this one, or 0. None where the host's load is the container's.
         """
         if self._want_load is None:
             return None
@@ -124,10 +133,10 @@ class ContainerSource:
         averages = (0.0, 0.0, 0.0) if state is None else state.averages.values()
         return Load(averages, running=1, total=total or 1, last_pid=1)
 
-    # What the rest of sources asks
+    # For the rest of sources
 
     def take_over_load(self, state: LoadState) -> None:
-        """Go on with load averages of the server before this one, and sample them."""
+        """Go on with load averages of the server before this one."""
         self.load_state = state
         self._ask_for_load()
 
@@ -190,7 +199,7 @@ class ContainerSource:
         return readers
 
     def _follow_init(self) -> bool:
-        """Read in which cgroups init is; return whether they are others than before."""
+        """Read init's cgroups; return whether they have changed."""
         if self._follow is None:
             return False
         text = self._follow.read()

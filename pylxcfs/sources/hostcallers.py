@@ -1,6 +1,7 @@
-"""Processes in the server's own pid namespace: the host's, and those of `--pid=host` containers.
+"""Processes in the server's own pid namespace.
 
-Each sees its own cgroup. Without a limit on that, it sees the host's files.
+They are the host's and those of `--pid=host` containers. Each sees its own cgroup. Without a limit
+on that, it sees the host's files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class HostCallers:
         self._known: OrderedDict[bytes, ContainerSource] = OrderedDict()
 
     def get(self, pid: int) -> ContainerSource | None:
-        """Return the cgroup of a process as a container; None if nothing limits it."""
+        """Return a process's cgroup as a container; None if nothing limits it."""
         if pid <= 0:
             return None
         try:

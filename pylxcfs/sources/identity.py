@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """A container: its pid namespace and, where containers share that, its cgroup namespace.
+    """A container, by its pid namespace and its cgroup namespace.
 
-    `cgroupns` is 0 for processes in the cgroup namespace of the pid namespace's init, or of
-    the server. (pid namespace of the server, 0) is the host.
+    `cgroupns` tells containers in one pid namespace apart. It is 0 for processes in the cgroup
+    namespace of the pid namespace's init, or of the server. (pid namespace of the server, 0) is the
+    host.
     """
 
     pidns: int

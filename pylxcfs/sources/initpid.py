@@ -1,7 +1,8 @@
-"""The init (pid 1) of a pid namespace, from a process in it or in a namespace below it.
+"""The init (pid 1) of a pid namespace.
 
-Linux 6.11+ answers an ioctl, commit ca567df74a28 ("nsfs: add pid translation ioctls"). On older
-kernels a process inside of the namespace sends its credentials (translator.py).
+It is found from a process in the namespace or in one below it. Linux 6.11+ answers an ioctl, commit
+ca567df74a28 ("nsfs: add pid translation ioctls"). On older kernels a process inside of the
+namespace sends its credentials (translator.py).
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ METHODS = ("auto", "ioctl", "scm")
 
 
 class InitFinder:
-    """Finds inits. `method`: "auto", or one of "ioctl" and "scm" to force it."""
+    """Finds inits.
+
+    `method`: "auto", or "ioctl" or "scm" to force one.
+    """
 
     def __init__(self, method: str = "auto", translator: Translator | None = None) -> None:
         if method not in METHODS:
@@ -38,9 +42,10 @@ class InitFinder:
         self.translator = translator or Translator()
 
     def find(self, pid: int, pidns: int = 0) -> int:
-        """Return the pid of the init of namespace `pidns` (inode number; 0: that of `pid`).
+        """Return the pid of the init of namespace `pidns`.
 
-        `pid` is a thread in that namespace or in a descendant of it. Raise Gone if it is not, or
+        `pidns` is an inode number, 0 for the namespace of `pid`. `pid` is a thread in the
+        namespace or in a descendant of it. Raise Gone if it is not, or
         has ended, SourceError where inits cannot be found.
         """
         namespace = Descriptor.open(f"/proc/{pid}/ns/pid")
@@ -58,9 +63,10 @@ class InitFinder:
         return self.translator.init_of(namespace)
 
     def prepare(self) -> None:
-        """Find the server's own init, which starts the helper process where one is needed.
+        """Find the server's own init.
 
-        Raise SourceError where inits cannot be found at all.
+        That starts the helper process where one is needed. Raise SourceError where inits cannot be
+        found at all.
         """
         self.find(os.getpid())
 

@@ -46,7 +46,10 @@ def read_whole(path: str) -> bytes:
 
 
 def read_start(path: str, size: int) -> bytes:
-    """Return the first bytes of a file from one read of `size`. Raise Gone or SourceError."""
+    """Return the first bytes of a file, from one read of `size`.
+
+    Raise Gone or SourceError.
+    """
     descriptor = Descriptor.open(path)
     try:
         return os.read(descriptor.number, size)
@@ -96,7 +99,7 @@ class Descriptor:
 
 
 class KeptFile:
-    """A kernel file of one record, such as each of a cgroup's values.
+    """A kernel file of one record, as a cgroup's files are.
 
     Opened at the first read. Each read starts at offset 0, where the kernel prints the current
     values. With a `name`, `path` is its directory, which a container's dozens of files share.
@@ -117,7 +120,10 @@ class KeptFile:
         return self._path if self._name is None else f"{self._path}/{self._name}"
 
     def read(self) -> bytes | None:
-        """Return the whole text; None where there is no such file. Raise Gone, SourceError."""
+        """Return the whole text; None where there is no such file.
+
+        Raise Gone or SourceError.
+        """
         descriptor = self._descriptor
         if descriptor is None:
             descriptor = self._open()
@@ -161,16 +167,19 @@ class KeptFile:
 
 
 class SharedFile(KeptFile):
-    """A file that several containers share by its path: the file that has the path now.
+    """A file that several containers share by its path.
 
-    A container that is started again has the cgroup path of the one before, which may still hold
-    this object.
+    It is the file that has the path now: a container that is started again has the cgroup path of
+    the one before, which may still hold this object.
     """
 
     __slots__ = ()
 
     def read(self) -> bytes | None:
-        """Return the whole text; None where there is no such file. Raise Gone, SourceError."""
+        """Return the whole text; None where there is no such file.
+
+        Raise Gone or SourceError.
+        """
         if self._descriptor is not None:
             try:
                 return super().read()
@@ -180,7 +189,7 @@ class SharedFile(KeptFile):
 
 
 class KeptRecords(KeptFile):
-    """A kernel file of many records, such as cpuinfo; a read returns some of them."""
+    """A kernel file of many records (cpuinfo); a read returns some."""
 
     __slots__ = ("_lock",)
 

@@ -1,4 +1,4 @@
-"""Load averages of containers: counts their threads in the background and steps the averages.
+"""Load averages of containers, from counts of their threads.
 
 For each container of which a reader has asked the load, the sampler counts the threads in its
 cgroup and everything below it that run (R) or are in uninterruptible sleep (D), as the kernel's
@@ -30,7 +30,7 @@ from pylxcfs.views.model import Load
 
 #: How early a count may come and be the next step's.
 _SLACK_NS: Final = STEP_NS // 4
-#: How often the sampler looks for containers with a step to make.
+#: How often the sampler checks all containers for a step.
 _PERIOD_NS: Final = STEP_NS // 4
 
 #: How long a count is good for other containers in the same cgroup, at least.
@@ -40,7 +40,7 @@ _CPU_TO_LIFE: Final = 20
 
 #: Share of one CPU's time for all counts.
 _SHARE: Final = 0.25
-#: Files read in one slice, about 2 ms, and containers looked at.
+#: Files read in one slice, about 2 ms, and containers checked for a step.
 _SLICE_FILES: Final = 128
 _SLICE_CONTAINERS: Final = 32
 
@@ -75,7 +75,10 @@ class _Result:
 
 
 class Counting:
-    """A count of one cgroup's subtree in progress. `proc` is the directory of processes."""
+    """A count of one cgroup's subtree in progress.
+
+    `proc` is the directory of processes.
+    """
 
     def __init__(self, place: Place, proc: str) -> None:
         self._proc = proc
@@ -122,7 +125,7 @@ class Counting:
 
 
 class Sampler:
-    """Steps the load averages of the containers that want them, every 5 seconds.
+    """Steps the load averages of containers every 5 seconds.
 
     `give_way` is called before each file that is read, and may wait for readers to be served.
     `attempt` keeps an error from ending the thread; `now_ns` returns CLOCK_BOOTTIME.
@@ -141,9 +144,9 @@ class Sampler:
         self._now_ns = now_ns
         self._lock = threading.Lock()
         self._wanted: dict[ContainerSource, None] = {}
-        #: Containers to look at next.
+        #: Containers to check for a step.
         self._queue: deque[ContainerSource] = deque()
-        self._next_look_ns = 0
+        self._next_check_ns = 0
         #: Counts in progress, in turn, and the last one of each cgroup.
         self._countings: OrderedDict[_Key, Counting] = OrderedDict()
         self._results: dict[_Key, _Result] = {}
@@ -152,7 +155,7 @@ class Sampler:
         )
 
     def want(self, container: ContainerSource) -> None:
-        """Sample a container from now on, for as long as it lives. Quick; for any thread."""
+        """Sample a container for as long as it lives; for any thread."""
         with self._lock:
             if container in self._wanted:
                 return
@@ -165,7 +168,7 @@ class Sampler:
         self._background.start()
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until no count is due or in progress; return whether that is reached."""
+        """Wait until no count is due; return False after the timeout."""
         return self._background.settle(timeout_s)
 
     def close(self) -> None:
@@ -173,11 +176,11 @@ class Sampler:
         self._background.close()
 
     def steps(self) -> Iterator[None]:
-        """Count and step whatever is due, until nothing is; each item ends a slice of the work."""
+        """Count and step until nothing is due; each item ends a slice."""
         while True:
-            self._look_at_all()
+            self._queue_all()
             for _ in range(min(_SLICE_CONTAINERS, len(self._queue))):
-                self._look_at(self._queue.popleft())
+                self._check(self._queue.popleft())
             if self._countings:
                 self._continue_one()
             elif not self._queue:
@@ -187,20 +190,20 @@ class Sampler:
     def _period_s(self) -> float | None:
         return _PERIOD_NS / NS_PER_S if self._wanted else None
 
-    def _look_at_all(self) -> None:
+    def _queue_all(self) -> None:
         """Queue all containers if it is time, and forget old counts."""
         now_ns = self._now_ns()
-        if now_ns < self._next_look_ns:
+        if now_ns < self._next_check_ns:
             return
-        self._next_look_ns = now_ns + _PERIOD_NS
+        self._next_check_ns = now_ns + _PERIOD_NS
         for key, result in list(self._results.items()):
             if result.good_until_ns + 2 * STEP_NS < now_ns:
                 del self._results[key]
         with self._lock:
             self._queue = deque(self._wanted)
 
-    def _look_at(self, container: ContainerSource) -> None:
-        """Step a container by the count of its cgroup, or begin to count."""
+    def _check(self, container: ContainerSource) -> None:
+        """Step a container by a recent count, or begin to count."""
         now_ns = self._now_ns()
         if container.gone:
             self._drop(container)
@@ -299,9 +302,10 @@ def _key(directory: str) -> _Key:
 
 
 def _threads(top: str, name: str) -> Iterator[int]:
-    """Yield the thread ids in the files `name` of a cgroup and all below it; 0 for each file.
+    """Yield the thread ids of a cgroup and all below it.
 
-    Raise Gone if the cgroup itself ends. Cgroups below it may come and go meanwhile.
+    They are in the files `name`; for each file there is a 0, too. Raise Gone if the cgroup itself
+    ends. Cgroups below it may come and go meanwhile.
     """
     yield from _ids(f"{top}/{name}")
     pending = [top] if _has_children(top) else []
@@ -336,7 +340,10 @@ def _ids(path: str) -> Iterator[int]:
 
 
 def _has_children(directory: str) -> bool:
-    """Whether a cgroup has children: its directory has a link for the ".." of each."""
+    """Return whether a cgroup has children.
+
+    Its directory has a link for the ".." of each.
+    """
     try:
         return os.stat(directory).st_nlink != 2
     except OSError as error:

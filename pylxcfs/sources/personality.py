@@ -28,7 +28,10 @@ _VARYING = (b"cpu MHz", b"bogomips", b"BogoMIPS")
 
 
 def is_32bit(pid: int) -> bool:
-    """Return whether a process has a 32-bit personality; False if it cannot be read."""
+    """Return whether a process has a 32-bit personality.
+
+    False if that cannot be read. Kernel: proc_pid_personality (fs/proc/base.c).
+    """
     try:
         return int(read_whole(f"/proc/{pid}/personality"), 16) & _PER_MASK == _PER_LINUX32
     except (PylxcfsError, ValueError):
@@ -69,7 +72,10 @@ class Host32(HostFiles):
 
 
 def host32(host: HostFiles) -> HostFiles | None:
-    """Return the host for 32-bit readers; None where they read the same as 64-bit ones."""
+    """Return the host for 32-bit readers.
+
+    None where they read the same as 64-bit ones.
+    """
     other = Host32(host.root)
     try:
         differs = _constant(other.read(CPUINFO)) != _constant(host.read(CPUINFO))

@@ -1,4 +1,4 @@
-"""Containers that are about to read: found, and their files opened, before their first read.
+"""Containers that are about to read, and are set up before that.
 
 A link that a runtime reads while it binds a file announces the container. Without this its first
 read waits until its init is found, its cgroup's files are opened and its limits are watched: a
@@ -27,7 +27,7 @@ class Prewarm:
         self._event = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
     def note(self, identity: Identity, pid: int) -> None:
-        """Note a container that is being set up; `pid` is a process in it."""
+        """Note a container that may read soon; `pid` is in it."""
         if self._registry.is_open(identity) or len(self._pending) >= _MOST:
             return
         self._pending[identity] = pid
@@ -38,7 +38,7 @@ class Prewarm:
         return self._event.number
 
     def count(self) -> int:
-        """Return how many are noted, and clear the descriptor until there are more."""
+        """Return how many are noted, and clear the descriptor."""
         os.eventfd_read(self._event.number)
         return len(self._pending)
 

@@ -68,9 +68,9 @@ class HostFiles:
         return read_optional(self._path(path))
 
     def list(self, path: str) -> list[str]:
-        """Return the names in a host directory, in no order, `path` relative to the root.
+        """Return the names in a host directory, in no order.
 
-        Raise Gone or SourceError.
+        `path` is relative to the root. Raise Gone or SourceError.
         """
         try:
             return os.listdir(self._path(path))
@@ -82,7 +82,7 @@ class HostFiles:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def online_cpus(self) -> tuple[int, ...]:
-        """Return the numbers of the online CPUs, ascending, at most a second old."""
+        """Return the online CPUs' numbers, ascending, at most a second old."""
         now = time.monotonic()
         if now >= self._online_until:
             online = cpulist.parse(self.read(_ONLINE))

@@ -50,9 +50,10 @@ _BLOCKIO: _Kinds[_BlockIOReader] = {1: v1.BlockIOReader, 2: v2.BlockIOReader}
 
 
 class Readers:
-    """The readers of one cgroup. None where there is no such controller, or it is the root.
+    """The readers of one cgroup.
 
-    Each is made at its first use, as the first read of a new container waits for this.
+    Each is made at its first use, as the first read of a new container waits for this. Values are
+    None where there is no such controller, or the cgroup is its hierarchy's root.
     """
 
     def __init__(self, hierarchies: Hierarchies, paths: Paths) -> None:

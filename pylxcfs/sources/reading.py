@@ -47,7 +47,7 @@ _MOMENT_S: Final = 10e-6
 
 
 def offset(tid: int, proc: str = "/proc") -> int | None:
-    """Return the offset in bytes from which a thread reads that waits for a file's text.
+    """Return the offset in bytes from which a waiting thread reads.
 
     None for a thread that is in another system call, does not fall asleep within a millisecond,
     or cannot be examined.
@@ -70,10 +70,11 @@ def offset(tid: int, proc: str = "/proc") -> int | None:
 
 
 def _is_asleep(path: str) -> bool:
-    """Return whether a thread has left its CPU (proc_pid_wchan), after a few tries.
+    """Return whether a thread sleeps, after a few tries.
 
-    The kernel makes a reader of `syscall` wait until a thread that is about to sleep has left its
-    run queue (wait_task_inactive): a timer tick, or as long as its cgroup is throttled.
+    From /proc/TID/wchan (proc_pid_wchan), as the kernel makes a reader of `syscall` wait until a
+    thread that is about to sleep has left its run queue (wait_task_inactive): a timer tick, or as
+    long as its cgroup is throttled.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""The table of containers: from a caller to its container, kept true by pidfds.
+"""The table of containers: from a caller to its container.
 
 An entry lives as long as its namespace's init: a pidfd in an epoll becomes readable when init
 ends, and only after that can the inode number be another namespace's. Nothing here raises: for a
@@ -103,7 +103,10 @@ class Registry:
         return Identity(self._own_pidns, 0)
 
     def identify(self, pid: int) -> Identity | None:
-        """Return the identity of a process or thread; None if its namespaces cannot be read."""
+        """Return the identity of a process or thread.
+
+        None if its namespaces cannot be read.
+        """
         pidns = pidns_of(pid, self._proc) if pid > 0 else 0
         if pidns == 0:
             return None
@@ -133,7 +136,7 @@ class Registry:
         container = init.container
         if container.gone:
             with self._lock:
-                # Its init lives, so it has a cgroup, whatever was read before.
+                # Its init lives, so it has a cgroup, even if an earlier one has ended.
                 container.gone = self._inits.get(identity.pidns) is not init
         if identity.cgroupns:
             sibling = init.siblings.get(identity.cgroupns)
@@ -158,11 +161,11 @@ class Registry:
         return container is not None and container.is_open
 
     def host_caller(self, pid: int) -> ContainerSource | None:
-        """Return a host process's own cgroup as a container; None if nothing limits it."""
+        """Return a host process's own cgroup; None if nothing limits it."""
         return self._host_callers.get(pid)
 
     def search(self, identity: Identity) -> int:
-        """Return the pid of some process of a container; 0 if none is known (yet).
+        """Return the pid of a container's process; 0 if none is known.
 
         For a request that names a container by key and comes from elsewhere. Looks into the map
         of the last walk of /proc only; after a 0 the next walk is due.
@@ -170,7 +173,7 @@ class Registry:
         return self._search.find(identity)
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until no walk is due or in progress; return whether that is reached."""
+        """Wait until no walk is due; return False after the timeout."""
         return self._search.settle(timeout_s)
 
     def containers(self) -> list[tuple[Identity, ContainerSource]]:
@@ -187,7 +190,10 @@ class Registry:
         return self._epoll.fileno()
 
     def reap(self) -> None:
-        """Drop a few containers with an init that has ended; `fileno` is readable until all are."""
+        """Drop a few containers that have ended.
+
+        `fileno` is readable until all of them are dropped.
+        """
         if not self._epoll.poll(0, 1):
             return
         dropped = []
@@ -208,7 +214,7 @@ class Registry:
         self._host_callers.close()
 
     def _living(self, pidns: int) -> _Init | None:
-        """Return an entry with an init that lives; drop the one that has ended."""
+        """Return a namespace's entry; drop it if its init has ended."""
         init = self._inits.get(pidns)
         if init is None or not self._epoll.poll(0, 1) or not _has_ended(init.pidfd):
             return init
@@ -304,7 +310,10 @@ class Registry:
             released.release()
 
     def _forget(self, pidns: int) -> _Init:
-        """Remove an entry; with the lock held. Its files close with the last reference to it."""
+        """Remove an entry, with the lock held.
+
+        Its files close with the last reference to it.
+        """
         init = self._inits.pop(pidns)
         del self._by_pidfd[init.pidfd.number]
         self._epoll.unregister(init.pidfd.number)

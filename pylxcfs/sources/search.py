@@ -1,8 +1,8 @@
-"""Finds some process of a container when no caller of it is at hand.
+"""Finds a process of a container.
 
-A background thread walks /proc and keeps a map from namespaces to a process of each. A reader's
-thread only looks into the map: a walk takes a second on a host with 100,000 processes. Knows no
-container and no cgroup.
+For requests that come from another process. A background thread walks /proc and keeps a map from
+namespaces to a process of each. A reader's thread only looks into the map: a walk takes a second on
+a host with 100,000 processes. Knows no container and no cgroup.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _MOST: Final = 16384
 
 
 class ProcessSearch:
-    """A map from namespaces to processes, refreshed by walks of `proc` in the background."""
+    """A map from namespaces to processes.
+
+    Walks of `proc`, the directory of processes, refresh it in the background.
+    """
 
     def __init__(self, proc: str = "/proc", attempt: Attempt = run) -> None:
         self._proc = proc
@@ -36,9 +39,10 @@ class ProcessSearch:
         self._background.start()
 
     def find(self, identity: Identity) -> int:
-        """Return the pid of a process in these namespaces; 0, and a walk is due, if none is known.
+        """Return the pid of a process in these namespaces.
 
-        With a `cgroupns` of 0 any process in the pid namespace will do.
+        0, and a walk is due, if none is known. With a `cgroupns` of 0 any process in the pid
+        namespace will do.
         """
         pid = self._pids.get(identity, 0)
         if (
@@ -51,7 +55,7 @@ class ProcessSearch:
         return 0
 
     def settle(self, timeout_s: float) -> bool:
-        """Wait until no walk is due or in progress; return whether that is reached."""
+        """Wait until no walk is due; return False after the timeout."""
         return self._background.settle(timeout_s)
 
     def close(self) -> None:
@@ -59,7 +63,7 @@ class ProcessSearch:
         self._background.close()
 
     def _walk(self) -> Iterator[None]:
-        """Enter each process; what a walk does not see again is dropped at its end."""
+        """Enter each process, and drop at the end those not seen."""
         seen: dict[Identity, int] = {}
         try:
             entries = os.scandir(self._proc)

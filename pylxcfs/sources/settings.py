@@ -1,4 +1,4 @@
-"""Values that change only by writes to their files, and are read again only after one.
+"""Values that are read again only after a write to their files.
 
 Limits are read far more often than they change, and a container's come from a file or two at each
 level above it. inotify(7) reports a write before write(2) returns, whichever mount of the
@@ -39,7 +39,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
-    """One watched file, for as long as this is referred to. `writes` counts its writes."""
+    """A file that is watched while this object lives; `writes` counts."""
 
     __slots__ = ("__weakref__", "writes")
 
@@ -48,7 +48,7 @@ class Watch:
 
 
 class _Reference(weakref.ref[Watch]):
-    """A reference to a watch, with the watch descriptor that inotify gave it."""
+    """A weak reference to a watch, with its inotify watch descriptor."""
 
     __slots__ = ("number",)
 
@@ -74,7 +74,7 @@ class Writes:
             self._refuse("instances")
 
     def watch(self, path: str) -> Watch | None:
-        """Watch a file; None if that is impossible, and it has to be read each time."""
+        """Watch a file; None if that is not possible."""
         if self._fd < 0:
             return None
         with self._lock:
@@ -131,7 +131,7 @@ class Writes:
 
 
 class Setting(Generic[_T]):
-    """A value that `compute` makes from `files`, computed again after a write to one of them."""
+    """The value of `compute`, computed again after a write to `files`."""
 
     __slots__ = ("_compute", "_files", "_made", "_watched", "_writes")
 

@@ -51,9 +51,10 @@ class Sibling:
         epoch: int,
         want_load: WantLoad | None = None,
     ) -> Sibling:
-        """Find the root of the cgroup namespace `cgroupns`, in which process `pid` is.
+        """Find the container with the cgroup namespace of process `pid`.
 
-        `epoch`: that of the shared pid namespace. Raise Gone if the process is not in it.
+        `cgroupns`: the expected inode number. `epoch`: that of the shared pid namespace. Raise Gone
+        if the process is not in it, SourceError if the namespace cannot be entered.
         """
         namespace = Descriptor.open(f"/proc/{pid}/ns/cgroup")
         if os.fstat(namespace.number).st_ino != cgroupns:
@@ -75,7 +76,10 @@ class Sibling:
 
 
 def roots(outside: Paths, inside: Paths) -> Paths:
-    """Return the namespace's root in each hierarchy in which the process is below it."""
+    """Return the namespace's root in each hierarchy.
+
+    Hierarchies in which the process is not below the root are left out.
+    """
     found: dict[str, str] = {}
     for name, path in outside.items():
         tail = inside.get(name, "")
@@ -87,9 +91,9 @@ def roots(outside: Paths, inside: Paths) -> Paths:
 
 
 def _start_of_oldest(hierarchies: Hierarchies, paths: Paths, pid: int) -> int:
-    """Return the start of the oldest process in the container's own cgroup, in clock ticks.
+    """Return the start of the container's oldest process, in clock ticks.
 
-    Of its first few processes and `pid`.
+    Of the first few processes in its own cgroup and `pid`.
     """
     starts = [start_ticks_of(hierarchies.root, pid)]
     for controller in ("pids", "memory", "cpu"):

@@ -1,4 +1,4 @@
-"""The server's end of translator.py: starts the helper when needed, and again if it ended."""
+"""The server's end of translator.py: starts, asks and restarts the helper."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _ANSWER_SIZE = 1 << 17
 
 
 class Translator:
-    """A helper process that enters namespaces. One request at a time; safe for threads."""
+    """A helper process that enters namespaces.
+
+    One request at a time; safe for threads.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,7 +34,7 @@ class Translator:
         self._process: subprocess.Popen[bytes] | None = None
 
     def init_of(self, namespace: Descriptor) -> int:
-        """Return the pid of the init of a pid namespace. Raise Gone or SourceError."""
+        """Return the pid of a pid namespace's init. Raise Gone, SourceError."""
         init = int(self._ask(b"P", namespace))
         if init <= 0:
             raise Gone("pid namespace: its init is not visible to the server")
@@ -54,7 +57,10 @@ class Translator:
         return answer[1:]
 
     def _exchange(self, request: bytes, descriptor: int) -> bytes:
-        """Send and receive; with the lock held. A helper that has died is replaced once."""
+        """Send and receive, with the lock held.
+
+        A helper that has died is replaced once.
+        """
         for last in (False, True):
             connection = self._connection or self._start()
             try:

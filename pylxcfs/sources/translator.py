@@ -1,4 +1,4 @@
-"""A small process that enters namespaces for the server, one at a time.
+"""A helper process that enters namespaces for the server.
 
 It forks inside of another pid namespace, or changes its cgroup namespace; a process with threads
 can do neither. It imports nothing of pylxcfs, holds no state, and ends with its socket. Started
@@ -39,7 +39,10 @@ def enter(namespace: int, kind: int) -> None:
 
 
 def init_of(namespace: int) -> bytes:
-    """Let a process inside send pid 1 as its credentials; the kernel translates the pid."""
+    """Return the pid of a pid namespace's init.
+
+    A process inside sends pid 1 as its credentials, and the kernel translates it.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:

@@ -1,4 +1,4 @@
-"""Readers of one cgroup's files on cgroup v1, a class for each controller.
+"""Readers of one cgroup's files on cgroup v1: a class per controller.
 
 v2.py has the same classes with the same methods. Each is made for one Place, keeps its files
 open, and returns None where the kernel does not have the file. The hierarchy's root is never
@@ -99,9 +99,9 @@ class MemoryReader:
 def smallest(
     hierarchies: Hierarchies, place: Place, name: str, parse: Callable[[bytes], _T | None]
 ) -> Setting[_T | None]:
-    """Return the smallest value in the files `name` of a cgroup and its ancestors.
+    """Return the smallest limit of a cgroup and its ancestors.
 
-    The setting's value is None without any limit.
+    From their files `name`. The setting's value is None without any limit.
     """
     files = [hierarchies.shared(f"{directory}/{name}") for directory in place.limiting]
 
@@ -145,7 +145,7 @@ def _smallest_quota(pairs: Sequence[tuple[KeptFile, KeptFile]]) -> float | None:
 
 
 class CpusetReader:
-    """cpuset.*: a child's set is inside its parent's, so the cgroup's own is enough."""
+    """cpuset.*: the cgroup's own sets, which are inside its parent's."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._place = place
@@ -160,7 +160,10 @@ class CpusetReader:
         return _first_set([self._mems]) or _first_set(self._configured("cpuset.mems"))
 
     def _configured(self, name: str) -> list[KeptFile]:
-        """Before Linux 3.17 there are no effective sets; a set that is empty was never set up."""
+        """Return the configured sets, for Linux before 3.17 without effective ones.
+
+        An empty set was never configured; the parent's applies.
+        """
         return [self._hierarchies.shared(f"{path}/{name}") for path in self._place.directories]
 
 
@@ -227,7 +230,7 @@ class UsageReader:
 
 
 class BlockIOReader:
-    """blkio.*: the set of files depends on the kernel and the I/O scheduler.
+    """blkio.*, of which kernel and I/O scheduler decide the set of files.
 
     All requests pass the throttle layer. The schedulers (CFQ until Linux 5.0, BFQ) count only
     requests to disks that use them, but have merges and times.
@@ -279,7 +282,7 @@ class BlockIOReader:
 
 
 def _by_device(files: list[KeptFile]) -> dict[tuple[int, int], dict[bytes, int]] | None:
-    """Return each device's numbers from the first file that counted anything for it."""
+    """Return each device's numbers, from the first file with any."""
     devices: dict[tuple[int, int], dict[bytes, int]] | None = None
     for file in files:
         text = file.read()

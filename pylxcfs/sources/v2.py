@@ -1,4 +1,4 @@
-"""Readers of one cgroup's files on cgroup v2, a class for each controller.
+"""Readers of one cgroup's files on cgroup v2: a class per controller.
 
 v1.py has the same classes with the same methods. Where a controller is not enabled for the
 cgroup itself, the closest ancestor with the controller counts its processes, and is read.
@@ -80,7 +80,7 @@ def _numbers(file: KeptFile) -> frozenset[int] | None:
 
 
 class UsageReader:
-    """cpu.stat, which every cgroup has whether or not the cpu controller is enabled."""
+    """cpu.stat, which every cgroup has, with and without the cpu controller."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._stat = KeptFile(place.own, "cpu.stat")

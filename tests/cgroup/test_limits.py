@@ -43,7 +43,7 @@ def test_a_changed_limit_shows_at_the_next_read(make_container, look_up):
 def test_changes_show_at_once_however_often_the_limit_was_read(
     make_cgroup, make_container, look_up
 ):
-    """Limits are not read again until somebody writes to them, at whatever level."""
+    """Limits are not read again until a write to them, at any level."""
     outer = make_cgroup()
     made = make_container(parent=outer)
     container = look_up(made.pid)

@@ -1,4 +1,4 @@
-"""The state file: whatever is in it, a server starts."""
+"""The state file, in any condition."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pylxcfs.sources import kept
 from pylxcfs.sources.kept import KeptFile, KeptRecords, PinnedFile, read_optional, read_whole
 
 
-def test_a_file_is_read_anew_each_time(tmp_path):
+def test_a_file_is_read_at_each_call(tmp_path):
     path = tmp_path / "value"
     path.write_bytes(b"1\n")
     file = KeptFile(str(path))

@@ -72,7 +72,7 @@ def test_a_process_that_is_another_by_now_is_not_found(tree, made):
 
 
 def test_requests_during_a_walk_lead_to_one_more(tree, monkeypatch):
-    """However many there are: nobody can keep more than a thread busy, at its share."""
+    """A reader in a loop keeps one thread busy, at its share."""
     walks, walking, go_on = [], threading.Event(), threading.Event()
 
     class Slow(ProcessSearch):

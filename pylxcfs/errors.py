@@ -1,4 +1,4 @@
-"""Every error that pylxcfs raises on purpose, with the exit code of the ones that end a command.
+"""Every error that pylxcfs raises on purpose, with exit codes.
 
     PylxcfsError
     +-- FormatError          kernel text that does not look as its documentation says
@@ -22,7 +22,7 @@ class PylxcfsError(Exception):
 
 
 class FormatError(PylxcfsError):
-    """Kernel text could not be parsed: `what` names the file, `line` is the offending bytes."""
+    """Kernel text cannot be parsed: the file `what`, at `line`."""
 
     def __init__(self, what: str, line: bytes = b"") -> None:
         super().__init__(f"{what}: cannot parse {line[:80]!r}")
@@ -31,7 +31,7 @@ class FormatError(PylxcfsError):
 
 
 class SourceError(PylxcfsError):
-    """A file of the kernel's could not be read or made no sense."""
+    """A file of the kernel's cannot be read or makes no sense."""
 
 
 class Gone(SourceError):
@@ -39,11 +39,11 @@ class Gone(SourceError):
 
 
 class DocumentError(PylxcfsError):
-    """The text is no configuration document, or a value in it has the wrong type."""
+    """No configuration document, or a value of the wrong type in it."""
 
 
 class UserError(PylxcfsError):
-    """What is wrong, what to do next (`hint`), and the exit code of the command."""
+    """What is wrong, what to do (`hint`), and the exit code."""
 
     exit_code = 2
 

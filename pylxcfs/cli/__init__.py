@@ -1,1 +1,1 @@
-"""The command line: what can be asked for, and the one table of options."""
+"""The command line: commands, and the one table of options."""

@@ -1,4 +1,4 @@
-"""The commands: each reads its options from the table, and calls another module to do the work.
+"""The commands, made from the table of options; other modules do the work.
 
 `mount` ends by becoming the keeper (exec). An error is one line that says what is wrong and one
 that says what to do, on stderr; exit codes are in EXIT_CODES. Data go to stdout.
@@ -41,8 +41,7 @@ EXIT_CODES = {
 SIGNALS = {
     "SIGTERM, SIGINT": "The server saves its state and ends, and both mounts are removed. With"
     " keep_mounted, or under a unit with an fd store, they stay for the next start.",
-    "SIGHUP": "The configuration is read again. One that does not validate changes nothing. If the"
-    " keeper had given up on servers, one is started.",
+    "SIGHUP": "The configuration is read again. One that does not validate changes nothing.",
     "SIGUSR1": "The server is replaced, as after an upgrade.",
     "SIGUSR2": "Containers see the host's values; after the next one, their own again.",
     "SIGQUIT": "The stacks of the server are logged.",
@@ -89,7 +88,7 @@ def _alias_key(alias: Alias) -> str:
 
 
 def _options(*names: str) -> Callable[[_Command], _Command]:
-    """Add --config and the options with these names (none given: all, and the aliases)."""
+    """Add --config and these options; without names all, and the aliases."""
 
     def decorate(command: _Command) -> _Command:
         rows = [BY_NAME[name] for name in names] or [row for row in OPTIONS if row.flags]
@@ -206,7 +205,10 @@ def status(context: click.Context, /, as_json: bool, **_: object) -> int:
 @_options("cpu_view", "cpu_numbering", "disable_swap", "init_pid_method", "log_level")
 @click.pass_context
 def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
-    """Print what process --pid would read from FILE, such as proc/meminfo, without a mount."""
+    """Print what a process would read from FILE, such as proc/meminfo.
+
+    No instance has to run.
+    """
     config = options.load(_flags(context), os.environ, context.params["config_file"])
     log.setup(config.log_level)
     from pylxcfs.server import show as server  # the other commands work without it, and fast
@@ -217,7 +219,7 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
 
 @cli.command(hidden=True)
 def resolve() -> int:
-    """Read a configuration document, and write the one after a reload (for the keeper)."""
+    """Turn a configuration document into the one after a reload."""
     try:
         config, changes = runtime.resolve(sys.stdin.buffer.read(), os.environ)
     except (UserError, DocumentError) as error:

@@ -1,4 +1,4 @@
-"""Kinds of option values: how each is read from text and from TOML, and shown.
+"""Kinds of option values: read from text and from TOML, and shown.
 
 Every reader raises ValueError with a message that says which values are accepted. Knows no
 option.
@@ -100,7 +100,7 @@ class Switch:
 
 
 class Seconds:
-    """A time from `least` to `most`; 0 too, if `zero` says what it does."""
+    """A time from `least` to `most`, or 0 with the meaning `zero`."""
 
     metavar = "SECONDS"
 

@@ -1,4 +1,4 @@
-"""What `mount` and `unmount` do: check the host, become the keeper; find the keeper, end it.
+"""`mount` and `unmount`: become the keeper, and end it.
 
 Every refusal is made here, before anything is mounted. Knows the arguments of the keeper, and
 nothing of what it does with them.
@@ -118,13 +118,13 @@ def document_fd(config: Config) -> int:
 
 
 def is_offered(config: Config) -> bool:
-    """Tell whether systemd or a holder keeps the descriptors of a mount for the next keeper."""
+    """Tell whether systemd or a holder keeps a mount for the next keeper."""
     stored = not _STORED.isdisjoint(sdnotify.listen_fds(os.environ))
     return stored or holder.is_held(config.runtime_dir)
 
 
 def check_places(config: Config) -> None:
-    """Refuse paths of which one would be hidden by a mount on another."""
+    """Refuse paths that a mount would hide."""
     place, runtime_dir = config.mountpoint, config.runtime_dir
     if _is_inside(runtime_dir, place):
         raise UsageError(
@@ -154,7 +154,7 @@ def _need_root() -> None:
 
 
 def _prepare(config: Config, *, clean_caller_mount: bool) -> None:
-    """Clean up after an instance that is gone, and see that both mounts can be made.
+    """Remove dead mounts, and check that both mounts can be made.
 
     A caller mount of which the descriptor is kept answers nobody now; the keeper detaches it.
     """
@@ -172,7 +172,7 @@ def _prepare(config: Config, *, clean_caller_mount: bool) -> None:
 
 
 def unmount(config: Config, unless_restart: str | None = None) -> None:
-    """End the keeper or the holder of the mountpoint, and unmount what remains."""
+    """End the keeper or the holder, and unmount what remains."""
     _need_root()
     path = config.mountpoint
     if unless_restart is not None and _starts_again(unless_restart):

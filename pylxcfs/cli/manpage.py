@@ -1,4 +1,4 @@
-"""The man page pylxcfs(8), made from the table of options and the commands.
+"""The man page pylxcfs(8), made from the options and the commands.
 
 `python -m pylxcfs.cli.manpage` prints it; docs/pylxcfs.8 is its output. Knows roff, and nothing
 of what the options do.
@@ -191,7 +191,7 @@ def _italic(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return text as roff prints it: hyphens that can be pasted, and no requests."""
+    """Return text in roff: hyphens that can be pasted, and no requests."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     return text.replace("\n.", "\n\\&.").removeprefix("\n")
 

@@ -28,7 +28,7 @@ _Raw = TypeVar("_Raw")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A row of the table. `live`: a reload (SIGHUP) may change it in a running server."""
+    """A row of the table. `live`: a reload changes it at once."""
 
     name: str
     flags: tuple[str, ...]
@@ -43,7 +43,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """Return the default as --help and the documentation show it, with its unit."""
+        """Return the default as the documentation shows it, with its unit."""
         return self.kind.show(self.default)
 
     @property
@@ -54,7 +54,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A flag that gives another option a value, or (`name` empty) is accepted and does nothing."""
+    """A flag that sets another option; without `name` it does nothing."""
 
     flags: tuple[str, ...]
     name: str
@@ -71,7 +71,7 @@ def _row(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The flags and the config file of a Config, from which a reload resolves again."""
+    """The flags and the config file from which a reload resolves again."""
 
     flags: Mapping[str, Any]
     path: str | None
@@ -79,7 +79,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every option with its value. `origin` is not an option: a reload needs it."""
+    """Every option with its value. A reload needs `origin`, no option."""
 
     mountpoint: str = _row(Path(), "/var/lib/pylxcfs", "", "Directory where the files appear.")
     runtime_dir: str = _row(
@@ -114,7 +114,7 @@ class Config:
         Count(1, 1000),
         5,
         "--max-failures",
-        "After this number of failures of the server in a row, within a minute, the rescue process"
+        "After this number of failures of the server in a row, within a minute, the rescue server"
         " serves the host's values until a server works again.",
     )
     keep_mounted: bool = _row(

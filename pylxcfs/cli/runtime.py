@@ -1,4 +1,4 @@
-"""The configuration of an instance: its document in the runtime directory, and its reload.
+"""The configuration document of an instance: kept, found again, and reloaded.
 
 RUNTIME_DIR/config.json is the last configuration that an instance has run with. `mount` writes
 it, and the keeper after each reload. It is used again where the config file or a variable does
@@ -74,7 +74,7 @@ def save(config: Config) -> None:
 
 
 def last_good(flags: Mapping[str, Any], env: Mapping[str, str]) -> Config | None:
-    """Return the configuration of the last start or reload, with the flags of this one.
+    """Return the last configuration that was used, with these flags.
 
     The runtime directory is the one of the flags or the variable; the config file is not read.
     """
@@ -94,7 +94,7 @@ def last_good(flags: Mapping[str, Any], env: Mapping[str, str]) -> Config | None
 def load_or_last_good(
     flags: Mapping[str, Any], env: Mapping[str, str], path: str | None
 ) -> tuple[Config, UsageError | None]:
-    """Return the configuration, or the last good one and what is wrong with the new one."""
+    """Return the configuration, or the last good one and the error."""
     try:
         return located(load(flags, env, path)), None
     except UsageError as error:
@@ -106,7 +106,7 @@ def load_or_last_good(
 
 
 def resolve(document: bytes, env: Mapping[str, str]) -> tuple[Config, list[Change]]:
-    """Return what a running instance goes on with after a reload, and all that has changed.
+    """Return the configuration after a reload, and all that has changed.
 
     Options that need a restart keep their value, but are among the changes. Raise UsageError or
     DocumentError.

@@ -1,4 +1,4 @@
-"""What `status` shows: the state that the keeper wrote, and facts of its processes.
+"""`status`: the state that the keeper wrote, and facts of its processes.
 
 An instance runs while a process holds the lock of the pid file: a status.json without it is an
 old one.
@@ -22,7 +22,7 @@ SERVING, STOPPED, NOT_SERVING = 0, 3, 6
 
 
 def gather(config: Config) -> dict[str, Any]:
-    """Return the state of the instance that has this runtime directory, for --json."""
+    """Return the state of the instance, as --json prints it."""
     keeper = instance.owner(config.pid_path)
     if keeper is None:
         held = holder.is_held(config.runtime_dir)
@@ -78,7 +78,7 @@ def _written(path: str) -> dict[str, Any]:
 
 
 def _facts(pid: object, parent: int | None = None) -> dict[str, Any] | None:
-    """Return what psutil knows of a process, None in place of what may not be read."""
+    """Return facts of a process; None if it has ended."""
     if not isinstance(pid, int) or pid <= 0:
         return None
     try:

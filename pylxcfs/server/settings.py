@@ -28,7 +28,7 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a server gets of the options. The command line has checked ranges and choices."""
+    """The options of a server. The command line has checked the values."""
 
     mountpoint: str = "/var/lib/pylxcfs"
     runtime_dir: str = "/run/pylxcfs"
@@ -71,7 +71,7 @@ def read(descriptor: int) -> Settings:
 
 
 def load(document: bytes) -> dict[str, Any]:
-    """Return the document with "options" in it, a table; raise DocumentError if it is none."""
+    """Return the document, with a table "options"; raise DocumentError."""
     try:
         content = json.loads(document)
     except (ValueError, RecursionError) as error:
@@ -84,7 +84,7 @@ def load(document: bytes) -> dict[str, Any]:
 
 
 def _typed(name: str, default: object, value: object) -> object:
-    """Return the value in the type of the default: JSON has no tuples and writes 1.0 as 1."""
+    """Return the value in the type of the default, or raise DocumentError."""
     if isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
         right = all(isinstance(item, str) for item in value)

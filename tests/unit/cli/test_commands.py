@@ -22,7 +22,7 @@ INCUS = "-f -p /r/lxcfs.pid --runtime-dir /r -l --enable-cfs -u -o allow_other,n
 
 @pytest.fixture(autouse=True)
 def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No file and no instance of this machine; the log as it was."""
+    """No config file, no instance; afterwards the log as before."""
     monkeypatch.setattr(options, "DEFAULT_FILE", "/nonexistent/pylxcfs.toml")
     monkeypatch.setenv("PYLXCFS_RUNTIME_DIR", str(tmp_path / "none"))
     root = logging.getLogger()
@@ -174,7 +174,7 @@ def test_help_names_every_exit_code(
 
 
 def pylxcfs(*words: str, document: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the program as a process of its own, as the keeper does."""
+    """Run the program as a process, as the keeper does."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "pylxcfs", *words],
         input=document,

@@ -1,4 +1,4 @@
-"""The tables in docs/options.md and the whole man page come from the code.
+"""Tables in docs/options.md and the man page come from the code.
 
 PYLXCFS_WRITE_DOCS=1 writes both.
 """

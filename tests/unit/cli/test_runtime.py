@@ -18,7 +18,7 @@ def _no_file_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resolved(directory: Path, text: str, *, before: str = "") -> tuple[Config, list[str]]:
-    """Return the configuration after a reload of a file that has changed, and the changes."""
+    """Return the configuration after a reload, and the changes."""
     file = directory / "c.toml"
     file.write_text(before)
     document = runtime.located(load({"disable_swap": True}, {}, str(file))).document()

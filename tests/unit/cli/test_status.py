@@ -1,4 +1,4 @@
-"""A process that locks the pid file stands in for the keeper; its child for a server."""
+"""A process that locks the pid file plays keeper, its child server."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The small process that holds the mounts and replaces servers. Standard library only."""
+"""The small process that holds the mounts and replaces servers.
+
+Standard library only.
+"""

@@ -1,4 +1,4 @@
-"""The line that puts the files into a Docker container, as it is printed when they are served.
+"""The command that puts the files into a Docker container.
 
 runc allows a fixed list of files to be mounted over in /proc, these; all of /sys is allowed.
 Standard library only.

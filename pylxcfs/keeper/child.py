@@ -1,4 +1,4 @@
-"""Signals and children of a process without threads: signalfd(2), and fork with a death wish.
+"""Signals and children of a process without threads.
 
 Signals stay blocked for the whole life of the keeper and are read from a descriptor, so none
 can arrive between a check and a wait, or while the interpreter shuts down. Decides nothing about
@@ -62,7 +62,7 @@ class Child(NamedTuple):
 
 
 class ServerProcess:
-    """A server as a child, and the reading end of its heartbeat pipe (see keeper.py)."""
+    """A server as a child, with the pipe of its heartbeat."""
 
     def __init__(self, command: Sequence[str], descriptors: Mapping[str, int]) -> None:
         """Start it; `descriptors` are flags and the descriptors that it inherits."""
@@ -82,7 +82,7 @@ class ServerProcess:
         self.killed = False
 
     def beats(self) -> bytes:
-        """Return what it wrote to the heartbeat pipe; stop watching the pipe at its end."""
+        """Return what it wrote to the heartbeat pipe."""
         try:
             beats = os.read(self.heartbeat, 4096)
         except BlockingIOError:
@@ -103,7 +103,7 @@ class ServerProcess:
 
 
 def block_signals() -> None:
-    """Block what the keeper handles. The mask survives exec, so nothing is lost around one."""
+    """Block what the keeper handles; the mask survives exec."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
 
 
@@ -136,7 +136,7 @@ def set_name(name: str) -> None:
 
 
 def fork(work: Callable[[], int], *, dies_with_parent: bool = True) -> Child:
-    """Run `work` in a child and end it with the code it returns.
+    """Run `work` in a child; its result is the exit code.
 
     The child leads a session of its own, so that a terminal's Ctrl-C reaches the keeper
     alone, and is killed by the kernel when the keeper ends, however that happens.
@@ -168,9 +168,9 @@ def fork(work: Callable[[], int], *, dies_with_parent: bool = True) -> Child:
 def execute(
     argv: Sequence[str], inherit: Iterable[int], stdio: Mapping[int, int] | None = None
 ) -> NoReturn:
-    """Replace this (forked) process by a program that gets the descriptors in `inherit`.
+    """Replace this (forked) process by a program.
 
-    `stdio` puts others in the place of 0, 1 and 2.
+    It gets the descriptors in `inherit`; `stdio` puts others in the place of 0, 1 and 2.
     """
     for number in inherit:
         os.set_inheritable(number, True)
@@ -181,7 +181,7 @@ def execute(
 
 
 def close_others(*keep: int) -> None:
-    """Close all descriptors of this (forked) process but 0, 1, 2 and these."""
+    """Close all descriptors but 0, 1, 2 and these."""
     for number in map(int, os.listdir("/proc/self/fd")):
         if number > 2 and number not in keep:
             with contextlib.suppress(OSError):  # the listing's own

@@ -1,4 +1,4 @@
-"""The kernel's side of the mounts: /dev/fuse, mount(2), umount2(2), and the mount table.
+"""The kernel's side of the mounts: /dev/fuse, mount(2), the mount table.
 
     own mount       at MOUNTPOINT, read-only     never sees OPEN
     caller mount    at RUNTIME_DIR/caller        OPEN with direct I/O
@@ -44,7 +44,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Mounted(NamedTuple):
-    """One line of mountinfo. `device` is major:minor, of its own for each FUSE connection."""
+    """One line of mountinfo; each FUSE connection has a device (major:minor)."""
 
     device: str
     mountpoint: str
@@ -61,26 +61,20 @@ class Mount(NamedTuple):
 
     @property
     def descriptors(self) -> dict[str, int]:
-        """Return the descriptors by their names in the fd store and in the holder."""
+        """Return the descriptors by their names in the fd store."""
         return {f"pylxcfs-{self.kind}": self.connection, f"pylxcfs-{self.kind}-memory": self.memory}
-
-    @property
-    def can_resend(self) -> bool:
-        """Whether the kernel hands out again what a killed server had taken."""
-        return memory.read(self.memory).can_resend
 
     def is_connected(self) -> bool:
         """Tell whether the connection is alive: neither aborted nor unmounted."""
         return is_connected(self.connection)
 
     def is_mounted(self) -> bool:
-        """Tell whether this mount is the uppermost one at its mountpoint."""
-        mounted = mounted_at(self.mountpoint)
+        """Tell whether the mount table has it, covered or not."""
         device = memory.device_of(self.memory, self.kind)
-        return mounted is not None and mounted.fstype == FSTYPE and mounted.device == device
+        return Mounted(device or "", self.mountpoint, FSTYPE) in mounts()
 
     def is_usable(self) -> bool:
-        """Tell whether it is alive, mounted, and of a version that this one can go on with."""
+        """Tell whether it is alive, mounted, and of this version."""
         try:
             memory.read(self.memory)
         except (OSError, ValueError):
@@ -88,8 +82,9 @@ class Mount(NamedTuple):
         return self.is_connected() and self.is_mounted()
 
     def detach(self) -> None:
-        """Unmount it lazily, if it is mounted."""
-        if self.is_mounted():
+        """Unmount it lazily, if it is the uppermost mount at its mountpoint."""
+        mounted = mounted_at(self.mountpoint)
+        if mounted and mounted.device == memory.device_of(self.memory, self.kind):
             detach(self.mountpoint)
 
     def close(self) -> None:
@@ -131,7 +126,7 @@ def make(kind: str, mountpoint: str) -> Mount:
 
 
 def parse_mountinfo(text: str) -> list[Mounted]:
-    """Read the lines of mountinfo in the order of mounting; skip anything else."""
+    """Read the lines of mountinfo, in the order of mounting."""
     found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
@@ -148,7 +143,7 @@ def mounts(pid: str = "self") -> list[Mounted]:
 
 
 def mounted_at(mountpoint: str) -> Mounted | None:
-    """Return the uppermost mount at exactly this path, or None. Sends the mount no request."""
+    """Return the uppermost mount at a path, without a request to it."""
     for mount in reversed(mounts()):
         if mount.mountpoint == mountpoint:
             return mount
@@ -156,7 +151,7 @@ def mounted_at(mountpoint: str) -> Mounted | None:
 
 
 def detach(mountpoint: str) -> bool:
-    """Unmount lazily what is uppermost at `mountpoint`; False if nothing is mounted there."""
+    """Unmount lazily what is uppermost; False if nothing is mounted there."""
     if libc.umount2(os.fsencode(mountpoint), _MNT_DETACH) == 0:
         return True
     error = ctypes.get_errno()
@@ -173,13 +168,13 @@ def is_connected(connection: int) -> bool:
 
 
 def resend(connection: int) -> None:
-    """Make the kernel hand out again all requests that were taken and not answered."""
+    """Make the kernel hand out again what was not answered."""
     with contextlib.suppress(OSError):  # before Linux 6.9, or the connection has ended
         os.write(connection, wire.NOTIFY_RESEND)
 
 
 def device_of_previous(memfd: int) -> str | None:
-    """Return the device of the previous version's mount, from the name of its INIT memfd."""
+    """Return the device in the name of the previous version's memfd."""
     match = re.match(r"/memfd:pylxcfs-init-(\d+:\d+)", os.readlink(f"/proc/self/fd/{memfd}"))
     return match[1] if match else None
 

@@ -1,4 +1,4 @@
-"""Keep the mounts without systemd: a small process that holds descriptors for the next start.
+"""The holder: a small process that keeps mounts without systemd.
 
 `hold` forks it, `take` gets the descriptors from it (and it ends), `end` makes it unmount.
 They talk over RUNTIME_DIR/hold.sock, one packet a message:
@@ -48,7 +48,10 @@ class _Held(NamedTuple):
 
 
 class _Place:
-    """The socket's address. Through /proc/self/fd, as a socket's path may have 107 bytes only."""
+    """The socket's address, which may be a long path.
+
+    Through /proc/self/fd, as a socket's own path may have 107 bytes only.
+    """
 
     def __init__(self, runtime_dir: str) -> None:
         self.directory = os.open(runtime_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -72,9 +75,9 @@ class _Place:
 
 
 def hold(mounts: Sequence[Mount], others: Mapping[str, int], runtime_dir: str) -> None:
-    """Fork the holder of `mounts`, the own mount first, and of other descriptors.
+    """Fork the holder of mounts and of other descriptors.
 
-    When this returns the next start can take the mounts over.
+    The own mount comes first. When this returns the next start can take the mounts over.
     """
     place = _Place(runtime_dir)
     held = _Held(mounts, {**others, **{k: v for m in mounts for k, v in m.descriptors.items()}})
@@ -83,7 +86,7 @@ def hold(mounts: Sequence[Mount], others: Mapping[str, int], runtime_dir: str) -
 
 
 def take(runtime_dir: str, mountpoint: str) -> dict[str, int]:
-    """Get the descriptors of held mounts by name; none if no process holds this mountpoint."""
+    """Get the descriptors of held mounts by name; none without a holder."""
     channel = _connect(runtime_dir)
     if channel is None:
         return {}
@@ -202,7 +205,7 @@ def _converse(channel: socket.socket, place: _Place, held: _Held) -> bool:
 
 
 def _drop_terminal() -> None:
-    """Let go of stdin, stdout and stderr, so that a pipe's reader sees the stop as the end."""
+    """Close stdin, stdout and stderr: the reader of a pipe sees the stop."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)

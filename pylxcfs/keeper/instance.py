@@ -16,7 +16,7 @@ _FLOCK = struct.Struct("@hhqqi0q")  # l_type, l_whence, l_start, l_len, l_pid
 
 
 def claim(path: str) -> int:
-    """Lock the pid file, write our pid into it, and return its descriptor, to be kept open."""
+    """Lock the pid file, write our pid, and return its open descriptor."""
     while True:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -43,7 +43,7 @@ def claim(path: str) -> int:
 
 
 def owner(path: str) -> int | None:
-    """Return the pid of the process that holds the pid file's lock, if one does."""
+    """Return the pid of the process that holds the lock, if any."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -57,7 +57,7 @@ def owner(path: str) -> int | None:
 
 
 def mountpoint_of(pid: int) -> str | None:
-    """Return the mountpoint of the keeper that runs as `pid`; None if it is no keeper."""
+    """Return the mountpoint of keeper `pid`; None if it is no keeper."""
     try:
         with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="surrogateescape") as file:
             words = file.read().split("\0")

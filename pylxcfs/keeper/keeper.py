@@ -1,4 +1,4 @@
-"""The keeper: holds the own mount and the caller mount while servers come and go.
+"""The keeper: holds both mounts while servers come and go.
 
 Everything that starts, watches, replaces and ends a server is here, and so is the order of
 unmounting. It does not know what the files contain, never reads a mount in its own process
@@ -155,12 +155,12 @@ class Keeper:
             # A connection shows its end as POLLERR, which comes unasked.
             poller.register(number, 0 if self._is_connection(number) else select.POLLIN)
         due = min(self._at.values(), default=None)
-        asked = None if due is None else max(0.0, due - time.monotonic())
+        pause = None if due is None else max(0.0, due - time.monotonic())
         began = time.monotonic()
         ready = {
-            number for number, _ in poller.poll(None if asked is None else int(asked * 1000) + 1)
+            number for number, _ in poller.poll(None if pause is None else int(pause * 1000) + 1)
         }
-        if asked is not None and time.monotonic() - began > asked + 1.0 and self._hung in self._at:
+        if pause is not None and time.monotonic() - began > pause + 1.0 and self._hung in self._at:
             # We have slept ourselves (stopped, or starved): the server deserves a fresh start.
             self._at[self._hung] = time.monotonic() + self._settings.watchdog
         for number, handle in handlers.items():
@@ -172,9 +172,9 @@ class Keeper:
                 work()
 
     def _handlers(self) -> dict[int, Callable[[], None]]:
-        """Return what to do for each descriptor that has something, in this order.
+        """Return what to do when a descriptor is ready, in this order.
 
-        Each is bound to what the descriptor is now: its number may be another's after one of them.
+        Each is bound to what the descriptor is now, as its number may be given again.
         """
         handlers: dict[int, Callable[[], None]] = {self._signals: self._on_signals}
         if self._probe is not None:
@@ -241,7 +241,7 @@ class Keeper:
             self._end_reload()
 
     def _start_probe(self) -> None:
-        """Read through the mount in a child: it, and not the keeper, may hang."""
+        """Read through the mount in a child, which may hang."""
         self._at.pop(self._start_probe, None)
         serves = self._server is not None and self._server.serves
         if serves and self._probe is None and not self._stopping:
@@ -424,6 +424,7 @@ class Keeper:
         self._stop(for_good=True)
 
     def _remount(self) -> None:
+        self._report_failing("a mount has ended; mounting again")
         for mount in self._dead():
             if self._is_unmounted(mount):
                 if mount.kind == OWN:
@@ -442,7 +443,7 @@ class Keeper:
             except OSError as error:
                 text = f"{mount.mountpoint} cannot be mounted: {error.strerror}"
                 say(ERR, f"{text}; trying again in {BACKOFF_S[1]:g} s")
-                self._report.change(report.FAILING, text)
+                self._report_failing(text)
                 self._after(BACKOFF_S[1], self._remount)
                 return
         if self._rescuing:
@@ -450,6 +451,10 @@ class Keeper:
             self._at.setdefault(self._start, time.monotonic() + self._rescue_pause)
         else:
             self._start()
+
+    def _report_failing(self, text: str) -> None:
+        if not self._rescuing:
+            self._report.change(report.FAILING, text)
 
     def _replace_mount(self, mount: Mount) -> None:
         mount.detach()
@@ -555,7 +560,10 @@ class Keeper:
             self._reload()
 
     def _stop(self, *, for_good: bool, code: int = 0) -> None:
-        """End the server, then the keeper. A stop for good may follow one that keeps."""
+        """End the server, then the keeper.
+
+        A stop for good may follow one that keeps the mounts.
+        """
         first, self._stopping = not self._stopping, True
         self._keep = not for_good and (first or self._keep)
         for work in (self._start, self._remount, self._start_rescues, self._end_rescues):

@@ -1,7 +1,6 @@
-"""Is this directory fit to be mounted on? Asked once, before the keeper starts.
+"""Checks of a directory before something is mounted on it.
 
-Never touches what is mounted there in this process: a mount whose server hangs would take the
-asker with it. Dead mounts of ours are cleaned here.
+Dead mounts of ours are detached. No request goes to a mount from this process: where a server hangs, its sender would hang, too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _MAX_LINKS = 40
 
 
 def resolve(path: str) -> str:
-    """Return the path without symlinks, as mountinfo has it, without asking what is mounted."""
+    """Return the path without symlinks, without a request to a mount."""
     for _ in range(_MAX_LINKS):
         path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         try:
@@ -31,7 +30,7 @@ def resolve(path: str) -> str:
 
 
 def is_ours(path: str) -> bool:
-    """Tell whether a mount of pylxcfs is uppermost at `path`, alive or not."""
+    """Tell whether a mount of pylxcfs, alive or dead, is uppermost."""
     mounted = fusemount.mounted_at(path)
     return mounted is not None and mounted.fstype == fusemount.FSTYPE
 
@@ -70,7 +69,7 @@ def check(path: str, *, may_have_files: bool) -> None:
 
 
 def namespaces_holding(devices: list[str]) -> int:
-    """Count the mount namespaces, other than ours, that still have files of these devices."""
+    """Count other mount namespaces that have files of these devices."""
     ours = os.stat("/proc/self/ns/mnt").st_ino
     seen = {ours}
     holding = 0
@@ -87,17 +86,17 @@ def namespaces_holding(devices: list[str]) -> int:
 
 
 def _is_alive(path: str) -> bool:
-    """Ask the filesystem in a child; what does not answer is taken for alive (and busy)."""
-    asker = child.fork(lambda: _ask(path))
+    """Send a request from a child; no answer counts as alive."""
+    prober = child.fork(lambda: _probe(path))
     poller = select.poll()
-    poller.register(asker.pidfd, select.POLLIN)
+    poller.register(prober.pidfd, select.POLLIN)
     if not poller.poll(_PROBE_MS):
-        asker.send(signal.SIGKILL)
+        prober.send(signal.SIGKILL)
         return True  # not reaped: it cannot end before it is answered
-    return asker.reap() == 0
+    return prober.reap() == 0
 
 
-def _ask(path: str) -> int:
+def _probe(path: str) -> int:
     try:
         os.statvfs(path)  # never answered from a cache
     except OSError as error:

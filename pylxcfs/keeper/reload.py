@@ -1,4 +1,4 @@
-"""Reload: a `resolve` child makes the new configuration document, and the keeper hands it on.
+"""Reload: a `resolve` child makes the new configuration document.
 
     stdin     the document that holds now
     stdout    the new document: live options are new, others are as they were

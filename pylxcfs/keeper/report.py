@@ -34,7 +34,7 @@ STARTING, SERVING, FAILING, RESCUE, STOPPING = (
 def say(level: int, text: str, prefix: str = "pylxcfs: ") -> None:
     """Write one line to stderr, for the journal with its priority."""
     priority = f"<{level}>" if sdnotify.stderr_is_journal(os.environ) else ""
-    with contextlib.suppress(OSError):  # nobody reads it, and there is no other place
+    with contextlib.suppress(OSError):  # it has no reader, and there is no other place
         os.write(2, f"{priority}{prefix}{text}\n".encode(errors="surrogateescape"))
 
 

@@ -1,8 +1,8 @@
-"""The rescue server: answers a mount with the host's files where no server can be had.
+"""The rescue server: answers a mount with the host's files.
 
-A reader whose request nobody answers cannot even be killed. So the keeper forks (the code is
-loaded already: a broken installation does not matter) one process of this for each connection.
-It speaks just as much of the protocol as its mount needs, finds no containers and keeps nothing:
+It runs where no server can be had. A reader cannot even be killed while its request waits for an answer. So the keeper forks (the code
+is loaded already: a broken installation does not matter) one process of this for each connection.
+It speaks just as much of the protocol as its mount needs, and finds no containers:
 
     own        no OPEN. A page is filled with newlines behind its text
     caller     OPEN with direct I/O; a READ that would fill a page is refused
@@ -37,7 +37,7 @@ _FILE: Final = stat.S_IFREG | 0o444
 #: A rendering is shown for so long, so that a size and the text behind it agree.
 _LIFE_NS: Final = 100_000_000
 #: Renderings that are kept: handles that are never read again are forgotten.
-_MOST_TEXTS: Final = 4096
+_MOST_TEXTS: Final = 512
 _MOST_BYTES: Final = 1 << 22
 _BUFFER: Final = 1 << 18
 #: SETATTR to LINK, UNLINK, WRITE, CREATE, RENAME2: what would change something.
@@ -47,9 +47,10 @@ _POLL_ALWAYS: Final = 0x145
 
 
 class Rescue:
-    """The answers of one mount. `files[i]` is the host's file of view i ("proc/meminfo")."""
+    """The answers of one mount."""
 
     def __init__(self, kind: str, files: Sequence[str], root: str = "/") -> None:
+        """Answer with files below `root`; `files[i]` is that of view i ("proc/meminfo")."""
         self._kind = kind
         self._files = files
         self._root = root
@@ -96,7 +97,7 @@ class Rescue:
             self._children[nodes.SYSTEM][name] = links[path]
 
     def answer(self, request: bytes) -> bytes | None:
-        """Return the reply to a request of the kernel; None where it expects none."""
+        """Return the reply to a request; None where the kernel expects none."""
         _, opcode, unique, node, *_ = wire.IN_HEADER.unpack_from(request)
         if opcode in wire.UNANSWERED:
             return None
@@ -116,7 +117,8 @@ class Rescue:
             return wire.entry_reply(unique, found, 0, number, mode, 1, size, mtime, 0, 0)
         if opcode == wire.GETATTR:
             mode, size, mtime = self._attributes(index)
-            return wire.attr_reply(unique, nodes.inode_number(node), mode, 1, size, mtime, 0)
+            valid = max(0, mtime + _LIFE_NS - time.time_ns())
+            return wire.attr_reply(unique, nodes.inode_number(node), mode, 1, size, mtime, valid)
         if opcode == wire.READLINK:
             return wire.data_reply(unique, self._target(index))
         if opcode == wire.OPEN and self._kind != fusemount.OWN:
@@ -185,7 +187,10 @@ class Rescue:
         return mode, size, self._texts.get((index, 0), (time.time_ns(), b""))[0]
 
     def _text(self, index: int, handle: int, offset: int) -> bytes:
-        """Return a rendering: a reader in pieces keeps its own until it returns to offset 0."""
+        """Return a rendering; a reader in pieces keeps its own.
+
+        It gets another one when it returns to offset 0.
+        """
         now = time.time_ns()
         born, text = self._texts.get((index, handle), (0, b""))
         if not born or (not offset and not 0 <= now - born < _LIFE_NS):
@@ -237,9 +242,9 @@ def _pieces(number: int) -> Iterator[bytes]:
 
 
 def serve(kind: str, connection: int, files: Sequence[str]) -> int:
-    """Answer a connection until it ends or SIGTERM comes. Runs in a process of its own.
+    """Answer a connection until it ends or SIGTERM comes.
 
-    read(2) is called directly: os.read would go on with it after a signal. SIGTERM is handled
+    Runs in a process of its own. read(2) is called directly: os.read would go on with it after a signal. SIGTERM is handled
     between two requests, so none is lost.
     """
     child.set_name("pylxcfs-rescue")

@@ -1,6 +1,6 @@
-"""What a service says to systemd, and what it gets from it: sd_notify(3) and sd_listen_fds(3).
+"""The protocol of a service and systemd: sd_notify(3) and sd_listen_fds(3).
 
-The protocol only; who says what when is the keeper's business. Standard library only.
+What is said when is the keeper's business. Standard library only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Notifier:
         self.watchdog_s = _watchdog(env) if address else 0.0
 
     def send(self, *lines: str, fds: Sequence[int] = ()) -> bool:
-        """Send the lines as one message; False if there is nobody or it did not arrive."""
+        """Send the lines as one message; False if they did not arrive."""
         if not self._address:
             return False
         message = "\n".join(lines).encode()
@@ -50,7 +50,7 @@ class Notifier:
 
 
 def listen_fds(env: Mapping[str, str]) -> dict[str, int]:
-    """Return the descriptors that systemd handed over, by name; the last of a name counts."""
+    """Return systemd's descriptors by name; the last of a name counts."""
     count = env.get("LISTEN_FDS", "")
     if env.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
         return {}
@@ -73,7 +73,7 @@ def _watchdog(env: Mapping[str, str]) -> float:
 
 
 def stderr_is_journal(env: Mapping[str, str]) -> bool:
-    """Tell whether stderr goes to the journal, and not only something up the process tree."""
+    """Tell whether the stderr of this very process is the journal."""
     try:
         status = os.fstat(2)
     except OSError:

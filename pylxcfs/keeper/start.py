@@ -1,6 +1,6 @@
-"""How a keeper begins: its arguments, and its mounts, adopted from an earlier keeper or new.
+"""How a keeper begins: its arguments and its mounts.
 
-Standard library only. What happens after the beginning is in keeper.py, the arguments are in
+Mounts are adopted from an earlier keeper, or new. Standard library only. What happens after the beginning is in keeper.py, the arguments are in
 settings.py.
 """
 
@@ -22,7 +22,7 @@ from pylxcfs.keeper.settings import Settings, parse
 
 
 class _Kept:
-    """Descriptors of an earlier keeper, by name: from systemd's fd store, or from a holder."""
+    """Descriptors of an earlier keeper, from systemd's fd store or a holder."""
 
     def __init__(
         self, settings: Settings, notifier: sdnotify.Notifier, env: MutableMapping[str, str]
@@ -35,7 +35,7 @@ class _Kept:
             self._given = holder.take(settings.runtime_dir, settings.mountpoint)
 
     def mount(self, kind: str, path: str) -> Mount | None:
-        """Return the mount of this kind, if it is still there and of this version."""
+        """Return the mount of this kind, if it can be used."""
         names = f"pylxcfs-{kind}", f"pylxcfs-{kind}-memory"
         if any(name not in self._given for name in names):
             return None
@@ -48,9 +48,9 @@ class _Kept:
         return None
 
     def previous(self, path: str) -> dict[str, int]:
-        """Return the descriptors of a mount of the version before the caller mount.
+        """Return the descriptors of the previous version's mount.
 
-        It is detached. Containers that were started before the upgrade have files of it.
+        That had no caller mount. It is detached. Containers that were started before the upgrade have files of it.
         """
         found = {name: self._given.pop(name) for name in PREVIOUS if name in self._given}
         connection, init = (found.get(name, -1) for name in PREVIOUS)
@@ -110,7 +110,10 @@ def _run(settings: Settings) -> int:
 
 
 def main() -> NoReturn:
-    """Run the keeper; leave without the interpreter's own end, where signals would be lost."""
+    """Run the keeper; leave without the interpreter's own end.
+
+    Signals would be lost in that.
+    """
     child.block_signals()
     child.set_name("pylxcfs-keeper")
     _protect_from_oom()

@@ -1,7 +1,7 @@
-"""A keeper with the stand-in server, on directories of one test, always cleaned up.
+"""A keeper with the stand-in server, on directories of one test.
 
-Nothing here reads the mount in the test's own process: a mount that nobody serves would take
-the test with it. Reading is done by `Reader`s, and all waiting has a deadline.
+Nothing here reads a mount in the test's own process: a mount without a server would take the
+test with it. Reading is done by `Reader`s, and all waiting has a deadline.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ os.execv(keeper[0], [*keeper, "--pid-fd", str(number), "--config-fd", str(config
 
 
 class Reader:
-    """A process that reads one file: at once, or (`again`) over and over until told to end."""
+    """A process that reads one file, once or (`again`) over and over."""
 
     def __init__(self, path: Path, *, again: bool = False) -> None:
         loop = f"while cat {path} >&3; do :; done" if again else f"cat {path}"
@@ -60,7 +60,7 @@ class Reader:
         os.close(errors)
 
     def result(self) -> bytes:
-        """Return what it read; fail if it does not end, or ended with an error."""
+        """Return what it read; fail if it ended with an error."""
         wait_until(lambda: self.process.poll() is not None, DEADLINE_S, what="a reader")
         assert self.process.stdout is not None
         assert self.process.returncode == 0, os.read(self._errors, 1000)
@@ -84,7 +84,7 @@ class Reader:
 
 
 class Keeping:
-    """A mountpoint with at most one keeper, which may be started several times."""
+    """Directories with at most one keeper, which may start several times."""
 
     def __init__(self, directory: Path) -> None:
         if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
@@ -155,14 +155,14 @@ class Keeping:
             raise
 
     def events(self, kind: str = "") -> list[int]:
-        """Return the pids of the servers that noted this kind of event, in order."""
+        """Return the servers that noted this kind of event, in order."""
         with contextlib.suppress(FileNotFoundError):
             lines = (self.control / "log").read_text().splitlines()
             return [int(line.split()[1]) for line in lines if line.startswith(kind)]
         return []
 
     def wait_event(self, kind: str, count: int = 1) -> int:
-        """Wait until a kind of event was noted so many times; return the last one's server."""
+        """Wait until an event was noted so often; return its last server."""
         what = f"event '{kind}' number {count}"
         wait_until(lambda: len(self.events(kind)) >= count, DEADLINE_S, what=what)
         return self.events(kind)[-1]
@@ -179,7 +179,7 @@ class Keeping:
         return done.stdout.split()
 
     def device(self, place: Path) -> str:
-        """Return the device of the uppermost mount at a place, "" if there is none."""
+        """Return the device that is uppermost at a place, or ""."""
         return (self.devices(place) or [""])[-1]
 
     def devices(self, place: Path) -> list[str]:
@@ -231,7 +231,7 @@ class Keeping:
         return str(json.loads((self.runtime_dir / "status.json").read_text())["state"])
 
     def is_mounted(self, *, at: Path | None = None) -> bool:
-        """Whether anything is mounted at these places, both by default (never touches them)."""
+        """Whether anything is mounted at a place, or at any of both."""
         places = (at,) if at else self.places
         return any(fusemount.mounted_at(str(place)) is not None for place in places)
 
@@ -256,7 +256,7 @@ class Keeping:
 
 
 def abort(device: str) -> None:
-    """Abort a connection as an administrator can: by the minor number of its device."""
+    """Abort a connection by the minor number of its device."""
     minor = device.partition(":")[2]
     connections = Path("/sys/fs/fuse/connections")
     if not (connections / minor / "abort").exists():
@@ -296,7 +296,7 @@ def _processes_naming(word: str) -> list[int]:
 
 
 class NotifySocket:
-    """systemd's end of sd_notify: keeps messages, and the descriptors of the fd store."""
+    """systemd's end of sd_notify, with an fd store."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "notify"

@@ -169,7 +169,7 @@ def test_a_rescue_server_that_is_killed_is_replaced(keeping: Keeping) -> None:
 
 
 def test_a_container_can_be_killed_while_no_server_can_be_had(keeping: Keeping) -> None:
-    """A reader whose request was taken cannot be killed until it is answered."""
+    """A reader cannot be killed while a server has its request."""
     keeper = keeping.start("--max-failures", "1")
     keeping.set("fail")
     keeping.set("hold")

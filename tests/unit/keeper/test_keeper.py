@@ -1,4 +1,7 @@
-"""The keeper's parts that need no mount. What it does with one is in tests/mount."""
+"""The keeper's parts that need no mount.
+
+What it does with mounts is in tests/mount.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ def test_the_keeper_loads_the_standard_library_only_and_little_of_it() -> None:
 
 
 def test_signals_that_arrive_while_nobody_waits_are_not_lost() -> None:
-    """In a process of its own, whose signals may be blocked."""
+    """In a process of its own, as signals get blocked."""
     script = """
 import os, signal
 from pylxcfs.keeper import child

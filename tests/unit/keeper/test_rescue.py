@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Asked:
+class Kernel:
     """Requests as the kernel makes them."""
 
     def __init__(self, kind: str, root: Path) -> None:
@@ -96,68 +96,68 @@ class Asked:
     ],
 )
 def test_files_are_the_hosts(root: Path, kind: str, path: str) -> None:
-    asked = Asked(kind, root)
-    node = asked.walk(path)
+    kernel = Kernel(kind, root)
+    node = kernel.walk(path)
     assert node == MEMINFO
-    assert asked.read(node) == b"MemTotal: 1 kB\n"
-    assert asked.read(node, 4, 5) == b"otal:"
+    assert kernel.read(node) == b"MemTotal: 1 kB\n"
+    assert kernel.read(node, 4, 5) == b"otal:"
 
 
 def test_links_of_the_own_mount_lead_to_the_hosts_files(root: Path) -> None:
-    asked = Asked(OWN, root)
+    kernel = Kernel(OWN, root)
     for path, target in (
         ("proc/meminfo", b"../own/host/proc/meminfo"),
         ("proc/pressure", b"../own/host/proc/pressure"),
         ("sys/devices/system/cpu", b"../../../own/host/sys/devices/system/cpu"),
     ):
-        assert asked.ok(wire.READLINK, asked.walk(path)) == target
-        asked.walk(os.path.normpath(f"{os.path.dirname(path)}/{target.decode()}"))
+        assert kernel.ok(wire.READLINK, kernel.walk(path)) == target
+        kernel.walk(os.path.normpath(f"{os.path.dirname(path)}/{target.decode()}"))
 
 
 def test_nodes_that_the_kernel_holds_of_a_container_show_the_host(root: Path) -> None:
-    asked = Asked(OWN, root)
-    assert asked.read(nodes.node(CONTAINER, MEMINFO)) == b"MemTotal: 1 kB\n"
-    cpu = asked.walk("own/host/sys/devices/system/cpu")
-    node, _, mode, size = asked.lookup(nodes.node(CONTAINER, cpu), "online")
+    kernel = Kernel(OWN, root)
+    assert kernel.read(nodes.node(CONTAINER, MEMINFO)) == b"MemTotal: 1 kB\n"
+    cpu = kernel.walk("own/host/sys/devices/system/cpu")
+    node, _, mode, size = kernel.lookup(nodes.node(CONTAINER, cpu), "online")
     assert nodes.pair_of(node) == 0  # its generation is known to servers only
     assert (stat.S_IMODE(mode), size) == (0o444, 4)
-    assert asked.read(node) == b"0-1\n"
+    assert kernel.read(node) == b"0-1\n"
     # A rescue server that has never listed that directory finds it.
-    assert Asked(OWN, root).read(nodes.node(CONTAINER, node)) == b"0-1\n"
+    assert Kernel(OWN, root).read(nodes.node(CONTAINER, node)) == b"0-1\n"
 
 
 @pytest.mark.parametrize("name", ["4026532000-1-0123", "self", "hosts", "..", ""])
 def test_names_of_containers_are_not_found(root: Path, name: str) -> None:
-    assert Asked(OWN, root).raw(wire.LOOKUP, nodes.OWN, name.encode() + b"\0")[0] == errno.ENOENT
+    assert Kernel(OWN, root).raw(wire.LOOKUP, nodes.OWN, name.encode() + b"\0")[0] == errno.ENOENT
 
 
 def test_a_file_that_the_host_does_not_have_is_eio_to_read_and_not_listed(root: Path) -> None:
-    asked = Asked(OWN, root)
+    kernel = Kernel(OWN, root)
     gone = nodes.FILES + 1
     request = wire.READ_IN.pack(0, 0, 100, wire.READ_LOCKOWNER) + bytes(16)
-    assert asked.raw(wire.READ, gone, request)[0] == errno.EIO
-    assert asked.ok(wire.GETATTR, gone)
-    assert asked.names(asked.walk("own/host/proc")) == ["meminfo", "pressure"]
+    assert kernel.raw(wire.READ, gone, request)[0] == errno.EIO
+    assert kernel.ok(wire.GETATTR, gone)
+    assert kernel.names(kernel.walk("own/host/proc")) == ["meminfo", "pressure"]
 
 
 def test_a_page_is_filled_on_the_own_mount_and_refused_on_the_caller_mount(root: Path) -> None:
     text = b"MemTotal: 1 kB\n"
-    assert Asked(OWN, root).read(MEMINFO, 0, 20, page=True) == text + b"\n" * 5
+    assert Kernel(OWN, root).read(MEMINFO, 0, 20, page=True) == text + b"\n" * 5
     request = wire.READ_IN.pack(0, 0, 4096, 0) + bytes(16)
-    assert Asked(CALLER, root).raw(wire.READ, MEMINFO, request)[0] == errno.EINVAL
+    assert Kernel(CALLER, root).raw(wire.READ, MEMINFO, request)[0] == errno.EINVAL
 
 
 def test_open_is_refused_for_ever_on_the_own_mount_only(root: Path) -> None:
-    assert Asked(OWN, root).raw(wire.OPEN, MEMINFO, bytes(8))[0] == errno.ENOSYS
+    assert Kernel(OWN, root).raw(wire.OPEN, MEMINFO, bytes(8))[0] == errno.ENOSYS
     for kind in (CALLER, rescue.PREVIOUS):
-        handle, flags = struct.unpack("=QI4x", Asked(kind, root).ok(wire.OPEN, MEMINFO, bytes(8)))
+        handle, flags = struct.unpack("=QI4x", Kernel(kind, root).ok(wire.OPEN, MEMINFO, bytes(8)))
         assert 0 < handle < 1 << 16
         assert flags == wire.FOPEN_DIRECT_IO
 
 
 @pytest.mark.parametrize("opcode", set(range(4, 60)) - {wire.OPEN, wire.READ})
 def test_nothing_is_refused_for_ever_on_the_caller_mount(root: Path, opcode: int) -> None:
-    reply = Asked(CALLER, root).rescue.answer(
+    reply = Kernel(CALLER, root).rescue.answer(
         wire.IN_HEADER.pack(wire.IN_HEADER.size + 64, opcode, 7, MEMINFO, 0, 0, 1, 0) + bytes(64)
     )
     if reply is not None:
@@ -167,47 +167,47 @@ def test_nothing_is_refused_for_ever_on_the_caller_mount(root: Path, opcode: int
 def test_sizes_agree_with_texts_while_these_change(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Asked(OWN, root)
+    kernel = Kernel(OWN, root)
     monkeypatch.setattr(rescue, "_LIFE_NS", 10**15)
-    size, mtime = attributes(asked)
+    size, mtime = attributes(kernel)
     (root / "proc/meminfo").write_bytes(b"MemTotal: 1000 kB\n")
-    assert len(asked.read(MEMINFO)) == size
+    assert len(kernel.read(MEMINFO)) == size
     monkeypatch.setattr(rescue, "_LIFE_NS", 0)
-    assert attributes(asked) > (size, mtime)
-    assert asked.read(MEMINFO) == b"MemTotal: 1000 kB\n"
+    assert attributes(kernel) > (size, mtime)
+    assert kernel.read(MEMINFO) == b"MemTotal: 1000 kB\n"
 
 
-def attributes(asked: Asked) -> tuple[int, int]:
+def attributes(kernel: Kernel) -> tuple[int, int]:
     """Return size and mtime."""
-    fields = wire.ATTR_REPLY.unpack(bytes(16) + asked.ok(wire.GETATTR, MEMINFO))[3:]
+    fields = wire.ATTR_REPLY.unpack(bytes(16) + kernel.ok(wire.GETATTR, MEMINFO))[3:]
     return fields[3], fields[6] * 10**9 + fields[9]
 
 
 def test_modes_of_sysfs_are_the_hosts_without_writing(root: Path) -> None:
-    asked = Asked(OWN, root)
-    cpu = asked.walk("own/host/sys/devices/system/cpu")
-    assert stat.S_IMODE(asked.lookup(cpu, "secret")[2]) == 0o400
-    link, _, mode, _ = asked.lookup(cpu, "link")
+    kernel = Kernel(OWN, root)
+    cpu = kernel.walk("own/host/sys/devices/system/cpu")
+    assert stat.S_IMODE(kernel.lookup(cpu, "secret")[2]) == 0o400
+    link, _, mode, _ = kernel.lookup(cpu, "link")
     assert stat.S_ISLNK(mode)
-    assert asked.ok(wire.READLINK, link) == b"../cpu/online"
-    assert set(asked.names(cpu)) == {"online", "secret", "link"}
+    assert kernel.ok(wire.READLINK, link) == b"../cpu/online"
+    assert set(kernel.names(cpu)) == {"online", "secret", "link"}
 
 
 @pytest.mark.parametrize("size", [4096, 200])
 def test_directories_are_listed_in_answers_of_any_size(root: Path, size: int) -> None:
-    asked = Asked(CALLER, root)
-    assert asked.names(nodes.ROOT, wire.READDIRPLUS, size) == ["proc", "sys"]
-    assert asked.names(asked.walk("proc"), wire.READDIRPLUS, size) == ["meminfo", "pressure"]
-    assert asked.names(asked.walk("proc/pressure"), wire.READDIRPLUS, size) == ["cpu"]
-    assert Asked(OWN, root).names(nodes.OWN) == ["host"]
+    kernel = Kernel(CALLER, root)
+    assert kernel.names(nodes.ROOT, wire.READDIRPLUS, size) == ["proc", "sys"]
+    assert kernel.names(kernel.walk("proc"), wire.READDIRPLUS, size) == ["meminfo", "pressure"]
+    assert kernel.names(kernel.walk("proc/pressure"), wire.READDIRPLUS, size) == ["cpu"]
+    assert Kernel(OWN, root).names(nodes.OWN) == ["host"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_node_and_operation_is_answered(root: Path, kind: str) -> None:
-    asked = Asked(kind, root)
+    kernel = Kernel(kind, root)
     for opcode in range(1, 60):
         for node in (0, 1, 3, 8, 40, nodes.LINKS + 9, 200, 5000, 1 << 21, (1 << 64) - 1):
             body = bytes(64)
             head = wire.IN_HEADER.pack(wire.IN_HEADER.size + 64, opcode, 7, node, 0, 0, 1, 0)
-            reply = asked.rescue.answer(head + body)
+            reply = kernel.rescue.answer(head + body)
             assert (reply is None) == (opcode in wire.UNANSWERED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if sys.argv[1:2] == ["serve"]:
-    from pylxcfs.server.command import main
+    from pylxcfs.server.serve import main
 else:
     from pylxcfs.cli.commands import main
 

@@ -83,24 +83,6 @@ def replaced(tail: bytes, name: bytes, value: int) -> bytes:
     return b"%b%d%b" % (tail[:start], value, tail[end:] if end >= 0 else b"")
 
 
-def pad(text: bytes, length: int) -> bytes:
-    """Lengthen `text` to `length` bytes: interrupts that never came, at the end of `intr`.
-
-    What is left over of an odd length is a blank before the last newline.
-    """
-    missing = length - len(text)
-    if missing <= 0:
-        return text
-    start = text.find(b"\nintr ")
-    end = text.find(b"\n", start + 1) if start >= 0 else -1
-    if end >= 0:
-        text = b"%b%b%b" % (text[:end], b" 0" * (missing // 2), text[end:])
-        missing %= 2
-    if text.endswith(b"\n"):
-        return b"%b%b\n" % (text[:-1], b" " * missing)
-    return text + b" " * missing
-
-
 def _columns(line: bytes, name: bytes) -> tuple[int, ...]:
     """Numbers of a CPU line."""
     words = line.split()

@@ -1,4 +1,4 @@
-"""The pipe on which a server tells its keeper that it lives. The other end is in keeper.py."""
+"""The pipe on which a server tells its keeper its state. The other end is in keeper.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final
 HEALTHY: Final = b"H"
 #: Once, when everything is served.
 READY: Final = b"R"
+#: The configuration document was read again.
+RELOADED: Final = b"L"
 
 
 def beat(fd: int, byte: bytes) -> None:

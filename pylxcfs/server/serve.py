@@ -1,7 +1,10 @@
-"""What the commands `serve` and `show` do: become a server of a mounted connection, or show a file.
+"""`python -m pylxcfs serve`: how a process becomes a server. The keeper starts it.
 
-The parts are plugged together in server.py. The mount is the keeper's and stays when a server
-ends.
+    serve --config-fd N --own-fd A --own-memory-fd B --caller-fd C --caller-memory-fd D
+          --heartbeat-fd H
+
+The mounts are the keeper's and stay when a server ends. click is not loaded: readers wait for this
+start when a server was killed.
 """
 
 from __future__ import annotations
@@ -12,84 +15,47 @@ import os
 import resource
 import signal
 import sys
+import threading
+from typing import NoReturn
 
-from pylxcfs.cli.options import Config
-from pylxcfs.errors import SourceError, UserError
-from pylxcfs.fusefs.nodes import FILES, SYSFS
+from pylxcfs import log
+from pylxcfs.server import settings
 from pylxcfs.server.heartbeat import HEALTHY, beat
-from pylxcfs.server.parts import Server
-from pylxcfs.views import VIEWS
+from pylxcfs.server.server import Descriptors, Server
 
-#: The interpreter's default of 5 ms is what a reader would wait while the load is sampled.
+#: The interpreter's default of 5 ms is what a reader would wait while a load is counted.
 _SWITCH_INTERVAL_S = 0.0005
 
 #: Descriptors for 500 containers; the table of so many takes 128 KiB of the kernel's memory.
 _TABLE = 16384
 
 
-def serve(config: Config, connection_fd: int, init_fd: int, heartbeat_fd: int) -> int:
-    """Serve on a mounted connection; return the exit code (0: unmounted, or told to end)."""
+def main() -> NoReturn:
+    """Serve until a connection ends or SIGTERM comes (exit code 0)."""
+    numbers = dict(zip(sys.argv[2::2], map(int, sys.argv[3::2]), strict=True))
+    config = numbers["--config-fd"]
+    options = settings.read(config)
+    log.setup(options.log_level)
     faulthandler.enable()
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _raise_descriptor_limit()
-    _widen_descriptor_table(connection_fd)
-    server = Server(config)
-    server.load_state()
-    connection = server.connect(connection_fd, init_fd)
-    beat(heartbeat_fd, HEALTHY)
-    # Readers are served from here on, unless this is the mount's first server. The rest takes
-    # as long to load as everything before it.
+    _widen_descriptor_table(config)
+    ended = threading.Event()
+    names = ("own", "own-memory", "caller", "caller-memory")
+    descriptors = Descriptors(*(numbers[f"--{name}-fd"] for name in names))
+    heartbeat = numbers["--heartbeat-fd"]
+    server = Server(options, descriptors, ended.set)
+    server.begin()
+    beat(heartbeat, HEALTHY)
+    # Readers are served from here on. The rest takes as long to load as everything before it.
     import trio
 
-    from pylxcfs.server import tasks as serving
+    from pylxcfs.server import tasks
 
-    trio.run(serving.run, server, connection, heartbeat_fd)
-    server.save_state()
-    return 0
-
-
-def show(config: Config, path: str, pid: int) -> bytes:
-    """Return what process `pid` would read from `path` ("proc/meminfo"), without a mount.
-
-    Raise UserError for a path that is not served or a process that is not there.
-    """
-    import psutil  # the server, which is here to stay, has no use for it
-
-    if not psutil.pid_exists(pid):
-        raise UserError(f"there is no process {pid}", "give --pid a process that runs")
-    server = Server(config)
-    index = _index(server, path)
-    owner = server.callers.identify(pid)
-    if owner is None:
-        raise UserError(f"the namespaces of process {pid} cannot be read", "run this as root")
-    if owner.pidns == server.callers.host_pidns:
-        container = server.callers.host_caller(pid)
-    else:
-        container = server.callers.get(owner, pid)
-    try:
-        return server.contents.render(index, container)
-    except SourceError as error:
-        raise UserError(
-            f"the host's {path} cannot be read: {error}", "see whether the file exists"
-        ) from error
-
-
-def _index(server: Server, path: str) -> int:
-    path = path.strip("/")
-    for i, view in enumerate(VIEWS):
-        if view.path == path:
-            return FILES + i
-    index = None
-    if path.startswith("sys/devices/system/"):
-        index = server.filesystem.tree.sysfs.index(path)
-    if index is None or index < SYSFS:
-        names = " ".join(view.path for view in VIEWS)
-        raise UserError(
-            f"no such file is served: {path}",
-            f"served are {names} and what is below sys/devices/system/cpu, node and memory",
-        )
-    return index
+    trio.run(tasks.run, server, ended, config, heartbeat)
+    server.computation.save_state()
+    sys.exit(0)
 
 
 def _raise_descriptor_limit() -> None:

@@ -17,10 +17,6 @@ from pylxcfs.formats import stat
 from pylxcfs.units import NS_PER_TICK
 from pylxcfs.views import cpus, cputime
 from pylxcfs.views.model import Container, Host, Options
-from pylxcfs.views.padding import Padding
-
-#: All times of a new container are 0 and get their digits within minutes.
-PADDING = Padding(stat.pad, room=512)
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:

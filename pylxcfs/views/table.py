@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pylxcfs.views.model import Container, Host, Options
-from pylxcfs.views.padding import Padding
 
 Render = Callable[[Host, Container, Options], bytes]
 
@@ -26,14 +25,9 @@ class View:
     render: Render
     #: The host's file, relative to the root: served where the container's cannot be.
     host: str
-    #: How a text is lengthened without changing its meaning; None: not allowed.
-    padding: Padding | None
     #: One line for the table in README.
     summary: str
     enabled: Callable[[Options], bool] = always
-    #: Who comes back to the start of an open file wants the difference (top), and never gets the
-    #: same rendering twice, however soon it comes.
-    differences: bool = False
     #: How many times --cache-ttl a rendering may be shown: more than once where nothing that this
     #: file says changes so fast.
     lives: int = 1

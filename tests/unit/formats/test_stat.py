@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pylxcfs.errors import FormatError
 from pylxcfs.formats import stat
@@ -84,45 +82,3 @@ def test_replaced_changes_one_value():
     assert stat.replaced(REST, b"procs_running", 12) == REST.replace(b"running 3", b"running 12")
     assert stat.replaced(REST, b"procs_sleeping", 12) == REST
     assert stat.replaced(b"intr 1\nctxt 3", b"ctxt", 4) == b"intr 1\nctxt 4"
-
-
-@pytest.mark.parametrize("more", range(8))
-def test_pad_adds_interrupts_that_never_came(more):
-    text = CASES[0][0] + REST
-    padded = stat.pad(text, len(text) + more)
-    assert len(padded) == len(text) + more
-    assert padded.endswith(b"\n")
-    parsed = stat.parse(padded)
-    assert parsed.cpus == stat.parse(text).cpus
-    numbers = [line.split() for line in parsed.rest.splitlines()]
-    expected = [line.split() for line in REST.splitlines()]
-    expected[0] += [b"0"] * (more // 2)
-    assert numbers == expected
-
-
-def test_pad_never_shortens():
-    assert stat.pad(REST, 3) == REST
-
-
-@given(st.binary(max_size=60), st.integers(0, 80))
-def test_pad_reaches_the_length_for_any_bytes(text, length):
-    padded = stat.pad(text, length)
-    assert len(padded) == max(len(text), length)
-
-
-@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda more: CASES[0][0][:70] + more))
-def test_any_bytes_parse_or_raise_format_error(text):
-    try:
-        parsed = stat.parse(text)
-    except FormatError:
-        return
-    assert stat.parse(stat.render(parsed)) == parsed
-
-
-COLUMNS = st.lists(st.integers(0, 2**64), min_size=4, max_size=12).map(tuple)
-
-
-@given(COLUMNS, st.dictionaries(st.integers(0, 99999), COLUMNS, max_size=5))
-def test_round_trip(total, cpus):
-    value = stat.Stat(total, cpus, REST)
-    assert stat.parse(stat.render(value)) == value

@@ -106,7 +106,3 @@ def test_unreadable_or_nonsensical_host_is_for_the_caller():
         stat.render(FakeHost(), seen, Options())
     with pytest.raises(FormatError):
         stat.render(FakeHost(files={"proc/stat": b"nothing\n"}), seen, Options())
-
-
-def test_view_pads_as_the_format_does():
-    assert stat.PADDING.fill is format_stat.pad

@@ -46,7 +46,7 @@ def test_every_row_says_what_it_is(view):
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.path)
 @pytest.mark.parametrize("directory", captured(), ids=lambda path: path.name)
-def test_a_container_without_any_controller_reads_a_text_that_pads(view, directory):
+def test_a_container_without_any_controller_reads_a_whole_text(view, directory):
     host = FakeHost(directory=directory)
     try:
         host.read(view.host)
@@ -54,8 +54,3 @@ def test_a_container_without_any_controller_reads_a_text_that_pads(view, directo
         pytest.skip(f"this host has no {view.host}")
     text = view.render(host, FakeContainer(), Options())
     assert text.endswith(b"\n")
-    if view.padding is not None:
-        padded = view.padding.fill(text, len(text) + 100)
-        assert len(padded) == len(text) + 100
-        assert padded.endswith(b"\n")
-        assert padded.startswith(text[:8])

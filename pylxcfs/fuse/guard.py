@@ -1,0 +1,89 @@
+"""The one place that turns any failure into an answer: a bug of ours never ends the server.
+
+pyfuse3 ends its main loop on any exception but FUSEError, and a thread would simply die; either
+would take the views of every container with it. So every request goes through `Guard.call`.
+Knows no view.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from pylxcfs.errors import PylxcfsError
+
+T = TypeVar("T")
+Args = ParamSpec("Args")
+
+_log = logging.getLogger(__name__)
+
+#: A traceback of the same place is logged once in this many seconds.
+_QUIET_S = 60.0
+
+
+class Refused(PylxcfsError):
+    """The caller gets `errno`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.errno = number
+
+
+class Guard:
+    """Runs what may fail and answers with the fallback when it does; counts failures by place."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._logged: dict[str, float] = {}
+        self.failures: Counter[str] = Counter()
+
+    def call(
+        self,
+        place: str,
+        attempt: Callable[Args, T],
+        fallback: Callable[Args, T],
+        *args: Args.args,
+        **kwargs: Args.kwargs,
+    ) -> T:
+        """Return `attempt(*args)`, or `fallback(*args)` if that raised.
+
+        An error of ours (a source that went away, a text that makes no sense) is no bug and is
+        logged at debug level; anything else is logged with its traceback once a minute a place.
+        """
+        try:
+            return attempt(*args, **kwargs)
+        except PylxcfsError as error:
+            _log.debug("%s: %s; the host's file is served", place, error)
+        except Exception:  # noqa: BLE001  the one place where this is right
+            self._report(place)
+        return fallback(*args, **kwargs)
+
+    def attempt(self, place: str, work: Callable[[], object]) -> bool:
+        """Do some work that no reader waits for; return whether it succeeded."""
+
+        def done() -> bool:
+            work()
+            return True
+
+        return self.call(place, done, lambda: False)
+
+    def warn(self, place: str, text: str, *args: object) -> None:
+        """Log a warning, once a minute a place."""
+        if self._is_due(place):
+            _log.warning(text, *args)
+
+    def _report(self, place: str) -> None:
+        self.failures[place] += 1
+        if self._is_due(place):
+            _log.exception("%s: a bug of pylxcfs; the fallback is served", place)
+
+    def _is_due(self, place: str) -> bool:
+        now = self._clock()
+        if now - self._logged.get(place, -_QUIET_S) < _QUIET_S:
+            return False
+        self._logged[place] = now
+        return True

@@ -1,0 +1,95 @@
+"""pyfuse3 and trio behind the caller mount: they answer what its loop passes on.
+
+    /dev/fuse -> loop.py -> socket pair -> libfuse, pyfuse3 -> socket pair -> relay -> /dev/fuse
+
+INIT was answered by the keeper, once in the life of the mount; libfuse is told an INIT that offers
+what was negotiated (init.py), and its answer goes nowhere.
+
+pyfuse3 and trio are loaded last (`run`): a server that takes over answers readers before that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from pylxcfs.fuse import init, wire
+from pylxcfs.fuse.guard import Guard
+from pylxcfs.fuse.loop import Request
+
+if TYPE_CHECKING:
+    import pyfuse3
+    import trio
+
+_log = logging.getLogger(__name__)
+
+#: Bytes of requests that may wait for pyfuse3 (a short one counts for about 1 KiB): the default
+#: holds some 200, and a crowd that lists directories would be told EAGAIN.
+_WAITING: Final = 16 << 20
+_SO_SNDBUFFORCE: Final = 32
+
+#: How long a server that ends waits for answers of pyfuse3.
+_LEAVE_S: Final = 1.0
+
+
+class Session:
+    """The socket pair between the loop and libfuse."""
+
+    def __init__(self, device: int, guard: Guard) -> None:
+        self._device = device
+        self._guard = guard
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._ours, self._theirs):
+            with contextlib.suppress(OSError):  # without CAP_NET_ADMIN the default has to do
+                end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _WAITING)
+        self._passed = 0
+        self._answered = 0
+        self._ours.send(init.request_for_libfuse())
+        threading.Thread(target=self._relay, name="relay", daemon=True).start()
+
+    def send(self, request: Request) -> bytes | None:
+        """Pass a request on; return an answer at once where pyfuse3 does not keep up."""
+        opcode, unique, node, pid, body = request
+        length = wire.IN_HEADER.size + len(body)
+        header = wire.IN_HEADER.pack(length, opcode, unique, node, 0, 0, pid, 0)
+        try:
+            self._ours.send(header + body, socket.MSG_DONTWAIT)
+        except OSError as error:
+            self._guard.warn("pass on", "a request was not passed on: %s", error)
+            return wire.error_reply(unique, errno.EAGAIN)
+        self._passed += 1
+        return None
+
+    async def run(self, operations: pyfuse3.Operations, task_status: trio.TaskStatus[None]) -> None:
+        """Answer until cancelled."""
+        import pyfuse3
+
+        pyfuse3.init(operations, f"/dev/fd/{self._theirs.fileno()}", set())
+        task_status.started()
+        try:
+            await pyfuse3.main()
+        finally:
+            pyfuse3.close(unmount=False)
+
+    def drain(self) -> None:
+        """Wait for the answers to what was passed on; pyfuse3 has to go on meanwhile."""
+        deadline = time.monotonic() + _LEAVE_S
+        while self._passed > self._answered and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _relay(self) -> None:
+        """Bring the answers of pyfuse3 to the kernel; the first one is libfuse's to INIT."""
+        self._ours.recv(1 << 20)
+        while data := self._ours.recv(1 << 20):
+            self._answered += 1
+            try:
+                os.write(self._device, data)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    _log.warning("the kernel refused an answer of pyfuse3: %s", error)

@@ -1,0 +1,161 @@
+"""The kernel's FUSE messages as bytes: those that are read and written without libfuse.
+
+Layouts are those of include/uapi/linux/fuse.h (protocol 7.31 to 7.45) in the machine's byte
+order. Pure; standard library only, as the keeper's rescue server uses it, too.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+# Requests (enum fuse_opcode).
+LOOKUP: Final = 1
+FORGET: Final = 2
+GETATTR: Final = 3
+SETATTR: Final = 4
+READLINK: Final = 5
+OPEN: Final = 14
+READ: Final = 15
+WRITE: Final = 16
+STATFS: Final = 17
+RELEASE: Final = 18
+FLUSH: Final = 25
+INIT: Final = 26
+OPENDIR: Final = 27
+READDIR: Final = 28
+RELEASEDIR: Final = 29
+ACCESS: Final = 34
+INTERRUPT: Final = 36
+DESTROY: Final = 38
+POLL: Final = 40
+BATCH_FORGET: Final = 42
+READDIRPLUS: Final = 44
+
+#: Requests to which the kernel expects no answer.
+UNANSWERED: Final = frozenset({FORGET, BATCH_FORGET, INTERRUPT})
+
+#: struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, extensions and padding.
+IN_HEADER: Final = struct.Struct("=IIQQIIII")
+#: Of it opcode, unique, nodeid and pid.
+REQUEST: Final = struct.Struct("=4xIQQ8xI4x")
+#: The same with the first eight bytes of the body: the handle in READ and RELEASE.
+REQUEST_AND_WORD: Final = struct.Struct("=4xIQQ8xI4xQ")
+#: struct fuse_out_header: len, error (negative errno), unique.
+OUT_HEADER: Final = struct.Struct("=IiQ")
+
+#: struct fuse_open_in behind the header: flags.
+OPEN_IN: Final = struct.Struct("=I4x")
+#: struct fuse_read_in: fh, offset, size, read_flags.
+READ_IN: Final = struct.Struct("=QQII")
+#: Of read_flags. A READ into the buffer of a caller names the owner of its locks (fuse_send_read,
+#: fs/fuse/file.c); a READ that fills a page of the page cache (fuse_do_readpage) does not.
+READ_LOCKOWNER: Final = 2
+#: struct fuse_write_in: fh, offset, size; the data follow the whole of it.
+WRITE_IN: Final = struct.Struct("=QQI20x")
+#: struct fuse_poll_in: fh, poller (kh), flags.
+POLL_IN: Final = struct.Struct("=QQI4x")
+POLL_SCHEDULE_NOTIFY: Final = 1
+#: struct fuse_release_in: fh.
+RELEASE_IN: Final = struct.Struct("=Q")
+
+#: out header and struct fuse_open_out: fh, open flags.
+OPEN_REPLY: Final = struct.Struct("=IiQQI4x")
+FOPEN_DIRECT_IO: Final = 1
+
+# struct fuse_attr: ino size blocks atime mtime ctime atimensec mtimensec ctimensec mode nlink
+# uid gid rdev blksize flags.
+_ATTR = "QQQQQQIIIIIIIIII"
+#: out header, struct fuse_attr_out.
+ATTR_REPLY: Final = struct.Struct("=IiQ" + "QI4x" + _ATTR)
+#: out header, struct fuse_entry_out: nodeid, generation, entry/attr valid, their nanoseconds.
+ENTRY_REPLY: Final = struct.Struct("=IiQ" + "QQQQII" + _ATTR)
+#: struct fuse_dirent in front of the name: ino, off, namelen, type.
+DIRENT: Final = struct.Struct("=QQII")
+
+#: st_blksize: with it and a true st_size, glibc, Go, Python, Node and Rust take a whole text in one
+#: read(2).
+BLOCK_SIZE: Final = 65536
+
+#: out header and struct fuse_write_out; out header and struct fuse_poll_out.
+WRITE_REPLY: Final = struct.Struct("=IiQI4x")
+POLL_REPLY: Final = WRITE_REPLY
+
+#: out header and struct fuse_kstatfs: blocks, bfree, bavail, files, ffree, bsize, namelen, frsize.
+STATFS_REPLY: Final = struct.Struct("=IiQ" + "QQQQQIII28x")
+
+#: A notification has its code in place of an error and no `unique`; this one names a poller.
+NOTIFY_POLL: Final = struct.Struct("=IiQQ")
+#: Makes the kernel hand out again all requests that were taken and not answered (Linux 6.9+,
+#: commit 760eac73f9f6 ("fuse: Introduce a new notification type for resend pending requests")).
+NOTIFY_RESEND: Final = OUT_HEADER.pack(16, 7, 0)
+
+#: A buffer to read requests into: the kernel refuses less than FUSE_MIN_READ_BUFFER (8192) and
+#: less than a write of MAX_WRITE bytes with its headers.
+BUFFER: Final = 65536
+MAX_WRITE: Final = BUFFER // 2
+
+#: ioctl on /dev/fuse that joins it to the connection of another descriptor (_IOR(229, 0, u32)).
+DEV_IOC_CLONE: Final = 0x8004E500
+
+_NS: Final = 1_000_000_000
+
+
+def error_reply(unique: int, errno: int) -> bytes:
+    """Return an answer that is only an errno (0: success without data)."""
+    return OUT_HEADER.pack(16, -errno, unique)
+
+
+def data_reply(unique: int, data: bytes) -> bytes:
+    """Return an answer that is plain bytes: READ, READLINK and READDIR."""
+    return OUT_HEADER.pack(16 + len(data), 0, unique) + data
+
+
+def open_reply(unique: int, handle: int, flags: int) -> bytes:
+    """Return the answer to OPEN or OPENDIR."""
+    return OPEN_REPLY.pack(32, 0, unique, handle, flags)
+
+
+def statfs_reply(unique: int) -> bytes:
+    """Return an answer to STATFS like procfs: no blocks. Podman refuses what has no statfs(2)."""
+    return STATFS_REPLY.pack(STATFS_REPLY.size, 0, unique, 0, 0, 0, 0, 0, 4096, 255, 4096)
+
+
+def attr_reply(
+    unique: int, ino: int, mode: int, nlink: int, size: int, mtime_ns: int, valid_ns: int
+) -> bytes:
+    """Return the answer to GETATTR; the kernel trusts it for `valid_ns` nanoseconds."""
+    valid, valid_nsec = divmod(valid_ns, _NS)
+    mtime, nsec = divmod(mtime_ns, _NS)
+    return ATTR_REPLY.pack(
+        120, 0, unique, valid, valid_nsec,
+        ino, size, 0, mtime, mtime, mtime, nsec, nsec, nsec, mode, nlink, 0, 0, 0, BLOCK_SIZE, 0,
+    )  # fmt: skip
+
+
+def entry_reply(
+    unique: int,
+    node: int,
+    generation: int,
+    ino: int,
+    mode: int,
+    nlink: int,
+    size: int,
+    mtime_ns: int,
+    valid_ns: int,
+    entry_valid_ns: int,
+) -> bytes:
+    """Return the answer to LOOKUP; the name is trusted for `entry_valid_ns` nanoseconds."""
+    valid, valid_nsec = divmod(valid_ns, _NS)
+    entry, entry_nsec = divmod(entry_valid_ns, _NS)
+    mtime, nsec = divmod(mtime_ns, _NS)
+    return ENTRY_REPLY.pack(
+        144, 0, unique, node, generation, entry, valid, entry_nsec, valid_nsec,
+        ino, size, 0, mtime, mtime, mtime, nsec, nsec, nsec, mode, nlink, 0, 0, 0, BLOCK_SIZE, 0,
+    )  # fmt: skip
+
+
+def dirent(ino: int, offset: int, mode: int, name: bytes) -> bytes:
+    """Return one entry of a READDIR answer, padded to 8 bytes; `offset` is that of the next."""
+    data = DIRENT.pack(ino, offset, len(name), mode >> 12) + name
+    return data + bytes(-len(data) % 8)

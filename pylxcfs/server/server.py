@@ -1,0 +1,256 @@
+"""One server's parts, plugged together: sources, views, the two mounts, state.
+
+What is done now and then while it serves is in tasks.py; how a process becomes a server in
+serve.py. Imports neither trio nor pyfuse3, which take longer to load than everything else: readers
+are served before those are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pylxcfs import log
+from pylxcfs.errors import SourceError
+from pylxcfs.fuse.connection import Connection
+from pylxcfs.fuse.guard import Guard
+from pylxcfs.fuse.session import Session
+from pylxcfs.fuse.store import Store
+from pylxcfs.server.containers import Containers
+from pylxcfs.server.handover import Inheritance, export
+from pylxcfs.server.settings import Settings
+from pylxcfs.server.state import StateFile
+from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.initpid import InitFinder
+from pylxcfs.sources.loadavg import Sampler
+from pylxcfs.sources.personality import host32
+from pylxcfs.sources.prewarm import Prewarm
+from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.sources.registry import Registry
+from pylxcfs.tree.caller import CallerMount
+from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.contents import Contents
+from pylxcfs.tree.names import Names
+from pylxcfs.tree.own import OwnMount
+from pylxcfs.tree.sysfs import SysTree
+from pylxcfs.tree.triggers import Triggers, notification
+from pylxcfs.units import NS_PER_S
+from pylxcfs.views import VIEWS
+from pylxcfs.views.model import CpuNumbering, CpuView, Options, SysCpu
+
+_log = logging.getLogger(__name__)
+
+#: Descriptors that a container may keep open, and those that everything else needs.
+_FDS_EACH = 24
+_FDS_OTHER = 1024 + 256
+
+#: Host values in a container's file are not older than this, however long texts live.
+_MOST_RECENT_NS = NS_PER_S // 10
+
+#: A busy machine may take longer than the patience of the namespace helper, once.
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The two mounted connections, and the memory of each that outlives servers."""
+
+    own: int
+    own_memory: int
+    caller: int
+    caller_memory: int
+
+
+def options_of(settings: Settings) -> Options:
+    """Return the policy that views get from the configuration."""
+    return Options(
+        cpu_view=CpuView(settings.cpu_view),
+        cpu_numbering=CpuNumbering(settings.cpu_numbering),
+        sys_cpu=SysCpu(settings.sys_cpu),
+        swap=not settings.disable_swap,
+        zswap=not settings.disable_zswap,
+        loadavg=settings.loadavg,
+        vmstat=settings.vmstat,
+    )
+
+
+class Computation:
+    """From a caller to a text: sources and views, without a mount."""
+
+    def __init__(self, settings: Settings, give_way: Callable[[], object] = lambda: None) -> None:
+        self.guard = Guard()
+        self.host = HostFiles()
+        self.host.recent_ns = _recent_ns(settings)
+        self.sysfs = SysTree()
+        hierarchies = Hierarchies.discover()
+        self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
+        self.inheritance = Inheritance({}, 0)
+        self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
+        finder = InitFinder(settings.init_pid_method)
+        _prepare(finder)
+        self.registry = Registry(
+            hierarchies,
+            self.host,
+            finder,
+            max_containers=min(settings.max_containers, _containers_that_fit()),
+            want_load=self.sampler.want if settings.loadavg else None,
+            on_new=lambda identity, container: self.inheritance.hand_over(identity, container),
+            attempt=self.guard.attempt,
+        )
+        self.prewarm = Prewarm(self.registry)
+        self.containers = Containers(
+            self.registry, hierarchies, self.prewarm, f"{settings.runtime_dir}/caller"
+        )
+        self.contents = Contents(
+            VIEWS, self.sysfs, self.host, options_of(settings), self.guard, host32(self.host)
+        )
+
+    def load_state(self) -> None:
+        """Take over load averages and CPU counters of the server before this one."""
+        kept = self._state.load().get("containers")
+        self.inheritance = Inheritance(kept, self.host.now_ns())
+
+    def save_state(self) -> None:
+        """Write what the next server goes on with."""
+        self._state.save({"containers": export(self.registry.containers())})
+
+    def start(self) -> None:
+        """Start what works in the background."""
+        self.registry.start()
+        self.sampler.start()
+
+    def apply(self, settings: Settings) -> None:
+        """Take over the options that may change while it runs."""
+        self.contents.options = options_of(settings)
+        self.host.recent_ns = _recent_ns(settings)
+
+
+class Server:
+    """The process that answers on both mounts. `on_end`: a connection was unmounted or aborted."""
+
+    def __init__(
+        self, settings: Settings, descriptors: Descriptors, on_end: Callable[[], object]
+    ) -> None:
+        self.settings = settings
+        self.computation = computation = Computation(settings, self._give_way)
+        self.guard = guard = computation.guard
+        timeout_s = settings.request_timeout
+        self.own_connection = Connection(
+            "own", descriptors.own, descriptors.own_memory, guard, timeout_s, on_end
+        )
+        self.caller_connection = Connection(
+            "caller", descriptors.caller, descriptors.caller_memory, guard, timeout_s, on_end
+        )
+        computation.load_state()
+        device = self.caller_connection.device
+        self.session = Session(device, guard)
+        self.triggers = Triggers(lambda poller: _notify(device, poller))
+        contents = computation.contents
+        served = [os.path.exists("/" + view.host) for view in VIEWS]
+        names = Names(VIEWS, served, computation.sysfs, contents)
+        callers = Callers(computation.containers, self.own_connection.header.secret)
+        ttl_ns = _ttl_ns(settings)
+        self.own = OwnMount(
+            names,
+            contents,
+            callers,
+            Store(descriptors.own_memory),
+            ttl_ns,
+            f"{settings.runtime_dir}/caller",
+            settings.enable_psi_poll,
+        )
+        self.caller = CallerMount(
+            names,
+            contents,
+            callers,
+            Store(descriptors.caller_memory),
+            ttl_ns,
+            self.triggers if settings.enable_psi_poll else None,
+            self.session.send,
+        )
+
+    def begin(self) -> None:
+        """Begin to answer readers."""
+        self.own_connection.serve(self.own)
+        self.caller_connection.serve(self.caller)
+        self.computation.start()
+        if self.settings.enable_psi_poll:
+            self.triggers.start()
+            self.triggers.wake_all_pollers()
+
+    @property
+    def healthy(self) -> bool:
+        """False when another server should take over."""
+        return self.own_connection.healthy and self.caller_connection.healthy
+
+    def close(self) -> None:
+        """Take no more requests and finish those that were taken; the mounts stay."""
+        self.own_connection.close()
+        self.caller_connection.close()
+        self.session.drain()
+
+    def sweep(self) -> None:
+        """Forget what has expired; call it now and then."""
+        self.caller.sweep()
+        self.computation.contents.forget_modes()
+
+    def toggle(self) -> None:
+        """Switch virtualisation off or on again, as LXCFS does on SIGUSR2."""
+        contents = self.computation.contents
+        contents.virtual = not contents.virtual
+        self._changed()
+        what = "on: containers see their own values"
+        if not contents.virtual:
+            what = "off: files show the host until the next SIGUSR2"
+        _log.warning("virtualisation is %s", what)
+
+    def reload(self, settings: Settings) -> None:
+        """Take over the options that may change while it runs."""
+        self.settings = settings
+        log.set_level(settings.log_level)
+        self.computation.apply(settings)
+        self.own.ttl_ns = self.caller.ttl_ns = _ttl_ns(settings)
+        self._changed()
+
+    def _changed(self) -> None:
+        self.own.changed()
+        self.caller.changed()
+
+    def _give_way(self) -> None:
+        self.own_connection.give_way()
+        self.caller_connection.give_way()
+
+
+def _notify(device: int, poller: int) -> None:
+    # The poller may be gone, or the connection.
+    with contextlib.suppress(OSError):
+        os.write(device, notification(poller))
+
+
+def _ttl_ns(settings: Settings) -> int:
+    return int(settings.cache_ttl * NS_PER_S)
+
+
+def _recent_ns(settings: Settings) -> int:
+    return min(_ttl_ns(settings) // 2, _MOST_RECENT_NS)
+
+
+def _prepare(finder: InitFinder) -> None:
+    """Start what finding inits may need before the first caller comes."""
+    for _ in range(_TRIES):
+        try:
+            finder.prepare()
+        except SourceError as error:
+            failed = error
+        else:
+            return
+    _log.warning("containers cannot be told apart here, all see the host: %s", failed)
+
+
+def _containers_that_fit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (soft - _FDS_OTHER) // _FDS_EACH)

@@ -1,0 +1,373 @@
+"""The caller mount: each open file has the view of the process that opened it.
+
+For paths that are resolved on the host: containerd's CRI binds from here, runc and crun do for
+user namespaces, and so do processes of the host, which see their own cgroup. One inode is shared by
+all containers, so **no page of it is ever filled**: files are opened with direct I/O, and a READ
+that would fill a page (sendfile(2), splice(2), private mappings) is answered EINVAL; programs fall
+back to read(2), which is private.
+
+A handle keeps its text from its READ at offset 0 until the next one there. Node ids are file
+indexes (nodes.py), the same for all, and st_ino is the same number. A handle carries its owner:
+
+    63          22 21       20      0
+    | owner       | compat | serial |
+
+What reads need is answered by the handlers here, in a thread of fuse/loop.py; the rest goes to
+pyfuse3 (operations.py): a READ through pyfuse3 has neither the inode nor the flag that tells page
+fills apart, and the way through libfuse and trio takes three times as long.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from pylxcfs.errors import SourceError
+from pylxcfs.fuse import wire
+from pylxcfs.fuse.guard import Refused
+from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse.store import Store
+from pylxcfs.tree import nodes
+from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.contents import Contents
+from pylxcfs.tree.names import Names
+from pylxcfs.tree.nodes import FILES
+from pylxcfs.tree.sysfs import Entry
+from pylxcfs.tree.triggers import READY, Triggers
+from pylxcfs.views.model import Container
+
+#: The reader has a 32-bit personality, and the file depends on that.
+_COMPAT: Final = 1 << 21
+_SERIALS: Final = 1 << 21
+#: Serials that are tried for one that no open file with a text has.
+_TRIES: Final = 64
+
+#: Bytes of texts that the open files of one container may keep, and of all.
+_MOST_EACH: Final = 4 << 20
+_MOST: Final = 64 << 20
+
+
+class Rendering(NamedTuple):
+    """A text that all readers of one container share for the time to live."""
+
+    text: bytes
+    #: CLOCK_REALTIME at which it was made, in nanoseconds.
+    made_ns: int
+    expires: int
+
+
+class Attributes(NamedTuple):
+    """What stat(2) shows; st_ino is the node id."""
+
+    mode: int
+    size: int
+    mtime_ns: int
+    #: For how long the kernel may believe it.
+    valid_ns: int
+
+
+class CallerMount:
+    """The requests of the caller mount. `send` passes a request on to pyfuse3."""
+
+    def __init__(
+        self,
+        names: Names,
+        contents: Contents,
+        callers: Callers,
+        store: Store,
+        ttl_ns: int,
+        triggers: Triggers | None,
+        send: Callable[[Request], bytes | None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.ttl_ns = ttl_ns
+        self._names = names
+        self._contents = contents
+        self._callers = callers
+        self._store = store
+        self._triggers = triggers
+        self._send = send
+        self._clock = clock
+        self._started_ns = time.time_ns()
+        self._renderings: dict[tuple[Container | None, int, bool], Rendering] = {}
+        self._texts = Texts()
+        for handle, _, text in store.load():
+            self._texts.keep(handle, text)
+        # Handles of servers before this one may still be open: begin elsewhere.
+        self._first = time.monotonic_ns() >> 12
+        self._serial = itertools.count(self._first)
+        self._issued = 0
+        self.handlers: dict[int, Handler] = {
+            wire.OPEN: self._open,
+            wire.READ: self._read,
+            wire.RELEASE: self._release,
+            wire.GETATTR: self._getattr,
+            wire.WRITE: self._write,
+            wire.POLL: self._poll,
+            wire.FLUSH: self._not_implemented,
+            wire.ACCESS: self._not_implemented,
+            wire.FORGET: self._nothing,
+            wire.BATCH_FORGET: self._nothing,
+            wire.INTERRUPT: self._nothing,
+        }
+
+    # -- what the loop and the server ask ------------------------------------------------------
+
+    def other(self, request: Request) -> bytes | None:
+        """Pass a request on to pyfuse3."""
+        return self._send(request)
+
+    def fallback(self, request: Request) -> bytes | None:
+        """Show the host's file where a request failed; a RELEASE is done."""
+        opcode, unique, node, _, body = request
+        if opcode == wire.RELEASE:
+            return wire.error_reply(unique, 0)
+        if opcode == wire.OPEN:
+            return wire.open_reply(unique, self._handle(0, 0), wire.FOPEN_DIRECT_IO)
+        if opcode in (wire.READ, wire.GETATTR) and node >= FILES:
+            try:
+                text = self._contents.host(node)
+            except SourceError:
+                return wire.error_reply(unique, errno.EIO)
+            if opcode == wire.GETATTR:
+                mode = self._contents.mode(node)
+                return wire.attr_reply(unique, node, mode, 1, len(text), time.time_ns(), 0)
+            handle, offset, size, flags = wire.READ_IN.unpack_from(body)
+            if flags & wire.READ_LOCKOWNER:
+                text = self._texts.get(handle) or text  # the rest of the text that it began
+                self._texts.keep(handle, text)
+                return wire.data_reply(unique, text[offset : offset + size])
+        return wire.error_reply(unique, errno.EIO)
+
+    def key(self, opcode: int, node: int, pid: int, word: int) -> int:
+        """Return the caller's pid namespace; RELEASE has no caller, but the handle's owner."""
+        if opcode == wire.RELEASE:
+            return nodes.unpack(nodes.pair_of(word)).pidns
+        return self._callers.containers.namespace(pid)
+
+    def changed(self) -> None:
+        """Render again at the next question: the policy has changed."""
+        self._renderings.clear()
+
+    def sweep(self) -> None:
+        """Forget renderings that have expired; call it now and then."""
+        now = self._clock()
+        for key, rendering in list(self._renderings.items()):
+            if now >= rendering.expires:
+                self._renderings.pop(key, None)
+
+    # -- attributes and names, for pyfuse3, too ------------------------------------------------
+
+    def attributes(self, node: int, pid: int) -> Attributes:
+        """Return what a caller sees of a node; a file is as long as its text. Raise Refused."""
+        found = self.listed(node)
+        if not stat.S_ISREG(found.mode):
+            return found
+        rendering = self._rendering(node, self._callers.owner(pid), pid, self._is_compat(node, pid))
+        return found._replace(size=len(rendering.text), mtime_ns=rendering.made_ns)
+
+    def listed(self, node: int) -> Attributes:
+        """Return attributes as LOOKUP and READDIR give them: sizes are not rendered for that."""
+        mode = self._names.mode(self._index(node))
+        if not stat.S_ISREG(mode):
+            return Attributes(mode, 0, self._started_ns, 1_000_000_000)
+        if self._triggers is not None and self._contents.takes_triggers(node):
+            mode |= 0o222
+        return Attributes(mode, 0, self._started_ns, 0)
+
+    def lookup(self, parent: int, name: bytes) -> int:
+        """Return the node of a name. Raise Refused.
+
+        Dentries are shared by all callers, so a name that is hidden from some is found by all.
+        """
+        return self._names.child(self._index(parent), name, None)
+
+    def readlink(self, node: int) -> bytes:
+        """Return the target of a link. Raise Refused."""
+        return self._names.target(node)
+
+    def open_directory(self, node: int, pid: int) -> int:
+        """Return a handle for a listing: it carries owner and directory, so nothing is kept."""
+        return nodes.node(self._callers.owner(pid), self._index(node))
+
+    def entries(self, handle: int) -> list[Entry]:
+        """List the directory of a handle as its opener sees it. Raise Refused."""
+        container = self._callers.known(nodes.pair_of(handle), 0)
+        return self._names.children(nodes.index_of(handle), container)
+
+    @staticmethod
+    def _index(node: int) -> int:
+        return nodes.VIEW_ROOT if node == nodes.ROOT else node
+
+    # -- the handlers --------------------------------------------------------------------------
+
+    def _getattr(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        mode, size, mtime, valid = self.attributes(node, pid)
+        return wire.attr_reply(
+            unique, node, mode, 2 if stat.S_ISDIR(mode) else 1, size, mtime, valid
+        )
+
+    def _open(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        if node < FILES:
+            raise Refused(errno.EISDIR)
+        (flags,) = wire.OPEN_IN.unpack_from(body)
+        handle = self._handle(
+            self._callers.owner(pid), _COMPAT if self._is_compat(node, pid) else 0
+        )
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            if self._triggers is None or not self._contents.takes_triggers(node):
+                raise Refused(errno.EACCES)
+            self._triggers.opened(handle)
+        return wire.open_reply(unique, handle, wire.FOPEN_DIRECT_IO)
+
+    def _handle(self, owner: int, flags: int) -> int:
+        for serial in itertools.islice(self._serial, _TRIES):
+            self._issued += 1
+            handle = owner << 22 | flags | serial % _SERIALS
+            if self._texts.get(handle) is None:
+                break
+        return handle
+
+    def _read(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        handle, offset, size, flags = wire.READ_IN.unpack_from(body)
+        if not flags & wire.READ_LOCKOWNER:
+            raise Refused(errno.EINVAL)  # it would fill a page that all share
+        text = self._text(node, handle, offset, pid)
+        if offset == 0 and size < len(text):
+            self._store.put(handle, 0, text)  # the rest has to come from the same text
+        return wire.data_reply(unique, text[offset : offset + size])
+
+    def _text(self, node: int, handle: int, offset: int, pid: int) -> bytes:
+        """Return the text that a handle reads. Raise Refused."""
+        text = self._texts.get(handle) if offset else None
+        if text is None:
+            if offset and not self._is_ours(handle):
+                # An earlier server gave it a whole text: one in pieces would be in the store.
+                return b""
+            owner = nodes.pair_of(handle)
+            text = self._rendering(node, owner, pid, bool(handle & _COMPAT)).text
+            for lost in self._texts.keep(handle, text):
+                self._store.drop(lost)
+        return text
+
+    def _is_ours(self, handle: int) -> bool:
+        """Return whether this server has given the handle out."""
+        return (handle - self._first) % _SERIALS < self._issued
+
+    def _release(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        (handle,) = wire.RELEASE_IN.unpack_from(body)
+        self._texts.drop(handle)
+        self._store.drop(handle)
+        if self._triggers is not None:
+            self._triggers.release(handle)
+        return wire.error_reply(unique, 0)
+
+    def _write(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        """Arm the trigger that is written to a pressure file."""
+        handle, _, size = wire.WRITE_IN.unpack_from(body)
+        if self._triggers is None or not self._contents.takes_triggers(node):
+            raise Refused(errno.EINVAL)
+        text = body[wire.WRITE_IN.size : wire.WRITE_IN.size + size]
+        owner = nodes.unpack(nodes.pair_of(handle) or self._callers.host)
+        try:
+            path = self._contents.path(node)
+            descriptor = self._callers.containers.open_trigger(owner, pid, path)
+            self._triggers.arm(handle, descriptor, text)
+        except OSError as error:
+            raise Refused(error.errno or errno.EIO) from error
+        return wire.WRITE_REPLY.pack(wire.WRITE_REPLY.size, 0, unique, size)
+
+    def _poll(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        """Answer ENOSYS while triggers are off: a pending poll can prevent suspend."""
+        if self._triggers is None:
+            raise Refused(errno.ENOSYS)
+        handle, poller, flags = wire.POLL_IN.unpack_from(body)
+        events = READY
+        if self._contents.takes_triggers(node):
+            schedule = bool(flags & wire.POLL_SCHEDULE_NOTIFY)
+            events = self._triggers.poll(handle, poller, schedule)
+        return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, events)
+
+    def may_truncate(self, node: int) -> bool:
+        """Return whether O_TRUNC passes: on files that take triggers, as the kernel's."""
+        return self._triggers is not None and self._contents.takes_triggers(node)
+
+    def _not_implemented(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        """Answer ENOSYS: the kernel takes it as success and does not ask again."""
+        return wire.error_reply(unique, errno.ENOSYS)
+
+    def _nothing(self, unique: int, node: int, pid: int, body: bytes) -> None:
+        """FORGET and INTERRUPT have no answer, and nothing here depends on them."""
+
+    # -- renderings ----------------------------------------------------------------------------
+
+    def _is_compat(self, node: int, pid: int) -> bool:
+        return self._contents.by_personality(node) and self._callers.containers.is_32bit(pid)
+
+    def _rendering(self, index: int, owner: int, pid: int, compat: bool) -> Rendering:
+        container = self._callers.container(owner, pid)
+        key = container, index, compat
+        now = self._clock()
+        rendering = self._renderings.get(key)
+        if rendering is None or now >= rendering.expires:
+            try:
+                text = self._contents.render(index, container, compat)
+            except SourceError as error:
+                raise Refused(errno.EIO) from error
+            life = self.ttl_ns * self._contents.lives(index)
+            rendering = self._renderings[key] = Rendering(text, time.time_ns(), now + life)
+        return rendering
+
+
+class Texts:
+    """The texts of open files, bounded for each owner: one never pushes out those of another."""
+
+    def __init__(self, most_each: int = _MOST_EACH, most: int = _MOST) -> None:
+        self._most_each = most_each
+        self._most = most
+        self._total = 0
+        self._held: dict[int, int] = {}
+        self._by_owner: dict[int, OrderedDict[int, bytes]] = {}
+
+    def get(self, handle: int) -> bytes | None:
+        """Return the text of a handle."""
+        texts = self._by_owner.get(nodes.pair_of(handle))
+        return texts.get(handle) if texts is not None else None
+
+    def keep(self, handle: int, text: bytes) -> list[int]:
+        """Give a handle its text; return the handles that lost theirs for that.
+
+        They are the owner's oldest; where all owners together have too many, those of the owner
+        that has most.
+        """
+        self.drop(handle)
+        owner = nodes.pair_of(handle)
+        self._by_owner.setdefault(owner, OrderedDict())[handle] = text
+        self._held[owner] = self._held.get(owner, 0) + len(text)
+        self._total += len(text)
+        lost = []
+        while self._held[owner] > self._most_each and len(self._by_owner[owner]) > 1:
+            lost.append(next(iter(self._by_owner[owner])))
+            self.drop(lost[-1])
+        while self._total > self._most:
+            hog = max(self._held, key=self._held.__getitem__)
+            lost.append(next(iter(self._by_owner[hog])))
+            self.drop(lost[-1])
+        return lost
+
+    def drop(self, handle: int) -> None:
+        """Forget a handle."""
+        owner = nodes.pair_of(handle)
+        texts = self._by_owner.get(owner)
+        text = texts.pop(handle, None) if texts is not None else None
+        if text is not None:
+            self._held[owner] -= len(text)
+            self._total -= len(text)
+            if not texts:
+                del self._by_owner[owner], self._held[owner]

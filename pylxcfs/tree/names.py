@@ -1,0 +1,140 @@
+"""Names and listings: which node has which children, and where links lead.
+
+    proc/NAME, proc/pressure, sys/devices/system/{cpu,node,memory}    links, the same for all
+    own/KEY/...  and the caller mount                                 one view: proc/, sys/...
+
+A function of names and numbers, and of the host's sysfs (sysfs.py). Contents are contents.py's,
+keys callers.py's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from pylxcfs.fuse.guard import Refused
+from pylxcfs.tree import nodes
+from pylxcfs.tree.contents import Contents
+from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, Entry, SysTree
+from pylxcfs.views.model import Container
+
+DIRECTORY: Final = stat.S_IFDIR | 0o555
+LINK: Final = stat.S_IFLNK | 0o777
+_PRESSURE: Final = "proc/pressure"
+_LINKS: Final = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
+
+
+class Named(Protocol):
+    """The part of a row of VIEWS that the tree needs."""
+
+    @property
+    def path(self) -> str: ...
+
+
+class Names:
+    """Names of both mounts; `served[i]` says whether the host has the file of view i."""
+
+    def __init__(
+        self, views: Sequence[Named], served: Sequence[bool], sysfs: SysTree, contents: Contents
+    ) -> None:
+        self._sysfs = sysfs
+        self._contents = contents
+        shared: dict[int, dict[bytes, int]] = {
+            nodes.ROOT: {b"proc": nodes.PROC, b"sys": nodes.SYS, b"own": nodes.OWN},
+            nodes.PROC: {},
+            nodes.SYS: {b"devices": nodes.DEVICES},
+            nodes.DEVICES: {b"system": nodes.SYSTEM},
+            nodes.SYSTEM: {},
+            nodes.OWN: {},
+        }
+        view: dict[int, dict[bytes, int]] = {
+            nodes.VIEW_ROOT: {b"proc": nodes.VIEW_PROC, b"sys": nodes.VIEW_SYS},
+            nodes.VIEW_PROC: {},
+            nodes.VIEW_SYS: {b"devices": nodes.VIEW_DEVICES},
+            nodes.VIEW_DEVICES: {b"system": nodes.VIEW_SYSTEM},
+            nodes.VIEW_SYSTEM: {},
+        }
+        #: Where each link leads inside of a view.
+        self.links: dict[int, str] = {}
+        for i, row in enumerate(views):
+            if not served[i]:
+                continue
+            directory, _, name = row.path.rpartition("/")
+            if directory == _PRESSURE:
+                shared[nodes.PROC][b"pressure"] = nodes.PRESSURE_LINK
+                view[nodes.VIEW_PROC][b"pressure"] = nodes.VIEW_PRESSURE
+                view.setdefault(nodes.VIEW_PRESSURE, {})[name.encode()] = nodes.FILES + i
+                self.links[nodes.PRESSURE_LINK] = _PRESSURE
+            else:
+                shared[nodes.PROC][name.encode()] = nodes.LINKS + i
+                view[nodes.VIEW_PROC][name.encode()] = nodes.FILES + i
+                self.links[nodes.LINKS + i] = row.path
+        for path, index in sysfs.roots():
+            name, link = path.rpartition("/")[2], _LINKS[path]
+            shared[nodes.SYSTEM][name.encode()] = link
+            view[nodes.VIEW_SYSTEM][name.encode()] = index
+            self.links[link] = path
+        self._children = shared | view
+
+    def child(self, index: int, name: bytes, container: Container | None) -> int:
+        """Return the index of a name in a directory. Raise Refused.
+
+        `container`: names of sysfs that are hidden from it do not exist.
+        """
+        if index < nodes.SYSFS:
+            child = self._children.get(index, {}).get(name)
+        else:
+            path = f"{self._path(index)}/{os.fsdecode(name)}"
+            child = self._sysfs.index(path)
+            if self._contents.hidden(path, container):
+                child = None
+        if child is None:
+            raise Refused(errno.ENOENT)
+        return child
+
+    def children(self, index: int, container: Container | None) -> list[Entry]:
+        """List a directory, without keys in own/. Raise Refused."""
+        if index < nodes.SYSFS:
+            found = self._children.get(index)
+            if found is None:
+                raise Refused(errno.ENOTDIR)
+            return [Entry(name, child, self.mode(child)) for name, child in found.items()]
+        path = self._path(index)
+        try:
+            entries = self._sysfs.entries(path)
+        except OSError as error:
+            raise Refused(error.errno or errno.EIO) from error
+        return [
+            entry
+            for entry in entries
+            if not self._contents.hidden(f"{path}/{os.fsdecode(entry.name)}", container)
+        ]
+
+    def mode(self, index: int) -> int:
+        """Return st_mode of an index, never writable. Raise Refused(ESTALE) if it is gone."""
+        if index in self._children:
+            return DIRECTORY
+        if index in self.links:
+            return LINK
+        mode = self._contents.mode(index) if index >= nodes.FILES else 0
+        if not mode:
+            raise Refused(errno.ESTALE)
+        return mode
+
+    def target(self, index: int) -> bytes:
+        """Return the target of a link of the host's sysfs. Raise Refused."""
+        if index < nodes.SYSFS:
+            raise Refused(errno.EINVAL)
+        try:
+            return self._sysfs.readlink(self._path(index))
+        except OSError as error:
+            raise Refused(error.errno or errno.EIO) from error
+
+    def _path(self, index: int) -> str:
+        path = self._sysfs.path(index)
+        if path is None:
+            raise Refused(errno.ESTALE)
+        return path

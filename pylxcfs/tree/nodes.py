@@ -1,0 +1,106 @@
+"""Node ids: numbers that carry their own meaning.
+
+A node id is (pid namespace, cgroup namespace, file index). So a server that replaces another one
+understands every number that the kernel still holds, with no table to save.
+
+    63        43 42        22 21           0
+    | pidns    | cgroupns    | file index  |   own mount
+    | 0                      | file index  |   links and directories that all share; caller mount
+
+Namespace inode numbers are small above 0xEFFFFF00 (include/linux/proc_fs.h numbers the initial
+ones 0xEFFFFFxx, dynamic ones count up from 0xF0000000 and are reused lowest first), so 21 bits
+hold their offset: two million namespaces. Offset 0 is "none". Pure; knows no file's name.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+_BASE: Final = 0xEFFFFF00
+_BITS: Final = 21
+_LIMIT: Final = 1 << _BITS
+_INDEX_BITS: Final = 22
+INDEX_LIMIT: Final = 1 << _INDEX_BITS
+_OFFSET_MASK: Final = _LIMIT - 1
+_INDEX_MASK: Final = INDEX_LIMIT - 1
+
+# File indexes. Never renumber: a mount that outlives an upgrade keeps node ids.
+ROOT: Final = 1
+#: Directories of the shared part of the own mount.
+PROC: Final = 2
+SYS: Final = 4
+DEVICES: Final = 5
+SYSTEM: Final = 6
+OWN: Final = 7
+#: Links to sys/devices/system/{cpu,node,memory} and proc/pressure.
+CPU_LINK: Final = 9
+NODE_LINK: Final = 10
+MEMORY_LINK: Final = 11
+PRESSURE_LINK: Final = 12
+#: Directories of one container, and of the caller mount (whose root is ROOT).
+VIEW_ROOT: Final = 32
+VIEW_PROC: Final = 33
+VIEW_PRESSURE: Final = 34
+VIEW_SYS: Final = 35
+VIEW_DEVICES: Final = 36
+VIEW_SYSTEM: Final = 37
+#: The link to view i is LINKS + i; its file is FILES + i.
+LINKS: Final = 64
+FILES: Final = 128
+#: A file below sys/devices/system/{cpu,node,memory}: SYSFS + the inode number of the host's file.
+SYSFS: Final = 256
+
+
+class Owner(NamedTuple):
+    """A container, by the inode numbers of namespaces.
+
+    `cgroupns` is 0 unless processes of one pid namespace have different cgroup namespaces
+    (Kubernetes' shareProcessNamespace).
+    """
+
+    pidns: int
+    cgroupns: int
+
+
+def pair(owner: tuple[int, int]) -> int:
+    """Pack an owner into 42 bits. Raise ValueError if the number of a namespace does not fit."""
+    pidns, cgroupns = owner
+    pid_offset = pidns - _BASE
+    group_offset = cgroupns - _BASE if cgroupns else 0
+    if not (0 < pid_offset < _LIMIT and 0 <= group_offset < _LIMIT):
+        raise ValueError(f"namespace numbers {owner} do not fit into a node id")
+    return pid_offset << _BITS | group_offset
+
+
+def node(owner_pair: int, index: int) -> int:
+    """Build the node id of a file of the packed owner (0: shared by all)."""
+    return owner_pair << _INDEX_BITS | index
+
+
+def index_of(node_id: int) -> int:
+    """Return the file index of a node id."""
+    return node_id & _INDEX_MASK
+
+
+def pair_of(node_id: int) -> int:
+    """Return the packed owner of a node id; 0 for what all share."""
+    return node_id >> _INDEX_BITS
+
+
+def pidns_offset(owner_pair: int) -> int:
+    """Return the offset of a packed owner's pid namespace: below two million."""
+    return owner_pair >> _BITS
+
+
+def unpack(owner_pair: int) -> Owner:
+    """Return the owner that `pair` packed."""
+    group_offset = owner_pair & _OFFSET_MASK
+    return Owner((owner_pair >> _BITS) + _BASE, group_offset + _BASE if group_offset else 0)
+
+
+def inode_number(node_id: int) -> int:
+    """Return a number for st_ino that fits 32 bits, for programs without large-file support.
+
+    Different nodes may share one; the kernel itself goes by the node id.
+    """
+    return (node_id ^ node_id >> 32 ^ node_id >> 21) & 0x7FFFFFFF or 1

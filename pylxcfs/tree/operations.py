@@ -1,0 +1,131 @@
+"""What goes through pyfuse3 on the caller mount: names, directories and the rare requests.
+
+Each method translates one request into a call of caller.py under the guard; pyfuse3 sees no
+exception but FUSEError. What changes something is refused with EPERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import pyfuse3
+
+from pylxcfs.fuse.guard import Guard, Refused
+from pylxcfs.tree.caller import Attributes, CallerMount
+
+T = TypeVar("T")
+
+_NS = 1_000_000_000
+_NAME_S = 60.0
+#: CPUs come and go below sys/devices/system.
+_SYSFS_NAME_S = 1.0
+
+
+class Operations(pyfuse3.Operations):
+    """The caller mount as pyfuse3 wants it."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, mount: CallerMount, guard: Guard) -> None:
+        super().__init__()
+        self._mount = mount
+        self._guard = guard
+
+    def _guarded(self, place: str, attempt: Callable[[], T]) -> T:
+        """Run `attempt`; Refused becomes its errno, any other failure EIO."""
+
+        def answer() -> tuple[T | None, int]:
+            try:
+                return attempt(), 0
+            except Refused as refused:
+                return None, refused.errno
+
+        result, number = self._guard.call(place, answer, lambda: (None, errno.EIO))
+        if number:
+            raise pyfuse3.FUSEError(number)
+        return result  # type: ignore[return-value]
+
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Return the attributes of a name."""
+        node = self._guarded("lookup", lambda: self._mount.lookup(parent_inode, name))
+        return self._entry(node, self._guarded("lookup", lambda: self._mount.listed(node)))
+
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Return the attributes of a node as the caller sees them."""
+        found = self._guarded("getattr", lambda: self._mount.attributes(inode, ctx.pid))
+        return self._entry(inode, found)
+
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        """Return the target of a link of sysfs."""
+        return self._guarded("readlink", lambda: self._mount.readlink(inode))
+
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """Return a handle that any server understands."""
+        return self._guarded("opendir", lambda: self._mount.open_directory(inode, ctx.pid))
+
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """List the directory from `start_id` on."""
+        entries = self._guarded("readdir", lambda: self._mount.entries(fh))
+        for position, entry in enumerate(entries[start_id:], start_id + 1):
+            try:
+                found = self._guarded("readdir", lambda: self._mount.listed(entry.number))  # noqa: B023
+            except pyfuse3.FUSEError:
+                continue  # it went away since it was listed
+            attributes = self._entry(entry.number, found)
+            if not pyfuse3.readdir_reply(token, entry.name, attributes, position):
+                return
+
+    async def releasedir(self, fh: int) -> None:
+        """Nothing is kept of open directories."""
+
+    async def setattr(
+        self,
+        inode: int,
+        attr: object,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Let O_TRUNC pass on files that take triggers."""
+        if not (fields.update_size and self._mount.may_truncate(inode)):
+            raise pyfuse3.FUSEError(errno.EPERM)
+        return await self.getattr(inode, ctx)
+
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Answer like procfs: no blocks. Podman refuses to bind what has no statfs(2)."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 4096
+        data.f_namemax = 255
+        return data
+
+    async def forget(self, inode_list: object) -> None:
+        """Node ids need no table."""
+
+    async def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    mkdir = mknod = create = symlink = link = unlink = rmdir = rename = _refuse
+    setxattr = removexattr = _refuse
+
+    def stacktrace(self) -> None:
+        """Log nothing when a process sets an attribute of the root."""
+
+    @staticmethod
+    def _entry(node: int, found: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = node
+        entry.st_mode = found.mode
+        entry.st_nlink = 2 if stat.S_ISDIR(found.mode) else 1
+        entry.st_size = found.size
+        entry.st_mtime_ns = entry.st_atime_ns = entry.st_ctime_ns = found.mtime_ns
+        entry.st_blksize = 65536
+        entry.attr_timeout = found.valid_ns / _NS
+        entry.entry_timeout = _NAME_S if node < 256 else _SYSFS_NAME_S
+        return entry

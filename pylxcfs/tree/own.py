@@ -1,0 +1,427 @@
+"""The own mount: each container's files as pages of the kernel's page cache, without OPEN.
+
+    MOUNT/proc/meminfo               link, resolved per caller: ../own/KEY/proc/meminfo in a
+                                     container, CALLER_MOUNT/proc/meminfo for the host's processes
+    MOUNT/own/KEY/proc/meminfo       the text of one container
+    MOUNT/own/host/proc/meminfo      the host's text
+
+OPEN is answered ENOSYS, so the kernel opens, reads and closes from its page cache alone. It asks
+GETATTR once the text it was told of has expired, and READ for a page that it does not have. The
+mount is read-only and has default_permissions: open(2) asks for expired attributes, too, which
+gives a one-shot sendfile(2) or mmap(2) a fresh page; and what would change something is refused by
+the kernel itself. OPENDIR is never ENOSYS: one caller's listing would be cached for all.
+
+What makes a read right:
+- While readers come, a size only grows, and never together with the text (`_replace`). READ answers
+  that fill a page are filled with newlines to the size asked for, so no page ends in zeros.
+- A reader in the middle of a text gets the rest of it (`_is_in_the_middle`).
+- Generations of inodes are a MAC over the epoch of the container. A pid namespace's number comes
+  back with the next container; LOOKUP then names the same node with another generation, and the
+  kernel drops the old inode with its pages. Until then the old inode shows the host (`_container`).
+- LOOKUP renders nothing: it comes from the runtime, before the container has its limits.
+
+Knows messages (fuse/wire.py), nodes and names; does not know pyfuse3, handles or processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from pylxcfs.errors import SourceError
+from pylxcfs.fuse import wire
+from pylxcfs.fuse.guard import Refused
+from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse.store import Store
+from pylxcfs.tree import nodes
+from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.contents import Contents
+from pylxcfs.tree.names import DIRECTORY, Names
+from pylxcfs.tree.nodes import FILES, SYSFS, inode_number
+from pylxcfs.tree.ports import Known
+from pylxcfs.tree.sysfs import Entry
+from pylxcfs.views.model import Container
+
+_MS: Final = 1_000_000
+_S: Final = 1000 * _MS
+
+#: How long the old text is shown with the size of a longer one.
+STEP_NS: Final = 20 * _MS
+#: How long a text stays for a reader in the middle of it, and how old it may get by that.
+_HOLD_NS: Final = 10 * _MS
+_OLDEST_NS: Final = _S
+#: Without a question for so long, size and text may change together.
+_IDLE_NS: Final = _S
+#: A rendering that no read has taken yet is good for the read of the process that has just opened.
+_UNREAD_NS: Final = 10 * _MS
+#: All texts are looked through that often, so many at each rendering.
+_SWEEP_NS: Final = 5 * _S
+_SWEPT_AT_ONCE: Final = 16
+#: Names and directories do not change, but for sysfs, where CPUs come and go.
+_NAME_NS: Final = 60 * _S
+_SYSFS_NAME_NS: Final = _S
+#: st_size of a file that was never read, until the first GETATTR.
+_UNKNOWN_SIZE: Final = 4096
+
+_HOST_NAME: Final = b"host"
+
+
+class Page:
+    """What the kernel is told of a file: one text."""
+
+    __slots__ = ("asked", "born", "data", "expires", "mtime", "next", "unread")
+
+    def __init__(self, data: bytes, mtime: int, now: int, life: int) -> None:
+        self.data = data
+        #: In nanoseconds; differs from that of the page before.
+        self.mtime = mtime
+        #: Monotonic nanoseconds: rendered, last asked for, and until when it is shown.
+        self.born = self.asked = now
+        self.expires = now + life
+        #: The text that comes after this one, whose size was told ahead of it.
+        self.next: bytes | None = None
+        self.unread = True
+
+
+class OwnMount:
+    """The requests of the own mount (fuse/loop.py calls the handlers, in one thread)."""
+
+    def __init__(
+        self,
+        names: Names,
+        contents: Contents,
+        callers: Callers,
+        store: Store,
+        ttl_ns: int,
+        caller_mount: str,
+        triggers: bool,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.ttl_ns = ttl_ns
+        self._names = names
+        self._contents = contents
+        self._callers = callers
+        self._store = store
+        self._caller_mount = caller_mount.encode()
+        self._triggers = triggers
+        self._clock = clock
+        self._started_ns = time.time_ns()
+        self._epochs: dict[int, int] = {}
+        #: The container that the texts of a pid namespace were rendered for.
+        self._rendered_for: dict[int, weakref.ref[Known]] = {}
+        self._to_sweep: list[int] = []
+        self._next_sweep = 0
+        now = clock()
+        # What the kernel was told by a server before this one; it has to be asked for again.
+        self._pages = {node: Page(text, mtime, now, 0) for node, mtime, text in store.load()}
+        for page in self._pages.values():
+            page.unread = False
+        self.handlers: dict[int, Handler] = {
+            wire.GETATTR: self._getattr,
+            wire.READ: self._read,
+            wire.LOOKUP: self._lookup,
+            wire.READLINK: self._readlink,
+            wire.OPENDIR: self._opendir,
+            wire.READDIR: self._readdir,
+            wire.RELEASEDIR: self._done,
+            wire.STATFS: lambda unique, node, pid, body: wire.statfs_reply(unique),
+            wire.FORGET: self._nothing,
+            wire.BATCH_FORGET: self._nothing,
+            wire.INTERRUPT: self._nothing,
+        }
+
+    # -- what the loop and the server ask ------------------------------------------------------
+
+    def other(self, request: Request) -> bytes:
+        """Answer OPEN, FLUSH, POLL, xattrs and so on: not implemented, never asked again."""
+        return wire.error_reply(request[1], errno.ENOSYS)
+
+    def fallback(self, request: Request) -> bytes:
+        """Show the host's file where a request failed."""
+        opcode, unique, node, _, body = request
+        if opcode in (wire.GETATTR, wire.READ) and nodes.index_of(node) >= FILES:
+            try:
+                now = self._clock()
+                page = self._replace(node, self._contents.host(nodes.index_of(node)), 0, now)
+                return (
+                    self._page_attributes(unique, node, page, now)
+                    if (opcode == wire.GETATTR)
+                    else self._part(unique, page, body)
+                )
+            except (SourceError, Refused):
+                pass
+        return wire.error_reply(unique, errno.EIO)
+
+    def key(self, opcode: int, node: int, pid: int, word: int) -> int:
+        """Return the owner of the node, else the caller's pid namespace."""
+        return nodes.pair_of(node) or self._callers.containers.namespace(pid)
+
+    def changed(self) -> None:
+        """Render again at the next question: the policy has changed."""
+        for page in list(self._pages.values()):
+            page.expires = 0
+            page.next = None
+
+    def _sweep_some(self, now: int) -> None:
+        """Forget texts that nobody has asked for lately: a few at each rendering."""
+        if not self._to_sweep and now >= self._next_sweep:
+            self._to_sweep = list(self._pages)
+            self._next_sweep = now + _SWEEP_NS
+        for node in self._to_sweep[-_SWEPT_AT_ONCE:]:
+            page = self._pages.get(node)
+            if page is not None and now - max(page.asked, page.expires) > 2 * _IDLE_NS:
+                del self._pages[node]
+                self._store.drop(node)
+        del self._to_sweep[-_SWEPT_AT_ONCE:]
+
+    # -- attributes and texts ------------------------------------------------------------------
+
+    def _getattr(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        page = self._pages.get(node)
+        now = self._clock()
+        if page is None or now >= page.expires:
+            index = nodes.index_of(node)
+            mode = self._names.mode(index)
+            if not stat.S_ISREG(mode):
+                return self._fixed_attributes(unique, node, mode)
+            page = self._revalidate(node, pid, page, now)
+        page.asked = now
+        return self._page_attributes(unique, node, page, now)
+
+    def _page_attributes(self, unique: int, node: int, page: Page, now: int) -> bytes:
+        mode = self._names.mode(nodes.index_of(node))
+        size, valid = len(page.data), max(0, page.expires - now)
+        return wire.attr_reply(unique, inode_number(node), mode, 1, size, page.mtime, valid)
+
+    def _fixed_attributes(self, unique: int, node: int, mode: int) -> bytes:
+        nlink = 2 if stat.S_ISDIR(mode) else 1
+        ino = inode_number(node)
+        return wire.attr_reply(unique, ino, mode, nlink, 0, self._started_ns, self._valid(node))
+
+    def _read(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        page = self._pages.get(node)
+        if page is None:
+            page = self._revalidate(node, pid, None, self._clock())
+        page.unread = False
+        return self._part(unique, page, body)
+
+    @staticmethod
+    def _part(unique: int, page: Page, body: bytes) -> bytes:
+        _, offset, size, flags = wire.READ_IN.unpack_from(body)
+        data = page.data[offset : offset + size]
+        if not flags & wire.READ_LOCKOWNER:
+            data = data.ljust(size, b"\n")
+        return wire.data_reply(unique, data)
+
+    def _revalidate(self, node: int, pid: int, page: Page | None, now: int) -> Page:
+        """Return the page to show now that the one before, if any, has expired."""
+        if page is not None:
+            if page.unread and now - page.born < _UNREAD_NS:
+                page.unread = False
+                return page
+            if now - page.born < _OLDEST_NS and self._is_in_the_middle(pid):
+                page.expires = now + _HOLD_NS
+                return page
+            if page.next is not None and now - page.asked <= _IDLE_NS:
+                return self._replace(node, page.next, self._life(node), now)
+        self._sweep_some(now)
+        owner = nodes.pair_of(node)
+        container = self._container(owner, pid)
+        # A container that is not found yet may be found at the next question.
+        life = self._life(node) if container is not None or owner == self._callers.host else 0
+        try:
+            data = self._contents.render(nodes.index_of(node), container)
+        except SourceError as error:
+            raise Refused(errno.EIO) from error
+        if getattr(threading.current_thread(), "disowned", False):
+            raise Refused(errno.EIO)  # the watchdog has answered; the kernel must not be told twice
+        return self._replace(node, data, life, now)
+
+    def _replace(self, node: int, data: bytes, life: int, now: int) -> Page:
+        """Show another text. While readers come a size only grows, and before the text does."""
+        page = self._pages.get(node)
+        if page is not None:
+            size = len(page.data)
+            if now - page.asked <= _IDLE_NS:
+                if len(data) > size:
+                    step = Page(padded(page.data, len(data)), page.mtime + 1, now, STEP_NS)
+                    step.born, step.next = page.born, data
+                    return self._show(node, step)
+                data = padded(data, size)
+            if data == page.data:  # the kernel's pages stay good
+                page.born, page.expires, page.next, page.unread = now, now + life, None, True
+                return page
+        mtime = max(page.mtime + 1 if page is not None else 0, time.time_ns())
+        return self._show(node, Page(data, mtime, now, life))
+
+    def _show(self, node: int, page: Page) -> Page:
+        self._store.put(node, page.mtime, page.data)
+        self._pages[node] = page
+        return page
+
+    def _is_in_the_middle(self, pid: int) -> bool:
+        return bool(self._callers.containers.offset(pid))
+
+    def _life(self, node: int) -> int:
+        return self.ttl_ns * self._contents.lives(nodes.index_of(node))
+
+    def _container(self, owner: int, pid: int) -> Container | None:
+        """Return the container of a node; None where the node is that of an earlier one."""
+        if owner == self._callers.host:
+            return None
+        container = self._callers.known(owner, pid)
+        if container is None or container.epoch != self._epoch(owner):
+            return None
+        return container
+
+    def _epoch(self, owner: int) -> int:
+        """Return the epoch of the nodes that the kernel has of an owner."""
+        offset = nodes.pidns_offset(owner)
+        epoch = self._epochs.get(offset)
+        if epoch is None:
+            epoch = self._epochs[offset] = self._store.epoch(offset)
+        return epoch
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def _lookup(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        name = body[:-1]
+        index, owner = nodes.index_of(node), nodes.pair_of(node)
+        if index == nodes.OWN:
+            owner = self._owner_of(name, pid)
+            child = nodes.node(owner, nodes.VIEW_ROOT)
+        else:
+            container = self._container(owner, pid) if index >= SYSFS else None
+            child = nodes.node(owner, self._names.child(index, name, container))
+        mode = self._names.mode(nodes.index_of(child))
+        page = self._pages.get(child)
+        size, mtime, valid, nlink = 0, self._started_ns, self._valid(child), 2
+        if not stat.S_ISDIR(mode):
+            nlink = 1
+        if stat.S_ISREG(mode):
+            size, mtime, valid = (
+                (len(page.data), page.mtime, 0) if page is not None else (_UNKNOWN_SIZE, 0, 0)
+            )
+        generation = 0
+        if owner not in (0, self._callers.host):
+            generation = self._callers.generation(owner, self._epoch(owner))
+        return wire.entry_reply(
+            unique, child, generation, inode_number(child), mode, nlink, size, mtime, valid,
+            self._valid(child),
+        )  # fmt: skip
+
+    def _owner_of(self, name: bytes, pid: int) -> int:
+        """Return the owner of a key, and the kernel's nodes with it. Raise Refused."""
+        if name == _HOST_NAME:
+            return self._callers.host
+        key = self._callers.parse_key(name)
+        if key is None:
+            raise Refused(errno.ENOENT)
+        owner = nodes.pair(key.owner)
+        if key.epoch != self._epoch(owner):
+            container = self._callers.known(owner, pid)
+            if container is None or container.epoch != key.epoch:
+                raise Refused(errno.ENOENT)  # it has ended
+            self._begin_epoch(owner, key.epoch)
+        return owner
+
+    def _begin_epoch(self, owner: int, epoch: int) -> None:
+        """Give the nodes of a pid namespace to the next container that has its number."""
+        offset = nodes.pidns_offset(owner)
+        self._drop_pages(lambda other: nodes.pidns_offset(other) == offset)
+        self._store.set_epoch(offset, epoch)
+        self._epochs[offset] = epoch
+
+    def _found(self, owner: int, container: Known) -> None:
+        """Show no text of a container that had the same owner before, and ended in this tick."""
+        before = self._rendered_for.get(owner)
+        if before is None or before() is not container:
+            self._drop_pages(lambda other: other == owner)
+            self._rendered_for[owner] = weakref.ref(container)
+
+    def _drop_pages(self, of: Callable[[int], bool]) -> None:
+        for node in [node for node in self._pages if of(nodes.pair_of(node))]:
+            del self._pages[node]
+            self._store.drop(node)
+
+    def _readlink(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        index = nodes.index_of(node)
+        path = self._names.links.get(index)
+        if path is None:
+            return wire.data_reply(unique, self._names.target(index))
+        return wire.data_reply(unique, self._target(index, path, pid))
+
+    def _target(self, index: int, path: str, pid: int) -> bytes:
+        """Return where a link of the shared part leads a caller."""
+        callers = self._callers
+        owner = callers.owner(pid)
+        by_caller = owner == callers.host or (self._triggers and index == nodes.PRESSURE_LINK)
+        if by_caller and callers.containers.sees_caller_mount(pid):
+            return self._caller_mount + b"/" + path.encode()
+        name = _HOST_NAME
+        if owner not in (0, callers.host):
+            container = callers.known(owner, pid)
+            if container is not None:
+                self._found(owner, container)
+                name = callers.key(owner, container.epoch)
+                callers.containers.prewarm(nodes.unpack(owner), pid)
+        return b"../" * path.count("/") + b"own/" + name + b"/" + path.encode()
+
+    def _opendir(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        self._may_list(node, pid)
+        return wire.open_reply(unique, 0, 0)
+
+    def _readdir(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        """List from an offset on. Nothing is kept of open directories, so servers may change."""
+        self._may_list(node, pid)
+        _, offset, size, _ = wire.READ_IN.unpack_from(body)
+        data = b""
+        for position, entry in enumerate(self._entries(node, pid)[offset:], offset + 1):
+            item = wire.dirent(inode_number(entry.number), position, entry.mode, entry.name)
+            if len(data) + len(item) > size:
+                break
+            data += item
+        return wire.data_reply(unique, data)
+
+    def _may_list(self, node: int, pid: int) -> None:
+        if nodes.index_of(node) == nodes.OWN and self._callers.owner(pid) != self._callers.host:
+            raise Refused(errno.EACCES)
+
+    def _entries(self, node: int, pid: int) -> list[Entry]:
+        index, owner = nodes.index_of(node), nodes.pair_of(node)
+        container = self._container(owner, pid) if index >= SYSFS else None
+        entries = [
+            Entry(entry.name, nodes.node(owner, entry.number), entry.mode)
+            for entry in self._names.children(index, container)
+        ]
+        if index == nodes.OWN:
+            host = nodes.node(self._callers.host, nodes.VIEW_ROOT)
+            entries.append(Entry(_HOST_NAME, host, DIRECTORY))
+            for identity in sorted(self._callers.containers.known()):
+                known = nodes.pair(identity)
+                container_ = self._callers.known(known, 0)
+                if container_ is not None:
+                    name = self._callers.key(known, container_.epoch)
+                    entries.append(Entry(name, nodes.node(known, nodes.VIEW_ROOT), DIRECTORY))
+        return entries
+
+    def _valid(self, node: int) -> int:
+        """Return for how long the kernel may believe a name, and attributes that do not change."""
+        return _NAME_NS if nodes.index_of(node) < SYSFS else _SYSFS_NAME_NS
+
+    def _done(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+        return wire.error_reply(unique, 0)
+
+    def _nothing(self, unique: int, node: int, pid: int, body: bytes) -> None:
+        """FORGET and INTERRUPT have no answer, and nothing here depends on them."""
+
+
+def padded(data: bytes, size: int) -> bytes:
+    """Lengthen a text by blanks in front of its last newlines: no line more, no value changed."""
+    end = len(data.rstrip(b"\n"))
+    return data[:end] + b" " * (size - len(data)) + data[end:]

@@ -1,0 +1,111 @@
+"""The host's sys/devices/system/{cpu,node,memory} as nodes: paths to file indexes and back.
+
+The index of a file is its sysfs inode number (kernfs numbers them once and keeps them for the
+life of the entry, fs/kernfs/dir.c), so it survives a restart of the server. Numbers that do not
+fit, which only hotplug after millions of sysfs entries makes, get one for as long as this
+process lives. Serves no contents and hides nothing; that is contents.py and, behind it,
+views/sys*.py.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from pylxcfs.tree.nodes import INDEX_LIMIT, SYSFS
+
+CPU: Final = "sys/devices/system/cpu"
+NODE: Final = "sys/devices/system/node"
+MEMORY: Final = "sys/devices/system/memory"
+TREES: Final = (CPU, NODE, MEMORY)
+
+#: Indexes kept for inode numbers that do not fit.
+_SPARE: Final = 4096
+
+
+class Entry(NamedTuple):
+    """A directory entry: name, file index (or node id), st_mode."""
+
+    name: bytes
+    number: int
+    mode: int
+
+
+class SysTree:
+    """The trees below `root`, as far as this host has them."""
+
+    def __init__(self, root: str = "/") -> None:
+        self._root = root
+        self._paths: dict[int, str] = {}
+        self._spare: dict[str, int] = {}
+
+    def roots(self) -> Iterator[tuple[str, int]]:
+        """Yield the trees that this host has, with their indexes."""
+        for path in TREES:
+            index = self.index(path)
+            if index is not None:
+                yield path, index
+
+    def index(self, path: str) -> int | None:
+        """Return the index of a path, None if the host has no such file."""
+        try:
+            return self._number(path, os.lstat(self._host(path)).st_ino)
+        except OSError:
+            return None
+
+    def path(self, index: int) -> str | None:
+        """Return the path of an index, looking through the trees if it is not known yet."""
+        path = self._paths.get(index)
+        if path is None:
+            for tree in TREES:
+                self._walk(tree)
+                if index in self._paths:
+                    break
+            path = self._paths.get(index)
+        return path
+
+    def lstat(self, path: str) -> os.stat_result:
+        """Return lstat(2) of the host's file. Raise OSError as it does."""
+        return os.lstat(self._host(path))
+
+    def readlink(self, path: str) -> bytes:
+        """Return the target of the host's symlink. Raise OSError as readlink(2) does."""
+        return os.fsencode(os.readlink(self._host(path)))
+
+    def entries(self, path: str) -> list[Entry]:
+        """List a directory. Raise OSError as readdir(3) does."""
+        found = []
+        with os.scandir(self._host(path)) as scan:
+            for item in scan:
+                mode = (
+                    stat.S_IFLNK
+                    if item.is_symlink()
+                    else stat.S_IFDIR
+                    if item.is_dir(follow_symlinks=False)
+                    else stat.S_IFREG
+                )
+                child = f"{path}/{item.name}"
+                index = self._number(child, item.inode())
+                found.append(Entry(os.fsencode(item.name), index, mode))
+        return found
+
+    def _host(self, path: str) -> str:
+        return os.path.join(self._root, path)
+
+    def _number(self, path: str, inode: int) -> int:
+        index = SYSFS + inode
+        if index >= INDEX_LIMIT - _SPARE:
+            index = self._spare.setdefault(path, INDEX_LIMIT - 1 - len(self._spare) % _SPARE)
+        self._paths[index] = path
+        return index
+
+    def _walk(self, path: str) -> None:
+        try:
+            entries = self.entries(path)
+        except OSError:
+            return
+        for entry in entries:
+            if stat.S_ISDIR(entry.mode):
+                self._walk(f"{path}/{os.fsdecode(entry.name)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pylxcfs.errors import FormatError
 from pylxcfs.formats import stat
@@ -82,3 +84,21 @@ def test_replaced_changes_one_value():
     assert stat.replaced(REST, b"procs_running", 12) == REST.replace(b"running 3", b"running 12")
     assert stat.replaced(REST, b"procs_sleeping", 12) == REST
     assert stat.replaced(b"intr 1\nctxt 3", b"ctxt", 4) == b"intr 1\nctxt 4"
+
+
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda more: CASES[0][0][:70] + more))
+def test_any_bytes_parse_or_raise_format_error(text):
+    try:
+        parsed = stat.parse(text)
+    except FormatError:
+        return
+    assert stat.parse(stat.render(parsed)) == parsed
+
+
+COLUMNS = st.lists(st.integers(0, 2**64), min_size=4, max_size=12).map(tuple)
+
+
+@given(COLUMNS, st.dictionaries(st.integers(0, 99999), COLUMNS, max_size=5))
+def test_round_trip(total, cpus):
+    value = stat.Stat(total, cpus, REST)
+    assert stat.parse(stat.render(value)) == value

@@ -151,6 +151,7 @@ def _connect(runtime_dir: str) -> socket.socket | None:
 def _serve(listener: socket.socket, place: _Place, held: _Held) -> int:
     child.set_name("pylxcfs-holder")
     _drop_terminal()
+    child.close_others(listener.fileno(), place.directory, *held.descriptors.values())
     signals = child.signal_fd()
     own = held.mounts[0].connection
     poller = select.poll()

@@ -417,6 +417,7 @@ class Keeper:
             self._on_unmounted()
         elif dead and self._remount not in self._at:
             self._aborts.add()
+            self._report_failing("a connection has ended; mounting again")
             self._after(max(ABORT_GRACE_S, self._aborts.delay), self._remount)
 
     def _on_unmounted(self) -> None:
@@ -424,7 +425,6 @@ class Keeper:
         self._stop(for_good=True)
 
     def _remount(self) -> None:
-        self._report_failing("a mount has ended; mounting again")
         for mount in self._dead():
             if self._is_unmounted(mount):
                 if mount.kind == OWN:
@@ -543,11 +543,15 @@ class Keeper:
             self._end_reload()
         else:
             self._to_server(signal.SIGHUP)
-            self._after(RELOAD_S, self._end_reload)
+            self._after(RELOAD_S, self._end_late_reload)
+
+    def _end_late_reload(self) -> None:
+        say(WARNING, f"reload: the server has not answered within {RELOAD_S:g} s")
+        self._end_reload()
 
     def _end_reload(self) -> None:
         """The server has reloaded, or there is none that could."""
-        self._at.pop(self._end_reload, None)
+        self._at.pop(self._end_late_reload, None)
         if not self._reloading:
             return
         self._reloading = False

@@ -1,6 +1,7 @@
 """Checks of a directory before something is mounted on it.
 
-Dead mounts of ours are detached. No request goes to a mount from this process: where a server hangs, its sender would hang, too.
+Dead mounts of ours are detached. No request goes to a mount from this process: where a server
+hangs, its sender would hang, too.
 """
 
 from __future__ import annotations

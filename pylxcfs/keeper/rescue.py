@@ -1,8 +1,9 @@
 """The rescue server: answers a mount with the host's files.
 
-It runs where no server can be had. A reader cannot even be killed while its request waits for an answer. So the keeper forks (the code
-is loaded already: a broken installation does not matter) one process of this for each connection.
-It speaks just as much of the protocol as its mount needs, and finds no containers:
+It runs where no server can be had, because a reader cannot even be killed while its request waits
+for an answer. The keeper forks (the code is loaded already: a broken installation does not matter)
+one process of this for each connection. It speaks just as much of the protocol as its mount needs,
+and finds no containers:
 
     own        no OPEN. A page is filled with newlines behind its text
     caller     OPEN with direct I/O; a READ that would fill a page is refused
@@ -141,7 +142,7 @@ class Rescue:
             return wire.statfs_reply(unique)
         if opcode == wire.RELEASE:
             self._texts.pop((index, wire.RELEASE_IN.unpack_from(request, body)[0]), None)
-        if opcode in (wire.RELEASE, wire.RELEASEDIR, wire.FLUSH):
+        if opcode in (wire.RELEASE, wire.RELEASEDIR, wire.FLUSH, wire.ACCESS):
             return wire.error_reply(unique, 0)
         if self._kind == fusemount.OWN:
             return wire.error_reply(unique, errno.ENOSYS)  # OPEN and others: never sent again
@@ -244,8 +245,8 @@ def _pieces(number: int) -> Iterator[bytes]:
 def serve(kind: str, connection: int, files: Sequence[str]) -> int:
     """Answer a connection until it ends or SIGTERM comes.
 
-    Runs in a process of its own. read(2) is called directly: os.read would go on with it after a signal. SIGTERM is handled
-    between two requests, so none is lost.
+    Runs in a process of its own. read(2) is called directly: os.read would go on with it after a
+    signal. SIGTERM is handled between two requests, so none is lost.
     """
     child.set_name("pylxcfs-rescue")
     child.close_others(connection)

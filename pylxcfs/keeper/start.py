@@ -1,7 +1,7 @@
 """How a keeper begins: its arguments and its mounts.
 
-Mounts are adopted from an earlier keeper, or new. Standard library only. What happens after the beginning is in keeper.py, the arguments are in
-settings.py.
+Mounts are adopted from an earlier keeper, or new. What happens after the beginning is in
+keeper.py, the arguments are in settings.py. Standard library only.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class _Kept:
     def previous(self, path: str) -> dict[str, int]:
         """Return the descriptors of the previous version's mount.
 
-        That had no caller mount. It is detached. Containers that were started before the upgrade have files of it.
+        That had no caller mount. It is detached; containers that were started before the upgrade
+        have files of it.
         """
         found = {name: self._given.pop(name) for name in PREVIOUS if name in self._given}
         connection, init = (found.get(name, -1) for name in PREVIOUS)

@@ -259,7 +259,7 @@ def abort(device: str) -> None:
     """Abort a connection by the minor number of its device."""
     minor = device.partition(":")[2]
     connections = Path("/sys/fs/fuse/connections")
-    if not (connections / minor / "abort").exists():
+    if not any(connections.iterdir()):
         subprocess.run(["mount", "-t", "fusectl", "none", connections], check=True, timeout=10)
     (connections / minor / "abort").write_text("1")
 

@@ -1,9 +1,13 @@
 """A server for tests of the keeper: two files on both mounts.
 
-They are proc/uptime and proc/meminfo. Run as `standin.py CONTROL serve --config-fd N --own-fd N --own-memory-fd N --caller-fd N
---caller-memory-fd N --heartbeat-fd N`, and as `standin.py CONTROL resolve`. Node ids are those of
-tree/nodes.py with proc/uptime as view 0 and proc/meminfo as view 1, so that it can be replaced by
-the rescue server. Files in the directory CONTROL change what it does:
+They are proc/uptime and proc/meminfo. Run as
+
+    standin.py CONTROL serve --config-fd N --own-fd N --own-memory-fd N --caller-fd N
+        --caller-memory-fd N --heartbeat-fd N
+    standin.py CONTROL resolve
+
+Node ids are those of tree/nodes.py with proc/uptime as view 0 and proc/meminfo as view 1, so that
+the rescue server can take over. Files in the directory CONTROL change what it does:
 
     fail            exit with code 7 at the start
     mute            never write to the heartbeat pipe

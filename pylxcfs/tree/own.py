@@ -14,7 +14,7 @@ the kernel itself. OPENDIR is never ENOSYS: one caller's listing would be cached
 What makes a read right:
 - While readers come, a size only grows, and never together with the text (`_replace`). READ answers
   that fill a page are filled with newlines to the size asked for, so no page ends in zeros.
-- A reader in the middle of a text gets the rest of it (`_is_in_the_middle`).
+- A reader in the middle of a text gets the rest of it (`_revalidate`).
 - Generations of inodes are a MAC over the epoch of the container. A pid namespace's number comes
   back with the next container; LOOKUP then names the same node with another generation, and the
   kernel drops the old inode with its pages. Until then the old inode shows the host (`_container`).
@@ -224,8 +224,11 @@ class OwnMount:
             if page.unread and now - page.born < _UNREAD_NS:
                 page.unread = False
                 return page
-            if now - page.born < _OLDEST_NS and self._is_in_the_middle(pid):
-                page.expires = now + _HOLD_NS
+            offset = self._callers.containers.offset(pid) or 0
+            if offset and now - page.born < _OLDEST_NS:
+                # In the middle of the text, or at its end: only the first has to be kept for long.
+                if offset < len(page.data):
+                    page.expires = now + min(_HOLD_NS, self.ttl_ns)
                 return page
             if page.next is not None and now - page.asked <= _IDLE_NS:
                 return self._replace(node, page.next, self._life(node), now)
@@ -263,9 +266,6 @@ class OwnMount:
         self._store.put(node, page.mtime, page.data)
         self._pages[node] = page
         return page
-
-    def _is_in_the_middle(self, pid: int) -> bool:
-        return bool(self._callers.containers.offset(pid))
 
     def _life(self, node: int) -> int:
         return self.ttl_ns * self._contents.lives(nodes.index_of(node))

@@ -58,6 +58,7 @@ class Rescue:
         self._sysfs = SysTree(root)
         self._texts: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, handle): born, text
         self._handles = 0
+        self._host = 0 if kind == fusemount.CALLER else _host_pair()
         self._own = b"by-pidns" if kind == PREVIOUS else b"own"
         self._links: dict[int, str] = {nodes.LINKS + i: path for i, path in enumerate(files)}
         self._links[nodes.PRESSURE_LINK] = "proc/pressure"
@@ -112,8 +113,9 @@ class Rescue:
     def _answer(self, opcode: int, unique: int, node: int, request: bytes) -> bytes:
         index, body = nodes.index_of(node), wire.IN_HEADER.size
         if opcode == wire.LOOKUP:
-            found = self._child(index, request[body:].rstrip(b"\0"))
-            mode, size, mtime = self._attributes(found)
+            index = self._child(index, request[body:].rstrip(b"\0"))
+            mode, size, mtime = self._attributes(index)
+            found = self._node(index)
             number = nodes.inode_number(found)
             return wire.entry_reply(unique, found, 0, number, mode, 1, size, mtime, 0, 0)
         if opcode == wire.GETATTR:
@@ -159,6 +161,11 @@ class Rescue:
         if found is None:
             raise OSError(errno.ENOENT, "no such name")
         return found
+
+    def _node(self, index: int) -> int:
+        """Return the node that has this index in the host's directory, as servers number it."""
+        is_shared = index < nodes.VIEW_ROOT or nodes.LINKS <= index < nodes.FILES
+        return nodes.node(0 if is_shared else self._host, index)
 
     def _path(self, index: int) -> str:
         """Return the host's path of a file, or of anything below sysfs."""
@@ -216,7 +223,7 @@ class Rescue:
         prefix = bytes(128) if opcode == wire.READDIRPLUS else b""
         data = b""
         for position, item in enumerate(self._entries(index)[offset:], offset + 1):
-            number = nodes.inode_number(item.number)
+            number = nodes.inode_number(self._node(item.number))
             entry = prefix + wire.dirent(number, position, item.mode, item.name)
             if len(data) + len(entry) > size:
                 break
@@ -233,6 +240,13 @@ class Rescue:
         if index in self._links:
             return _LINK
         return _FILE if nodes.FILES <= index < nodes.SYSFS else _DIRECTORY
+
+
+def _host_pair() -> int:
+    try:
+        return nodes.pair((os.stat("/proc/self/ns/pid").st_ino, 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def _pieces(number: int) -> Iterator[bytes]:

@@ -27,8 +27,7 @@ HIERARCHIES = ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unifi
 _PLACE = "/opt/pylxcfs-test"
 
 _TARGET = "[Unit]\nRequires=basic.target\nAfter=basic.target\n"
-#: The watchdog is set short because a test waits for it.
-_DROPIN = "[Unit]\nConditionVirtualization=\n[Service]\nEnvironment=PYLXCFS_WATCHDOG=2\n"
+_DROPIN = "[Unit]\nConditionVirtualization=\n"
 
 #: What a container does: bind a file, keep it open, and read it anew each time as well.
 _CONTAINER = f"""

@@ -30,7 +30,7 @@ def machine(booted: Machine) -> Iterator[Machine]:
 def test_it_starts_and_is_ready_when_it_says_so(machine: Machine) -> None:
     assert machine.show("ActiveState") == "active"
     assert machine.show("StatusText") == "serving"
-    assert machine.show("NFileDescriptorStore") == "2"
+    assert machine.show("NFileDescriptorStore") == "4"
     assert machine.run("cat", "/var/lib/pylxcfs/proc/uptime").stdout.count(".") == 2
     assert "serving at /var/lib/pylxcfs" in machine.journal()
 
@@ -69,10 +69,11 @@ def test_a_container_does_not_notice_the_end_of_the_keeper(machine: Machine) -> 
 def test_a_broken_server_keeps_the_mount_until_a_good_one_takes_over(machine: Machine) -> None:
     mounts = machine.mounts()
     machine.start_container()
-    machine.break_module("daemon.py")
+    machine.break_module("server/server.py")
     machine.systemctl("restart", UNIT)
     assert machine.show("ActiveState") == "active"
     assert machine.show("StatusText").startswith("no server: 5 failed in a row")
+    machine.wait_reads()  # the host's values
     machine.install()
     machine.systemctl("restart", UNIT)
     machine.wait_reads()
@@ -83,7 +84,7 @@ def test_a_broken_server_keeps_the_mount_until_a_good_one_takes_over(machine: Ma
 def test_a_version_whose_keeper_cannot_start_does_not_lose_the_mount(machine: Machine) -> None:
     mounts = machine.mounts()
     machine.start_container()
-    machine.break_module("cli.py")
+    machine.break_module("cli/commands.py")
     machine.systemctl("restart", UNIT, check=False)
     wait_until(
         lambda: int(machine.show("NRestarts")) >= 2, DEADLINE_S, what="a second try of systemd"
@@ -126,6 +127,42 @@ def test_a_reload_keeps_keeper_and_server(machine: Machine) -> None:
     machine.systemctl("reload", UNIT)
     assert machine.show("ActiveState") == "active"
     assert (machine.keeper, machine.server()) == (keeper, server)
+
+
+def test_a_configuration_that_is_wrong_does_not_lose_the_mount(machine: Machine) -> None:
+    mounts = machine.mounts()
+    machine.start_container()
+    machine.run("sh", "-c", "echo 'cache_ttl = nan' > /etc/pylxcfs.toml")
+    machine.systemctl("reload", UNIT)
+    machine.wait_reads()
+    machine.systemctl("restart", UNIT)
+    machine.wait_reads()
+    machine.run("rm", "/etc/pylxcfs.toml")
+    machine.systemctl("reload", UNIT)
+    assert machine.mounts() == mounts
+    assert machine.end_container() == ""
+
+
+def test_an_abort_is_answered_by_a_new_mount(machine: Machine) -> None:
+    keeper = machine.keeper
+    machine.run("unshare", "--mount", "umount", "-f", "/var/lib/pylxcfs")
+    wait_until(
+        lambda: "a server serves again" in machine.journal(), DEADLINE_S, what="the next server"
+    )
+    assert machine.run("cat", "/var/lib/pylxcfs/proc/uptime").stdout.count(".") == 2
+    assert machine.keeper == keeper
+    assert len(machine.mounts()) == 2
+    assert machine.show("NFileDescriptorStore") == "4"
+
+
+def test_a_stop_of_a_broken_installation_is_cleaned_up_by_the_next_start(machine: Machine) -> None:
+    machine.break_module("cli/commands.py")  # so that ExecStopPost fails
+    machine.systemctl("stop", UNIT)
+    assert machine.show("ActiveState") in ("inactive", "failed")
+    machine.install()
+    machine.systemctl("start", UNIT)
+    assert machine.run("cat", "/var/lib/pylxcfs/proc/uptime").stdout.count(".") == 2
+    assert len(machine.mounts()) == 2
 
 
 def test_a_stop_leaves_nothing(machine: Machine) -> None:

@@ -67,7 +67,7 @@ class Loop(threading.Thread):
         self._guard = guard
         self._device = device
         self._queue = queue
-        self._stop = stop
+        self._stopping = stop  # Thread has a method `_stop`
         self._ended = ended
         #: The request in service, None between requests.
         self.serving: Request | None = None
@@ -135,13 +135,14 @@ class Loop(threading.Thread):
             return wire.error_reply(unique, refused.errno)
 
     def _fallback(self, handler: Handler | None, request: Request) -> bytes | None:
-        return self._requests.fallback(request)
+        """Answer a request that failed, with EIO if that fails as well."""
+        return self._guard.call("fallback", self._requests.fallback, _eio, request)
 
     def _reader(self) -> Callable[[list[bytearray]], int]:
         """Return what reads the next request; it returns 0 once `stop` is readable."""
         if self._queue is not None:
             return self._queue.read
-        device, stop = self._device, self._stop
+        device, stop = self._device, self._stopping
         poll = select.poll()
         poll.register(device, select.POLLIN)
         poll.register(stop, select.POLLIN)
@@ -152,3 +153,7 @@ class Loop(threading.Thread):
             return os.readv(device, buffers)
 
         return read
+
+
+def _eio(request: Request) -> bytes:
+    return wire.error_reply(request[1], errno.EIO)

@@ -1,11 +1,12 @@
-"""v1's cpuacct files (kernel/sched/cpuacct.c).
+"""Parse the cpuacct files of cgroup v1 (kernel/sched/cpuacct.c).
 
     cpuacct.usage_all        cpuacct.usage_percpu     cpuacct.stat
     cpu user system          15599964825 93571397924  user 11069
     0 15599964825 1086568                             system 3362
 
-usage_all and usage_percpu have one entry for each *possible* CPU, which may be more than are
-present or online. Nanoseconds; cpuacct.stat counts USER_HZ ticks.
+Printed by cpuacct_all_seq_show, cpuacct_percpu_seq_show and cpuacct_stats_show. usage_all and
+usage_percpu are in nanoseconds and have one entry for each *possible* CPU, which may be more than
+are present or online. cpuacct.stat is in USER_HZ ticks. v2 has cpu.stat (cpustat.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def parse_usage_all(data: bytes) -> dict[int, tuple[int, int]]:
 
 
 def parse_usage_percpu(data: bytes) -> list[int]:
-    """Return the nanoseconds of CPU 0, 1, ..., user and system in one."""
+    """Return the nanoseconds of CPU 0, 1, ...; user and system together."""
     try:
         return list(map(int, data.split()))
     except ValueError:

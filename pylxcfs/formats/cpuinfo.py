@@ -1,13 +1,15 @@
-"""/proc/cpuinfo: one block a CPU, in each architecture's own words (arch/*/kernel, show_cpuinfo).
+"""Parse and render /proc/cpuinfo of every architecture.
 
-x86, arm64, riscv   blocks that begin with `processor : N`, an empty line behind each
-arm, powerpc        the same, and lines about the machine at the end (`Hardware`, `timebase`)
+Printed by show_cpuinfo or c_show (arch/*/kernel), one block for each CPU:
+
+x86, arm64, riscv   blocks that begin with `processor : N`, an empty line after each
+arm, powerpc        the same, then lines about the machine (`Hardware`, `timebase`)
 mips, loongarch     lines about the machine before the first block, with or without an empty line
 s390x               a summary with `# processors : N` and `processor N: ...` lines, then (since
                     Linux 4.12) blocks that begin with `cpu number : N`, an empty line before each
 
-A block is text: what it says is looked up by name when asked for. Text that belongs to no CPU
-stays where it is. Knows no policy: which CPUs are shown is the caller's business.
+Blocks stay text, and fields are found by name when needed. Text that belongs to no CPU keeps its
+place. Which CPUs are shown is policy and lives in views/cpus.py. The same on v1 and v2.
 """
 
 from __future__ import annotations
@@ -21,33 +23,35 @@ WHAT = "cpuinfo"
 
 _GAP = b"\n\n"
 _COUNT = b"# processors"
-#: Where s390x's count is: in the second line.
+#: The first bytes of the file, in which s390x has its count (the second line).
 _SUMMARY = 200
 
 
 @dataclass(frozen=True, slots=True)
 class CpuInfo:
-    """The file in pieces: head, s390x's lines, blocks with an empty line between, tail."""
+    """The parts of the file: head, s390x's lines, blocks, tail."""
 
     head: bytes
     #: s390x's `processor N: ...`, without newlines; empty on other architectures.
     lines: Mapping[int, bytes]
-    #: By CPU number, in the file's order, without the newlines at their ends.
+    #: By CPU number, in the file's order, without the newlines that end them.
     blocks: Mapping[int, bytes]
     tail: bytes
 
     def numbers(self) -> tuple[int, ...]:
-        """CPUs in the file's order."""
+        """Return the CPU numbers in the file's order."""
         return tuple(self.lines or self.blocks)
 
     def render(self) -> bytes:
+        """Return the file."""
         pieces = [b"\n".join(self.lines.values())] if self.lines else []
         return self.head + _GAP.join([*pieces, *self.blocks.values()]) + self.tail
 
     def only(self, shown: Mapping[int, int], blocks: Mapping[int, bytes]) -> CpuInfo:
-        """Return the file with the CPUs of `shown` alone, under the numbers it maps them to.
+        """Return the file with only the CPUs in `shown`, renumbered.
 
-        `blocks` has what their blocks shall say, still under their own numbers.
+        `shown` maps the number of a CPU to its new one. `blocks` has the text of each block, with
+        the old number.
         """
         head = with_field(self.head, _COUNT, len(shown)) if self.lines else self.head
         lines = {new: _renamed(self.lines[old], new) for old, new in shown.items() if self.lines}
@@ -56,7 +60,10 @@ class CpuInfo:
 
 
 def parse(text: bytes) -> CpuInfo:
-    """Find the blocks. Text without a single CPU, or with one twice, is a FormatError."""
+    """Split the file into blocks.
+
+    Raise FormatError if it has no CPU, or one CPU twice.
+    """
     body = text.rstrip(b"\n")
     tail = text[len(body) :]
     if not tail:
@@ -69,19 +76,19 @@ def parse(text: bytes) -> CpuInfo:
 
 
 def field(block: bytes, name: bytes) -> bytes | None:
-    """Return the value of the line `name : value`, or None where the block has no such line."""
+    """Return the value of the line `name : value`; None without such a line."""
     span = _span(block, name)
     return None if span is None else block[span[0] : span[1]].strip()
 
 
 def with_field(block: bytes, name: bytes, value: int) -> bytes:
-    """Return the block with another value in the line `name`; as it was, if it has none."""
+    """Return the block with `value` in the line `name`, if it has one."""
     span = _span(block, name)
     return block if span is None else b"%b %d%b" % (block[: span[0]], value, block[span[1] :])
 
 
 def renumbered(block: bytes, number: int) -> bytes:
-    """Return the block with another number in its first line."""
+    """Return the block with `number` in its first line."""
     name, colon, value = block.partition(b":")
     old, newline, rest = value.partition(b"\n")
     if old.strip() == b"%d" % number:
@@ -108,7 +115,7 @@ def _parse_s390x(body: bytes, tail: bytes) -> CpuInfo:
 
 
 def _blocks(pieces: list[bytes], name: bytes) -> tuple[dict[int, bytes], bytes]:
-    """Return the blocks that begin with the line `name : N`, and what follows the last one."""
+    """Return the blocks that begin with `name : N`, and the text after them."""
     blocks: dict[int, bytes] = {}
     number = None
     others: list[bytes] = []
@@ -118,7 +125,7 @@ def _blocks(pieces: list[bytes], name: bytes) -> tuple[dict[int, bytes], bytes]:
             others.append(piece)
             continue
         if others and number is not None:
-            # Of no CPU that is known: it goes with the one before it.
+            # Text of no known CPU stays with the block before it.
             blocks[number] = _GAP.join([blocks[number], *others])
         elif others:
             raise FormatError(WHAT, others[0])
@@ -133,7 +140,7 @@ def _blocks(pieces: list[bytes], name: bytes) -> tuple[dict[int, bytes], bytes]:
 
 
 def _span(block: bytes, name: bytes) -> tuple[int, int] | None:
-    """Where the value of the line `name` is: from behind the colon to the end of the line."""
+    """Return where the value of the line `name` begins, after the colon, and ends."""
     start = block.find(b"\n" + name) + 1
     if start == 0 and not block.startswith(name):
         return None

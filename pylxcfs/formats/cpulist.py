@@ -1,8 +1,8 @@
-"""Lists of CPUs or NUMA nodes as the kernel prints them: "0-3,5", and masks: "0000000f".
+"""Parse and render lists and masks of CPUs or NUMA nodes.
 
-Found in /sys/devices/system/cpu/online, cpuset.cpus.effective, nodeN/cpulist (all `%*pbl`,
-lib/vsprintf.c bitmap_list_string) and nodeN/cpumap (`%*pb`, bitmap_string). Knows numbers only,
-not what they count.
+"0-3,5" is in /sys/devices/system/cpu/online, cpuset.cpus.effective (v2), cpuset.effective_cpus
+(v1) and nodeN/cpulist (`%*pbl`, lib/vsprintf.c bitmap_list_string); "0000000f" is in nodeN/cpumap
+(`%*pb`, bitmap_string). This module knows numbers, not what they count.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from functools import lru_cache
 
 from pylxcfs.errors import FormatError
 
-#: Lists remembered by `parse`: the same few are read again and again.
+#: Lists that `parse` caches: a host has few different ones.
 _REMEMBERED = 256
 
-#: Highest number taken from text. NR_CPUS is at most 8192; this bounds memory, not machines.
+#: Highest number that is accepted. NR_CPUS is at most 8192; this bounds memory, not machines.
 MAX_NUMBER = 65535
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def parse(text: bytes) -> tuple[int, ...]:
-    """Numbers in `text`, ascending and each once. Empty text is an empty list."""
+    """Return the numbers in `text`, ascending and each once.
+
+    Empty text is an empty list.
+    """
     body = text.strip()
     if not body:
         return ()
@@ -39,7 +42,7 @@ def parse(text: bytes) -> tuple[int, ...]:
 
 
 def render(numbers: Iterable[int]) -> bytes:
-    """Return "0-3,5" without a newline; b"" for no numbers."""
+    """Return a list as "0-3,5", without a newline; b"" for no numbers."""
     parts: list[str] = []
     first = last = -2
     for number in sorted(set(numbers)):
@@ -55,9 +58,10 @@ def render(numbers: Iterable[int]) -> bytes:
 
 
 def mask(numbers: Iterable[int], width: int) -> bytes:
-    """Return the mask of `width` bits in groups of 32, highest first, without a newline.
+    """Return a mask of `width` bits, without a newline.
 
-    Only the first group may be narrower: 40 bits print as "ff,ffffffff".
+    Groups of 32 bits, highest first; only the first may be narrower: 40 bits print as
+    "ff,ffffffff".
     """
     bits = 0
     for number in numbers:
@@ -71,9 +75,9 @@ def mask(numbers: Iterable[int], width: int) -> bytes:
 
 
 def parse_mask(text: bytes) -> tuple[tuple[int, ...], int]:
-    """Numbers in a mask, ascending, and its width in bits as far as its digits tell.
+    """Return the numbers in a mask, ascending, and its width in bits.
 
-    mask() of that width has the same groups and digits.
+    The width is that of the digits, so mask() of it has the same groups and digits.
     """
     first, *others = groups = text.strip().split(b",")
     width = 4 * len(first) + 32 * len(others)

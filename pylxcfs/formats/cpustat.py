@@ -1,10 +1,15 @@
-"""CPU time of a cgroup: v2's cpu.stat (kernel/cgroup/rstat.c, kernel/sched/core.c).
+"""Parse cpu.stat of cgroup v2: the CPU time of a cgroup.
+
+Printed by cgroup_base_stat_cputime_show (kernel/cgroup/rstat.c) and cpu_extra_stat_show
+(kernel/sched/core.c), in microseconds:
 
 usage_usec 500
 user_usec 300
 system_usec 200
 nice_usec 0            (Linux 6.12+; part of user_usec)
 nr_periods 0           (only where the cpu controller is enabled)
+
+v1 has cpuacct (cpuacct.py).
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ class CpuStat(NamedTuple):
 
 
 def parse(data: bytes) -> CpuStat:
+    """Parse the file."""
     fields = data.split()
     values = dict(zip(fields[::2], fields[1::2], strict=False))
     try:

@@ -1,9 +1,10 @@
-"""/proc/diskstats: counters of each block device.
+"""Parse and render /proc/diskstats: counters of each block device.
 
 Printed by diskstats_show (block/genhd.c): major, minor, name, then reads, reads merged, sectors
 read, ms reading, the same four of writes, requests in flight, ms busy, ms waited in all; since
-4.18 the four of discards, since 5.5 flushes and ms flushing. Sectors are 512 bytes whatever the
-device's own are. Knows columns, not whose they are.
+4.18 the four of discards, since 5.5 flushes and ms flushing. A sector is 512 bytes, whatever the
+sector size of the device is. The same on v1 and v2; which lines a container sees is policy and
+lives in views/diskstats.py.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from pylxcfs.errors import FormatError
 
 _WHAT = "/proc/diskstats"
 
-#: Numbers behind the name since Linux 5.5. Text that is read may have 11, 15 or more than 17.
+#: Numbers after the name since Linux 5.5. Text of other kernels may have 11, 15 or more than 17.
 COLUMNS = 17
 
 _NAME = re.compile(rb" *(\d+) +(\d+) (\S+) .*\n")
 
-#: Sets of devices remembered: a machine has one until a disk comes or goes.
+#: Sets of devices that are cached: a machine has one until a disk is added or removed.
 _REMEMBERED = 8
 
 Device = tuple[int, int]
 
 
 class Disk(NamedTuple):
-    """One line."""
+    """A line of the file."""
 
     device: Device
     name: bytes
@@ -47,12 +48,12 @@ def parse(text: bytes) -> list[Disk]:
 
 
 def names(text: bytes) -> Mapping[Device, bytes]:
-    """Name of each device, in order, without a look at its numbers."""
+    """Return the name of each device, in order, without parsing its numbers."""
     return _layout(_found(text))[0]
 
 
 def idle(text: bytes) -> bytes:
-    """Return the file as it would be if no device had done anything."""
+    """Return the file with all counters at zero."""
     return _layout(_found(text))[1]
 
 
@@ -82,7 +83,7 @@ def render(disks: Iterable[Disk]) -> bytes:
 def _line(disk: Disk) -> bytes:
     device, name, columns = disk
     count = len(columns)
-    # Most containers have touched few of a host's disks.
+    # Most lines are zeros: a container uses few of a host's disks.
     numbers = b" %d" * count % columns if any(columns) else b" 0" * count
     return b"%4d %7d %b%b\n" % (*device, name, numbers)
 

@@ -1,7 +1,7 @@
-"""/proc/loadavg: "0.36 0.42 0.43 2/1063 21817".
+"""Parse and render /proc/loadavg: "0.36 0.42 0.43 2/1063 21817".
 
-Printed by loadavg_proc_show (fs/proc/loadavg.c): load over 1, 5 and 15 minutes, runnable and all
-threads, and the process id that was given last.
+Printed by loadavg_proc_show (fs/proc/loadavg.c): load averages over 1, 5 and 15 minutes, runnable
+threads and all threads, and the last process id that was allocated. The same on v1 and v2.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from pylxcfs.errors import FormatError
 
-#: Longest number taken from text, so that no float is out of range.
+#: Longest number that is accepted, so that no float is out of range.
 _MAX_DIGITS = 20
 
 
 class LoadAvg(NamedTuple):
-    """What the file says; the averages have two decimals in it."""
+    """The fields of the file; averages are printed with two decimals."""
 
     averages: tuple[float, float, float]
     running: int

@@ -1,12 +1,13 @@
-"""/proc/meminfo (fs/proc/meminfo.c meminfo_proc_show, show_val_kb): `Name:   NUMBER kB` lines.
+"""Parse /proc/meminfo and replace values in it: `Name:   NUMBER kB` lines.
 
-A name with its colon fills 16 columns, the number is aligned to the right in at least 8; some
-lines count pages and have no unit. Lines are split at the colon, since a name may hold blanks;
-lines that nobody asks for, and their order, survive to the byte.
+Printed by meminfo_proc_show and show_val_kb (fs/proc/meminfo.c). A name with its colon fills 16
+columns, and the number is aligned to the right in at least 8. Numbers are kB; some lines count
+pages and have no unit. A name may hold blanks, so lines are split at the colon. Lines that no
+caller asks for, and the order of lines, are kept to the byte. The same on v1 and v2.
 
-`parse` takes any text. `read` is for one who reads the same host's file again and again: the set
-of lines does not change while a kernel runs, so where each is, is worked out once. Knows no
-policy: which values are put in is the caller's business.
+`parse` takes any text. `read` is for repeated readings of one host's file: the set of lines does
+not change while a kernel runs, so the place of each line is computed once. Which values replace
+the host's is policy and lives in views/meminfo.py.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from pylxcfs.units import KIB
 
 WHAT = "meminfo"
 
-#: Layouts remembered by `read`: a process reads one host, so only mistakes need a bound.
+#: Layouts that `read` caches. A process reads one host, which has one layout.
 _MOST_LAYOUTS = 16
 
 
 class Plan:
-    """How some names' lines are put into a file of one layout."""
+    """How the lines of some names are replaced in one layout."""
 
     __slots__ = ("format", "lines", "names", "places", "plain", "runs", "values")
 
     def __init__(self, names: tuple[bytes, ...], index: Mapping[bytes, int]) -> None:
-        #: The names as they were asked for: a plan is told from another by this tuple's identity.
+        #: The names, in the caller's order. Plans are compared by the identity of this tuple.
         self.names = names
         found = sorted([(index[name], name) for name in names if name in index])
-        if len(found) < 2:  # one alone would be picked without a tuple around it
+        if len(found) < 2:  # itemgetter of one key returns no tuple
             raise FormatError(WHAT, b"")
         self.places = [place for place, _ in found]
         self.format = b"\n".join([b"%-16b%%8d kB" % (name + b":") for _, name in found])
         self.values = itemgetter(*[name for _, name in found])
         self.lines = itemgetter(*self.places)
-        #: Length of the lines as long as no number is wider than its column.
+        #: Length of the text while no number is wider than its column.
         self.plain = len(self.format % tuple([0] * len(found)))
-        #: Places that follow each other: (first, end) in the file, (first, end) in the plan.
+        #: Runs of adjacent places: (first, end) in the file, (first, end) in the plan.
         self.runs: list[tuple[int, int, int, int]] = []
         start = 0
         for end in range(1, len(found) + 1):
@@ -50,7 +51,7 @@ class Plan:
 
 
 class Layout:
-    """Where each name's line is (of two with one name, the first)."""
+    """The place of the line of each name; of a repeated name, the first."""
 
     __slots__ = ("_plan", "index")
 
@@ -64,6 +65,7 @@ class Layout:
         self._plan: Plan | None = None
 
     def plan(self, names: tuple[bytes, ...]) -> Plan:
+        """Return the plan for `names`; the last one is cached."""
         plan = self._plan
         if plan is None or plan.names is not names:
             plan = self._plan = Plan(names, self.index)
@@ -71,19 +73,19 @@ class Layout:
 
 
 _layouts: dict[bytes, Layout] = {}
-#: What `read` has read last, and returned.
+#: The last argument and result of `read`.
 _last: tuple[bytes, MemInfo] | None = None
 
 
 class MemInfo:
-    """The lines of one reading, in order, each found by its name."""
+    """The lines of the file, in order, found by name."""
 
     __slots__ = ("_layout", "_lines", "_numbers")
 
     def __init__(self, lines: list[bytes], layout: Layout) -> None:
         self._lines = lines
         self._layout = layout
-        #: What was asked for.
+        #: Numbers that have been parsed.
         self._numbers: dict[bytes, int | None] = {}
 
     def __contains__(self, name: bytes) -> bool:
@@ -94,7 +96,10 @@ class MemInfo:
         return iter(self._layout.index)
 
     def number(self, name: bytes) -> int | None:
-        """Return bytes where the line is in kB, else the number itself; None: no such line."""
+        """Return a value in bytes, or the number where the line has no unit.
+
+        None if there is no such line.
+        """
         if name in self._numbers:
             return self._numbers[name]
         value = self._numbers[name] = self._number(name)
@@ -117,17 +122,17 @@ class MemInfo:
         return value
 
     def capped(self, names: tuple[bytes, ...], kib: Mapping[bytes, int]) -> bytes:
-        """Return the file with the values `kib`, in kB, for `names`; none above what it said.
+        """Return the file with lines replaced by `kib` (kB), none above its old value.
 
-        Names that the file has not are left out. `names` is a constant of the caller's, so that
-        the plan for it is made once.
+        `names` are the lines; those that the file does not have are left out. `names` is a
+        constant of the caller, so that its plan is made once.
         """
         plan = self._layout.plan(names)
         lines = self._lines.copy()
         text = plan.format % plan.values(kib)
         entries = text.split(b"\n")
-        # All is laid out alike, so of two lines with equally wide numbers the larger is the one
-        # that sorts later, as blanks come before digits. Usually none does.
+        # All lines have one layout, so of two lines of equal length the one with the larger
+        # number sorts later, as blanks sort before digits. Usually no line exceeds its old value.
         if len(text) == plan.plain and True not in map(gt, entries, plan.lines(lines)):
             for first, end, start, stop in plan.runs:
                 lines[first:end] = entries[start:stop]
@@ -139,7 +144,7 @@ class MemInfo:
         return b"\n".join(lines)
 
     def replaced(self, kib: Mapping[bytes, int]) -> MemInfo:
-        """Return the file with the values `kib`, in kB, in those lines that it has."""
+        """Return the file with lines replaced by `kib` (kB), where it has them."""
         lines = self._lines.copy()
         for name, value in kib.items():
             place = self._layout.index.get(name)
@@ -148,11 +153,12 @@ class MemInfo:
         return MemInfo(lines, self._layout)
 
     def render(self) -> bytes:
+        """Return the file."""
         return b"\n".join(self._lines)
 
 
 def parse(text: bytes) -> MemInfo:
-    """Split `text` into lines; numbers are looked at when they are asked for."""
+    """Split `text` into lines; numbers are parsed when they are needed."""
     if text[-1:] != b"\n":
         raise FormatError(WHAT, text[-80:])
     lines = text.split(b"\n")
@@ -160,9 +166,9 @@ def parse(text: bytes) -> MemInfo:
 
 
 def read(text: bytes) -> MemInfo:
-    """Parse a reading of a host's file, quicker if one with the same lines has been read before.
+    """Parse a host's file; faster once its layout is cached.
 
-    Lines are told apart without their digits and blanks.
+    The layout is the text without digits and blanks.
     """
     global _last
     last = _last

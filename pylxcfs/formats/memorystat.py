@@ -1,7 +1,8 @@
-"""memory.stat of a cgroup, v2 (mm/memcontrol.c) and v1 (mm/memcontrol-v1.c): "key value" lines.
+"""Parse memory.stat of a cgroup: "key value" lines.
 
-v2: bytes and events of the whole subtree. v1: the cgroup's own, and the subtree's as total_*;
-`parse_v1` gives the latter the names of v2.
+v2: memory_stat_show (mm/memcontrol.c), bytes and events of the whole subtree. v1:
+memcg1_stat_format (mm/memcontrol-v1.c), the cgroup's own values, and those of the subtree as
+total_*; `parse_v1` returns the latter under the names of v2.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from itertools import repeat
 
 from pylxcfs.errors import FormatError
 
-#: v1's name -> v2's. Left out on purpose: total_pgpgin and total_pgpgout (pages charged and
-#: uncharged, not the disk traffic that vmstat means by these names), total_swap (a usage).
+#: v1's name -> v2's. Not in it: total_pgpgin and total_pgpgout (pages charged and uncharged, while
+#: vmstat's lines of these names are block I/O), total_swap (a usage).
 _V2_NAMES = {
     b"total_cache": b"file",
     b"total_rss": b"anon",
@@ -33,8 +34,8 @@ _V2_NAMES = {
     b"total_workingset_refault_file": b"workingset_refault_file",
 }
 
-#: What only v1 says, and `parse_v1` returns by its own name. Limits: of the cgroup and its
-#: ancestors.
+#: Keys that only v1 has; `parse_v1` returns them under their own names. The limits are the minimum
+#: over the cgroup and its ancestors.
 V1_LIMIT = b"hierarchical_memory_limit"
 V1_MEMSW_LIMIT = b"hierarchical_memsw_limit"
 V1_SWAP = b"total_swap"
@@ -44,13 +45,16 @@ _UNKNOWN = b""
 
 
 def parse(data: bytes) -> dict[bytes, int]:
-    """Return the value by key."""
+    """Return the values of a v2 file by key."""
     fields = _fields(data)
     return _numbers(data, fields[::2], fields)
 
 
 def parse_v1(data: bytes) -> dict[bytes, int]:
-    """Return the subtree's values of a v1 memory.stat under the names of v2, and V1_*'s."""
+    """Return the subtree's values of a v1 file under v2's names.
+
+    The keys V1_* keep their names.
+    """
     fields = _fields(data)
     stat = _numbers(data, map(_RENAMED.get, fields[::2], repeat(_UNKNOWN)), fields)
     stat.pop(_UNKNOWN, None)

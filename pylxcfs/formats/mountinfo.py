@@ -1,9 +1,11 @@
-"""/proc/PID/mountinfo (fs/proc_namespace.c, show_mountinfo): the fields that finding cgroups needs.
+"""Parse /proc/PID/mountinfo: the fields that locate cgroup hierarchies.
+
+Printed by show_mountinfo (fs/proc_namespace.c):
 
     36 35 0:29 /docker/x /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu
     id parent dev  root  mountpoint         options  optional*   - type  source superblock options
 
-Blanks, tabs, newlines and backslashes in names are written as three octal digits.
+Blanks, tabs, newlines and backslashes in names are three octal digits after a backslash.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """One mount: which directory of its filesystem (`root`) is shown where (`mountpoint`)."""
+    """A mount: directory `root` of a filesystem appears at `mountpoint`."""
 
     root: str
     mountpoint: str
     fstype: str
-    #: Options of the superblock: for cgroup v1 the names of the controllers are among them.
+    #: Options of the superblock; for cgroup v1 they include the names of the controllers.
     options: tuple[str, ...]
 
 
 def parse(data: bytes) -> list[Mount]:
-    """Return the mounts in the order of the file, so of mounting."""
+    """Return the mounts in the order of the file, which is that of mounting."""
     return [_mount(line) for line in data.split(b"\n") if line]
 
 

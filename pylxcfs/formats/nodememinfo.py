@@ -1,7 +1,8 @@
-"""sys/devices/system/node/nodeN/meminfo (drivers/base/node.c node_read_meminfo).
+"""Parse and render sys/devices/system/node/nodeN/meminfo.
 
-`Node N Name:   NUMBER kB`: behind the words in front of every line it is laid out as /proc/meminfo
-is, and it is taken apart by formats/meminfo.py. Names differ in part: MemUsed, FilePages.
+Printed by node_read_meminfo (drivers/base/node.c): `Node N Name:   NUMBER kB`. After the words
+`Node N` a line has the layout of /proc/meminfo, and formats/meminfo.py parses it. Some names are
+only here: MemUsed, FilePages.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ WHAT = "node meminfo"
 
 
 def parse(text: bytes) -> tuple[int, MemInfo]:
-    """Return the node's number, and its lines without what stands in front of them."""
+    """Return the node's number, and its lines without `Node N`."""
     words = text[:32].split(b" ", 2)
     if len(words) < 3 or words[0] != b"Node" or not words[1].isdigit() or len(words[1]) > 5:
         raise FormatError(WHAT, text[:80])
@@ -26,6 +27,6 @@ def parse(text: bytes) -> tuple[int, MemInfo]:
 
 
 def render(node: int, lines: bytes) -> bytes:
-    """Return the file of `node`, given its lines as /proc/meminfo would have them."""
+    """Return the file of `node`, given lines in the layout of /proc/meminfo."""
     front = b"Node %d " % node
     return front + lines[:-1].replace(b"\n", b"\n" + front) + b"\n"

@@ -1,10 +1,12 @@
-"""/proc/PID/cgroup (kernel/cgroup/cgroup.c, proc_cgroup_show): the cgroups of one process.
+"""Parse /proc/PID/cgroup: the cgroups of one process.
+
+Printed by proc_cgroup_show (kernel/cgroup/cgroup.c):
 
     4:cpu,cpuacct:/docker/x        v1: hierarchy, controllers, path
     1:name=systemd:/docker/x       v1 without a controller
     0::/docker/x                   v2
 
-Paths are relative to the root of the reader's cgroup namespace; one outside it starts with
+Paths are relative to the root of the reader's cgroup namespace; a path outside it starts with
 "/..". The path of a removed v2 cgroup (of a zombie) ends in " (deleted)".
 """
 
@@ -16,14 +18,17 @@ from collections.abc import Mapping
 
 from pylxcfs.errors import FormatError
 
-#: The key of the v2 cgroup in what `parse` returns.
+#: Key of the v2 cgroup in the result of `parse`.
 UNIFIED = ""
 
 DELETED = " (deleted)"
 
 
 def parse(data: bytes) -> Mapping[str, str]:
-    """Return the path by controller; `UNIFIED` is v2's, "name=x" a named v1 hierarchy's."""
+    """Return the path by controller.
+
+    The key of v2 is `UNIFIED`, that of a named v1 hierarchy "name=x".
+    """
     paths: dict[str, str] = {}
     seen: dict[str, str] = {}
     for line in data.split(b"\n"):
@@ -32,7 +37,8 @@ def parse(data: bytes) -> Mapping[str, str]:
         fields = line.split(b":", 2)
         if len(fields) != 3 or not fields[2].startswith(b"/"):
             raise FormatError("cgroup", line)
-        # Thousands of containers have the same controllers, and each one path in many hierarchies.
+        # Saves memory: controllers are the same in all containers, and a container has the same
+        # path in many hierarchies.
         path = os.fsdecode(fields[2])
         path = seen.setdefault(path, path)
         for controller in os.fsdecode(fields[1]).split(","):

@@ -1,9 +1,11 @@
-"""/proc/PID/stat (fs/proc/array.c, do_task_stat): the few fields that pylxcfs needs.
+"""Parse /proc/PID/stat: state, CPU time, threads and start of a process.
+
+Printed by do_task_stat (fs/proc/array.c):
 
     42 (a (strange) name) S 1 42 42 0 -1 ...
 
 The name may hold blanks, newlines and parentheses, so fields are counted from the last ")".
-Times are in USER_HZ ticks; the start is on CLOCK_BOOTTIME.
+Times are in USER_HZ ticks; the start time is on CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import NamedTuple
 
 from pylxcfs.errors import FormatError
 
-#: Places of proc(5)'s fields 3, 14, 15, 20 and 22 in what follows the last ")".
+#: Places of the fields 3, 14, 15, 20 and 22 of proc(5), counted from the last ")".
 _STATE, _UTIME, _STIME, _THREADS, _START = 0, 11, 12, 17, 19
 
 
@@ -27,6 +29,7 @@ class PidStat(NamedTuple):
 
 
 def parse(data: bytes) -> PidStat:
+    """Parse the file."""
     fields = data[data.rfind(b")") + 1 :].split()
     try:
         return PidStat(

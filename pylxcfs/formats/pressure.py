@@ -1,11 +1,13 @@
-"""/proc/pressure/* and v2's *.pressure: how much time was lost waiting for a resource.
+"""Parse and render pressure files and triggers (PSI).
+
+/proc/pressure/* and v2's *.pressure, printed by psi_show (kernel/sched/psi.c):
 
     some avg10=0.12 avg60=0.05 avg300=0.01 total=58761459
     full avg10=0.00 avg60=0.00 avg300=0.00 total=40923116
 
-Printed by psi_show (kernel/sched/psi.c): share of time in percent over 10, 60 and 300 s, total
-in microseconds. Older kernels print no `full` line for cpu, and irq has only that one. A trigger
-is what psi_trigger_create takes: "some 150000 1000000", stall and window in microseconds.
+Averages are percent of time over 10, 60 and 300 s, the total is microseconds. Older kernels
+print no `full` line for cpu, and irq has only that line. v1 has no such files. A trigger is the
+argument of psi_trigger_create: "some 150000 1000000", stall and window in microseconds.
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ from pylxcfs.errors import FormatError
 
 _WHAT = "pressure"
 
-#: Longest window that the kernel takes (WINDOW_MAX_US).
+#: Longest window that the kernel accepts (WINDOW_MAX_US).
 MAX_WINDOW_US = 10_000_000
 
-#: Digits taken from text: 64 bits have at most 20.
+#: Most digits of a number: 64 bits have at most 20.
 _MAX_DIGITS = 20
 
 _KEYS = (b"avg10", b"avg60", b"avg300", b"total")
 
 
 class Stall(NamedTuple):
-    """One line: averages in percent, total in microseconds."""
+    """A line: averages in percent, total in microseconds."""
 
     avg10: float
     avg60: float
@@ -36,7 +38,7 @@ class Stall(NamedTuple):
 
 
 class Trigger(NamedTuple):
-    """What a program wants to be woken for: `stall_us` of stalls within `window_us`."""
+    """A condition for POLLPRI: `stall_us` of stalls within `window_us`."""
 
     kind: bytes
     stall_us: int
@@ -44,7 +46,7 @@ class Trigger(NamedTuple):
 
 
 def parse(text: bytes) -> dict[bytes, Stall]:
-    """Lines by their first word (some, full), in order."""
+    """Return the lines by their first word (some, full), in order."""
     stalls: dict[bytes, Stall] = {}
     for line in text.splitlines():
         words = line.split()
@@ -75,7 +77,10 @@ def render(stalls: Mapping[bytes, Stall]) -> bytes:
 
 
 def parse_trigger(text: bytes) -> Trigger:
-    """Parse what is written to a pressure file; refuse what no kernel would take."""
+    """Parse a trigger.
+
+    Raise FormatError for one that no kernel accepts.
+    """
     words = text.rstrip(b"\0\n").split(b" ")
     if len(words) != 3 or words[0] not in (b"some", b"full"):
         raise FormatError("pressure trigger", text)
@@ -86,7 +91,7 @@ def parse_trigger(text: bytes) -> Trigger:
 
 
 def render_trigger(trigger: Trigger) -> bytes:
-    """Render a trigger as the kernel reads it."""
+    """Render a trigger as the kernel parses it."""
     return b"%b %d %d" % trigger
 
 

@@ -1,9 +1,9 @@
-"""/proc/stat: CPU times in USER_HZ ticks and counters of the whole machine.
+"""Parse and render /proc/stat: CPU times, and counters of the machine.
 
-Printed by show_stat (fs/proc/stat.c): "cpu  " and ten columns (user nice system idle iowait irq
-softirq steal guest guest_nice), one "cpuN" line for each online CPU, then intr, ctxt, btime,
-processes, procs_running, procs_blocked, softirq. The `intr` line may have thousands of numbers,
-so everything behind the CPU lines stays one piece of bytes here.
+Printed by show_stat (fs/proc/stat.c): "cpu  " and ten columns in USER_HZ ticks (user nice system
+idle iowait irq softirq steal guest guest_nice), one "cpuN" line for each online CPU, then intr,
+ctxt, btime, processes, procs_running, procs_blocked, softirq. The `intr` line may have thousands
+of numbers, so the text after the CPU lines is not parsed. The same on v1 and v2.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pylxcfs.errors import FormatError
 
 _WHAT = "/proc/stat"
 
-#: Columns of a CPU line that are written; a line that is read may have fewer or more.
+#: Columns of a rendered CPU line; a parsed line may have fewer or more.
 COLUMNS = 10
 
-#: What follows user, nice, system and idle in a line of ours: iowait .. guest_nice.
+#: The columns after user, nice, system and idle in a rendered line: iowait .. guest_nice.
 _ZEROS = b" 0" * (COLUMNS - 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The columns of the "cpu" line, of each "cpuN" line, and the exact bytes of the rest."""
+    """Columns of the CPU lines, and the bytes after them."""
 
     total: tuple[int, ...]
     cpus: Mapping[int, tuple[int, ...]]
@@ -32,7 +32,7 @@ class Stat:
 
 
 def rest(text: bytes) -> bytes:
-    """Everything behind the CPU lines, from `intr` on, unread."""
+    """Return the text after the CPU lines, from `intr` on."""
     end = text.find(b"\nintr ")
     if end < 0:
         end = text.find(b"\n", text.rfind(b"\ncpu") + 1)
@@ -42,7 +42,7 @@ def rest(text: bytes) -> bytes:
 
 
 def parse(text: bytes) -> Stat:
-    """Parse the CPU lines; keep the rest."""
+    """Parse the CPU lines; keep the text after them."""
     tail = rest(text)
     lines = text[: len(text) - len(tail)].splitlines()
     total = _columns(lines[0], b"cpu")
@@ -57,24 +57,24 @@ def parse(text: bytes) -> Stat:
 
 
 def render(stat: Stat) -> bytes:
-    """Render what parse() made, to the byte."""
+    """Render the file; the inverse of parse()."""
     lines = [b"cpu  %b\n" % _join(stat.total)]
     lines += [b"cpu%d %b\n" % (cpu, _join(columns)) for cpu, columns in stat.cpus.items()]
     return b"".join(lines) + stat.rest
 
 
 def total_line(user: int, nice: int, system: int, idle: int) -> bytes:
-    """The "cpu" line, times in ticks, the other columns zero."""
+    """Return the "cpu" line; times in ticks, other columns zero."""
     return b"cpu  %d %d %d %d%b\n" % (user, nice, system, idle, _ZEROS)
 
 
 def cpu_line(cpu: int, user: int, nice: int, system: int, idle: int) -> bytes:
-    """The "cpuN" line, times in ticks, the other columns zero."""
+    """Return a "cpuN" line; times in ticks, other columns zero."""
     return b"cpu%d %d %d %d %d%b\n" % (cpu, user, nice, system, idle, _ZEROS)
 
 
 def replaced(tail: bytes, name: bytes, value: int) -> bytes:
-    """`tail` with the value of its line `name`, if it has one, exchanged."""
+    """Return `tail` with `value` in the line `name`, if it has one."""
     start = tail.find(b"\n%b " % name)
     if start < 0:
         return tail
@@ -84,7 +84,7 @@ def replaced(tail: bytes, name: bytes, value: int) -> bytes:
 
 
 def _columns(line: bytes, name: bytes) -> tuple[int, ...]:
-    """Numbers of a CPU line."""
+    """Return the numbers of a CPU line."""
     words = line.split()
     if len(words) < 5 or words[0] != name:
         raise FormatError(_WHAT, line)

@@ -1,7 +1,8 @@
-"""/proc/swaps (mm/swapfile.c swap_show): a header, then one line a swap area, sizes in kB.
+"""Parse and render /proc/swaps: a header, then one line a swap area.
 
-The path fills 40 columns (or has one blank behind it), the type is "partition" or "file", and
-sizes stand between tabs, with a second tab behind those below 10,000,000. Knows no policy.
+Printed by swap_show (mm/swapfile.c), sizes in kB. The path fills 40 columns (or has one blank
+after it), the type is "partition" or "file", and sizes are separated by tabs, with a second tab
+after those below 10,000,000. The same on v1 and v2; what a container sees is in views/swaps.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ HEADER = b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 
 
 class Area(NamedTuple):
-    """One swap area; sizes in bytes. Blanks in `name` are escaped as the kernel does (\\040)."""
+    """A swap area; sizes in bytes, blanks in `name` escaped as \\040."""
 
     name: bytes
     type: bytes
@@ -27,7 +28,7 @@ class Area(NamedTuple):
 
 
 def parse(text: bytes) -> list[Area]:
-    """Areas in `text`. The header is not kept: its tabs differ between kernels."""
+    """Return the swap areas. The header is dropped: its tabs differ by kernel."""
     header, newline, rest = text.partition(b"\n")
     if not newline or not header.startswith(b"Filename") or (rest and rest[-1:] != b"\n"):
         raise FormatError(WHAT, text[:80])
@@ -46,11 +47,12 @@ def parse(text: bytes) -> list[Area]:
 
 
 def render(areas: Iterable[Area]) -> bytes:
+    """Render the file."""
     lines = [HEADER]
     for area in areas:
         size, used = area.size // KIB, area.used // KIB
         name = area.name.ljust(39) + b" "
-        # Columns of eight: "partition" reaches the third, shorter types need one tab more.
+        # Tab stops are every 8 columns: "partition" passes one, a shorter type needs a second tab.
         kind = area.type + (b"\t" if len(area.type) >= 8 else b"\t\t")
         lines.append(
             b"%b%b%d\t%b%d\t%b%d\n"

@@ -1,7 +1,7 @@
-"""/proc/uptime: "350735.47 234388.90", seconds since boot and idle seconds of all CPUs.
+"""Parse and render /proc/uptime: "350735.47 234388.90".
 
-Printed by uptime_proc_show (fs/proc/uptime.c) with two decimals, cut off, not rounded. Times are
-nanoseconds here.
+Printed by uptime_proc_show (fs/proc/uptime.c): seconds since boot and idle seconds summed over
+all CPUs, with two decimals, rounded down. Nanoseconds in this module. The same on v1 and v2.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pylxcfs.errors import FormatError
 
 _NS_PER_HUNDREDTH = 10_000_000
 
-#: Digits of seconds that are taken from text: more than 64 bits of nanoseconds hold.
+#: Most digits of seconds that are accepted: more than 64 bits of nanoseconds hold.
 _MAX_DIGITS = 20
 
 
 class Uptime(NamedTuple):
-    """How long the machine is up, and the idle time of its CPUs added up."""
+    """Time since boot, and idle time summed over the CPUs."""
 
     up_ns: int
     idle_ns: int
@@ -32,7 +32,7 @@ def parse(text: bytes) -> Uptime:
 
 
 def render(uptime: Uptime) -> bytes:
-    """Render the file, hundredths rounded down."""
+    """Render the file, rounded down to hundredths."""
     up, up_part = divmod(uptime.up_ns // _NS_PER_HUNDREDTH, 100)
     idle, idle_part = divmod(uptime.idle_ns // _NS_PER_HUNDREDTH, 100)
     return b"%d.%02d %d.%02d\n" % (up, up_part, idle, idle_part)

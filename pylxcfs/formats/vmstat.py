@@ -1,8 +1,9 @@
-"""/proc/vmstat (mm/vmstat.c vmstat_show): `name NUMBER` lines, gauges and event counters mixed.
+"""Parse and render /proc/vmstat: `name NUMBER` lines, gauges and event counters.
 
-Gauges are pages, but nr_kernel_stack is kB and those of transparent huge pages count such pages.
-pgpgin and pgpgout are kB of block I/O. Names differ with every kernel and configuration, so they
-are kept as they come. Knows no policy. (memory.stat looks alike: formats/memorystat.py.)
+Printed by vmstat_show (mm/vmstat.c). Gauges are in pages, except nr_kernel_stack (kB) and those
+of transparent huge pages (huge pages). pgpgin and pgpgout are kB of block I/O. Names differ by
+kernel and configuration and are kept as they are. The same on v1 and v2. memory.stat has a
+similar format (memorystat.py).
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from pylxcfs.errors import FormatError
 
 WHAT = "vmstat"
 
-#: Digits of the largest number of 64 bits.
+#: Most digits of a number: 64 bits have at most 20.
 _DIGITS = 20
 
 
 def parse(text: bytes) -> dict[bytes, bytes]:
-    """Return the number, as it is written, by name."""
+    """Return the number by name, as text."""
     if text[-1:] != b"\n":
         raise FormatError(WHAT, text[-80:])
     lines = text[:-1].split(b"\n")
@@ -35,4 +36,5 @@ def parse(text: bytes) -> dict[bytes, bytes]:
 
 
 def render(values: Mapping[bytes, bytes]) -> bytes:
+    """Render the file."""
     return b"".join([b"%b %b\n" % item for item in values.items()])

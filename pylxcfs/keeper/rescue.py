@@ -273,7 +273,10 @@ def serve(kind: str, connection: int, files: Sequence[str]) -> int:
     while not told:
         length = fusemount.libc.read(connection, buffer, _BUFFER)
         if length < 0:
-            if ctypes.get_errno() in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
+            if ctypes.get_errno() == errno.EAGAIN:
+                os.set_blocking(connection, True)  # a server was killed while it queued
+                continue
+            if ctypes.get_errno() in (errno.EINTR, errno.ENOENT):
                 continue
             return 0 if ctypes.get_errno() in (errno.ENODEV, errno.ECONNABORTED) else 1
         reply = rescue.answer(ctypes.string_at(buffer, length))

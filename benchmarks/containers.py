@@ -1,9 +1,10 @@
 """Containers whose first process is the benchmark's reader (reader.c).
 
 A container has cgroups three deep with limits, a pid namespace and a mount namespace with its
-own /proc. Files are bound from inside the namespace, as Docker, Podman and LXC do ("own"), or
-by the host, as containerd's CRI plugin does ("host"), both at once if asked for, each at a path
-of its own: so one container reads every server, one after the other.
+own /proc. Files are bound from inside the pid namespace, as Docker, Podman and LXC do ("own"),
+or their paths are resolved on the host, as by containerd's CRI plugin ("caller"), each at a path
+of its own: so one container reads every server, one after the other. noise.c runs beside the
+reader where a neighbour has to be noisy in other ways than by reading.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Literal
 from benchmarks.measure import Reads, merge
 from tests.kit.cgroups import Cgroup
 
-Bind = Literal["own", "host"]
+Bind = Literal["own", "caller"]
 
-SOURCE = Path(__file__).with_name("reader.c")
+HERE = Path(__file__).parent
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
 MS_BIND = 4096
@@ -41,11 +42,12 @@ class ContainerError(Exception):
     """A container did not start, or its reader ended."""
 
 
-def build_reader(directory: Path) -> Path:
-    """Compile the reader; a container shares the host's files, so no static build is needed."""
-    reader = directory / "reader"
-    subprocess.run(["gcc", "-O2", "-pthread", "-o", reader, SOURCE], check=True)
-    return reader
+def build(name: str, directory: Path) -> Path:
+    """Compile a program; a container shares the host's files, so no static build is needed."""
+    program = directory / name
+    source = HERE / f"{name}.c"
+    subprocess.run(["gcc", "-O2", "-pthread", "-o", program, source], check=True)
+    return program
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Fleet:
     def __init__(self, directory: Path, mountpoints: Mapping[str, Path]) -> None:
         self.directory = directory
         self.mountpoints = dict(mountpoints)
-        self.reader = build_reader(directory)
+        self.reader = build("reader", directory)
+        self.noise = build("noise", directory)
         self.views = directory / "views"
         self.views.mkdir()
         self._stack = contextlib.ExitStack()
@@ -84,7 +87,12 @@ class Fleet:
 
     @contextlib.contextmanager
     def containers(
-        self, number: int, files: Sequence[str], seats: Sequence[str], binds: Sequence[Bind]
+        self,
+        number: int,
+        files: Sequence[str],
+        seats: Sequence[str],
+        binds: Sequence[Bind],
+        memory: int = 256 * MIB,
     ) -> Iterator[list[Container]]:
         """Run containers, each with the files of the servers bound in these ways."""
         with contextlib.ExitStack() as stack:
@@ -93,7 +101,7 @@ class Fleet:
                 cgroup = stack.enter_context(Cgroup(parent=self._middle))
                 # Half of the CPUs and a bit: a limit that shows, and that does not throttle a
                 # single reader.
-                cgroup.limits(memory=256 * MIB, cpus=_cpus() / 2 + 0.5)
+                cgroup.limits(memory=memory, cpus=_cpus() / 2 + 0.5)
                 container = Container(self, cgroup, files, seats, binds)
                 stack.callback(container.close)
                 made.append(container)
@@ -149,6 +157,28 @@ class Container:
         """The reader's pid, as the host sees it."""
         (pid,) = self._cgroup.pids()
         return pid
+
+    @contextlib.contextmanager
+    def noise(self, *arguments: str) -> Iterator[None]:
+        """Run noise.c with these arguments in the container; it has begun, and ends with this."""
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid"]
+        argv = self._cgroup.command([*enter, str(self._fleet.noise), *arguments])
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                begun = select.select([process.stdout], [], [], PATIENCE_S)[0]
+                if not begun or process.stdout.readline() != b"ready\n":
+                    raise ContainerError(f"no noise: {arguments}")
+                yield
+            finally:
+                process.stdin.close()
+                try:
+                    process.wait(PATIENCE_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def start(self, job: Job) -> None:
         """Start a job; `finish` waits for its answer."""
@@ -227,8 +257,8 @@ def _become_reader(
         _mount("none", "/", flags=MS_REC | MS_PRIVATE)
         _mount("tmpfs", str(fleet.views), kind="tmpfs")
         # This process is still in the host's pid namespace; only its children are not.
-        if "host" in binds:
-            _bind(fleet, files, seats, "host")
+        if "caller" in binds:
+            _bind(fleet, files, seats, "caller")
         if os.fork() == 0:
             _mount("proc", "/proc", kind="proc")
             if "own" in binds:

@@ -71,6 +71,21 @@ class Figures:
     cpu_ns: float | None
 
 
+def mean(parts: Sequence[Figures]) -> Figures:
+    """Return the mean of several figures, each counted once; reads and failures are added."""
+    cpu_ns = [part.cpu_ns for part in parts if part.cpu_ns is not None]
+    return Figures(
+        reads=sum(part.reads for part in parts),
+        failures=sum(part.failures for part in parts),
+        mean_ns=statistics.fmean(part.mean_ns for part in parts),
+        p50_ns=statistics.fmean(part.p50_ns for part in parts),
+        p99_ns=statistics.fmean(part.p99_ns for part in parts),
+        min_ns=min(part.min_ns for part in parts),
+        rate=statistics.fmean(part.rate for part in parts),
+        cpu_ns=statistics.fmean(cpu_ns) if len(cpu_ns) == len(parts) else None,
+    )
+
+
 @dataclass
 class Rounds:
     """The rounds of one server in one case. Rounds of all servers alternate."""
@@ -134,6 +149,10 @@ def ratio(ours: float | None, theirs: float | None) -> float | None:
     if ours is None or not theirs:
         return None
     return ours / theirs
+
+
+#: The subject of a row over all files of a case.
+MEAN = "mean of the files"
 
 
 @dataclass(frozen=True)

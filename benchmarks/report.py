@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.measure import Figures, Row, Verdict
 
 RESULTS = Path(__file__).with_name("results")
-SEATS = ("procfs", "pylxcfs", "pylxcfs-ttl0", "lxcfs", "quiet", "noisy")
+SEATS = ("procfs", "pylxcfs", "pylxcfs-ttl0", "pylxcfs-64cpu", "lxcfs", "quiet", "noisy")
 NAMES = {"lxcfs": "C LXCFS", "procfs": "procfs", "pylxcfs": "pylxcfs"}
 
 

@@ -1,7 +1,8 @@
 """The servers that are compared: started, stopped, and what CPU time and memory they take.
 
 A server is known by its seat: "lxcfs" (C LXCFS, Debian's package), "pylxcfs", "pylxcfs-ttl0"
-(the same without reuse of what was computed) and "procfs" (the kernel's files, no process).
+(the same with --cache-ttl=0), "pylxcfs-64cpu" (on a captured host, captured.py) and "procfs" (the
+kernel's files, no process).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import captured
 from benchmarks.measure import Memory
 from tests.conftest import wait_until
 
@@ -26,6 +28,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PR_SET_PDEATHSIG = 1
 MNT_DETACH = 2
 START_S = 20.0
+#: The seat of a server that has a captured host's files.
+CAPTURED = "pylxcfs-64cpu"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,11 +41,24 @@ class Server:
     """A running server. The kernel's own files are one without processes."""
 
     def __init__(
-        self, seat: str, mountpoint: Path, process: subprocess.Popen[bytes] | None
+        self,
+        seat: str,
+        mountpoint: Path,
+        process: subprocess.Popen[bytes] | None,
+        runtime: Path | None = None,
     ) -> None:
         self.seat = seat
         self.mountpoint = mountpoint
         self._process = process
+        self._runtime = runtime
+
+    def root(self, bind: str) -> Path:
+        """Return the root of the mount that files bound in this way are of."""
+        if bind == "caller" and self._runtime is not None:
+            caller = self._runtime / "caller"
+            if caller.is_dir():
+                return caller
+        return self.mountpoint
 
     def processes(self) -> list[psutil.Process]:
         """List the server's processes, its first one first."""
@@ -115,6 +132,9 @@ def running(seat: str, directory: Path, argv: Sequence[str] | None = None) -> It
     mountpoint.mkdir(parents=True)
     runtime.mkdir()
     log = place / "log"
+    environment = {}
+    if seat == CAPTURED:
+        environment["PYTHONPATH"] = captured.install(place)
     with log.open("wb") as output:
         process = subprocess.Popen(
             argv or command(seat, mountpoint, runtime),
@@ -122,6 +142,7 @@ def running(seat: str, directory: Path, argv: Sequence[str] | None = None) -> It
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=REPOSITORY,
+            env={**os.environ, **environment},
             preexec_fn=_end_with_parent,
         )
     try:
@@ -132,7 +153,7 @@ def running(seat: str, directory: Path, argv: Sequence[str] | None = None) -> It
         )
         if process.poll() is not None:
             raise ServerError(f"{seat} ended at once:\n{log.read_text(errors='replace')[-2000:]}")
-        yield Server(seat, mountpoint, process)
+        yield Server(seat, mountpoint, process, runtime)
     finally:
         _stop(process, mountpoint)
 

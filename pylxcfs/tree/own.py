@@ -18,7 +18,8 @@ What makes a read right:
 - Generations of inodes are a MAC over the epoch of the container. A pid namespace's number comes
   back with the next container; LOOKUP then names the same node with another generation, and the
   kernel drops the old inode with its pages. Until then the old inode shows the host (`_container`).
-- LOOKUP renders nothing: it comes from the runtime, before the container has its limits.
+- LOOKUP renders nothing: it comes from the runtime, before the container has its limits. So may
+  GETATTR: until the first READ of a node its texts have no life.
 
 Knows messages (fuse/wire.py), nodes and names; does not know pyfuse3, handles or processes.
 """
@@ -55,10 +56,16 @@ STEP_NS: Final = 20 * _MS
 #: How long a text stays for a reader in the middle of it, and how old it may get by that.
 _HOLD_NS: Final = 10 * _MS
 _OLDEST_NS: Final = _S
-#: Without a question for so long, size and text may change together.
+#: Without a reader for so long, size and text may change together.
 _IDLE_NS: Final = _S
+#: A size that grows does so by this part of the text more than it must, and by so many bytes: each
+#: growth is a risk for a reader between two read(2) calls.
+_ROOM_PART: Final = 16
+_ROOM: Final = 16
 #: A rendering that no read has taken yet is good for the read of the process that has just opened.
 _UNREAD_NS: Final = 10 * _MS
+#: The same where no read has taken any text of the node: stat(2) by the runtime looks alike.
+_FIRST_NS: Final = 2 * _MS
 #: All texts are looked through that often, so many at each rendering.
 _SWEEP_NS: Final = 5 * _S
 _SWEPT_AT_ONCE: Final = 16
@@ -74,7 +81,7 @@ _HOST_NAME: Final = b"host"
 class Page:
     """What the kernel is told of a file: one text."""
 
-    __slots__ = ("asked", "born", "data", "expires", "mtime", "next", "unread")
+    __slots__ = ("asked", "born", "data", "expires", "mtime", "next", "taken", "unread")
 
     def __init__(self, data: bytes, mtime: int, now: int, life: int) -> None:
         self.data = data
@@ -86,6 +93,8 @@ class Page:
         #: The text that comes after this one, whose size was told ahead of it.
         self.next: bytes | None = None
         self.unread = True
+        #: A read has taken this text, or one before it.
+        self.taken = False
 
 
 class OwnMount:
@@ -120,7 +129,7 @@ class OwnMount:
         # What the kernel was told by a server before this one; it has to be asked for again.
         self._pages = {node: Page(text, mtime, now, 0) for node, mtime, text in store.load()}
         for page in self._pages.values():
-            page.unread = False
+            page.unread, page.taken = False, True
         self.handlers: dict[int, Handler] = {
             wire.GETATTR: self._getattr,
             wire.READ: self._read,
@@ -207,7 +216,7 @@ class OwnMount:
         page = self._pages.get(node)
         if page is None:
             page = self._revalidate(node, pid, None, self._clock())
-        page.unread = False
+        page.unread, page.taken = False, True
         return self._part(unique, page, body)
 
     @staticmethod
@@ -221,8 +230,8 @@ class OwnMount:
     def _revalidate(self, node: int, pid: int, page: Page | None, now: int) -> Page:
         """Return the page to show now that the one before, if any, has expired."""
         if page is not None:
-            if page.unread and now - page.born < _UNREAD_NS:
-                page.unread = False
+            if page.unread and now - page.born < (_UNREAD_NS if page.taken else _FIRST_NS):
+                page.unread = not page.taken
                 return page
             offset = self._callers.containers.offset(pid) or 0
             if offset and now - page.born < _OLDEST_NS:
@@ -236,7 +245,8 @@ class OwnMount:
         owner = nodes.pair_of(node)
         container = self._container(owner, pid)
         # A container that is not found yet may be found at the next question.
-        life = self._life(node) if container is not None or owner == self._callers.host else 0
+        found = container is not None or owner == self._callers.host
+        life = self._life(node) if found and page is not None and page.taken else 0
         try:
             data = self._contents.render(nodes.index_of(node), container)
         except SourceError as error:
@@ -250,9 +260,10 @@ class OwnMount:
         page = self._pages.get(node)
         if page is not None:
             size = len(page.data)
-            if now - page.asked <= _IDLE_NS:
+            if page.taken and now - max(page.asked, page.expires) <= _IDLE_NS:
                 if len(data) > size:
-                    step = Page(padded(page.data, len(data)), page.mtime + 1, now, STEP_NS)
+                    room = len(data) + len(data) // _ROOM_PART + _ROOM
+                    step = Page(padded(page.data, room), page.mtime + 1, now, STEP_NS)
                     step.born, step.next = page.born, data
                     return self._show(node, step)
                 data = padded(data, size)
@@ -263,6 +274,8 @@ class OwnMount:
         return self._show(node, Page(data, mtime, now, life))
 
     def _show(self, node: int, page: Page) -> Page:
+        before = self._pages.get(node)
+        page.taken = before is not None and before.taken
         self._store.put(node, page.mtime, page.data)
         self._pages[node] = page
         return page

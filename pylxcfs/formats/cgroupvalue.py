@@ -26,12 +26,12 @@ def number(data: bytes) -> int:
 
 
 def limit(data: bytes) -> int | None:
-    """Return a v1 or v2 memory limit in bytes; None for no limit."""
+    """Return a memory limit in bytes; None for no limit."""
     return None if data == b"max\n" else limit_v1(number(data))
 
 
 def limit_v1(value: int) -> int | None:
-    """Return a v1 limit in bytes, given as a number; None for no limit."""
+    """Return a v1 limit in bytes; None for no limit."""
     return None if value >= _V1_UNLIMITED or value < 0 else value
 
 

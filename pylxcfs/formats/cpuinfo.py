@@ -76,13 +76,13 @@ def parse(text: bytes) -> CpuInfo:
 
 
 def field(block: bytes, name: bytes) -> bytes | None:
-    """Return the value of the line `name : value`; None without such a line."""
+    """Return the value of the line `name`; None without such a line."""
     span = _span(block, name)
     return None if span is None else block[span[0] : span[1]].strip()
 
 
 def with_field(block: bytes, name: bytes, value: int) -> bytes:
-    """Return the block with `value` in the line `name`, if it has one."""
+    """Return the block with `value` in its line `name`, if any."""
     span = _span(block, name)
     return block if span is None else b"%b %d%b" % (block[: span[0]], value, block[span[1] :])
 
@@ -115,7 +115,7 @@ def _parse_s390x(body: bytes, tail: bytes) -> CpuInfo:
 
 
 def _blocks(pieces: list[bytes], name: bytes) -> tuple[dict[int, bytes], bytes]:
-    """Return the blocks that begin with `name : N`, and the text after them."""
+    """Return the blocks that begin with `name`, and the rest."""
     blocks: dict[int, bytes] = {}
     number = None
     others: list[bytes] = []
@@ -140,7 +140,7 @@ def _blocks(pieces: list[bytes], name: bytes) -> tuple[dict[int, bytes], bytes]:
 
 
 def _span(block: bytes, name: bytes) -> tuple[int, int] | None:
-    """Return where the value of the line `name` begins, after the colon, and ends."""
+    """Return start and end of the value of the line `name`."""
     start = block.find(b"\n" + name) + 1
     if start == 0 and not block.startswith(name):
         return None

@@ -1,4 +1,4 @@
-"""Parse io.stat of cgroup v2: I/O of a cgroup on each block device.
+"""Parse io.stat of cgroup v2: I/O on each block device.
 
 Printed by blkcg_print_stat (block/blk-cgroup.c); bytes and requests:
 

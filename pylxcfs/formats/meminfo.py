@@ -51,7 +51,7 @@ class Plan:
 
 
 class Layout:
-    """The place of the line of each name; of a repeated name, the first."""
+    """The place of each name's line; the first, if repeated."""
 
     __slots__ = ("_plan", "index")
 
@@ -96,7 +96,7 @@ class MemInfo:
         return iter(self._layout.index)
 
     def number(self, name: bytes) -> int | None:
-        """Return a value in bytes, or the number where the line has no unit.
+        """Return a line's value: bytes, or a number without unit.
 
         None if there is no such line.
         """
@@ -122,10 +122,10 @@ class MemInfo:
         return value
 
     def capped(self, names: tuple[bytes, ...], kib: Mapping[bytes, int]) -> bytes:
-        """Return the file with lines replaced by `kib` (kB), none above its old value.
+        """Return the file with values replaced, none above its old value.
 
-        `names` are the lines; those that the file does not have are left out. `names` is a
-        constant of the caller, so that its plan is made once.
+        `kib` holds the values in kB for `names`; lines that the file does not have are left out.
+        `names` is a constant of the caller, so that its plan is made once.
         """
         plan = self._layout.plan(names)
         lines = self._lines.copy()
@@ -144,7 +144,7 @@ class MemInfo:
         return b"\n".join(lines)
 
     def replaced(self, kib: Mapping[bytes, int]) -> MemInfo:
-        """Return the file with lines replaced by `kib` (kB), where it has them."""
+        """Return the file with values replaced, `kib` in kB."""
         lines = self._lines.copy()
         for name, value in kib.items():
             place = self._layout.index.get(name)

@@ -30,7 +30,7 @@ class Mount(NamedTuple):
 
 
 def parse(data: bytes) -> list[Mount]:
-    """Return the mounts in the order of the file, which is that of mounting."""
+    """Return the mounts in the order of the file."""
     return [_mount(line) for line in data.split(b"\n") if line]
 
 

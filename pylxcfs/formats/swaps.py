@@ -28,7 +28,10 @@ class Area(NamedTuple):
 
 
 def parse(text: bytes) -> list[Area]:
-    """Return the swap areas. The header is dropped: its tabs differ by kernel."""
+    """Return the swap areas.
+
+    The header is dropped: its tabs differ between kernels.
+    """
     header, newline, rest = text.partition(b"\n")
     if not newline or not header.startswith(b"Filename") or (rest and rest[-1:] != b"\n"):
         raise FormatError(WHAT, text[:80])

@@ -1,8 +1,8 @@
-"""Policy: what each emulated file says. VIEWS is the one table of what is served.
+"""The emulated files. VIEWS is the one table of what is served.
 
-A view is a pure function of what `Host` and `Container` (model.py) read; it knows neither FUSE
-nor cgroup paths. What two files both say is computed in one place: cpus.py (which CPUs),
-cputime.py (their times), memory.py (totals and swap).
+A view is a pure function of what `Host` and `Container` (model.py) read. It knows neither FUSE nor
+cgroup paths. Values that several files share are computed in one module: cpus.py (visible CPUs),
+cputime.py (their CPU times), memory.py (totals and swap).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pylxcfs.views.table import Render, View
 __all__ = ["VIEWS", "Render", "View"]
 
 
-#: A row's place is part of node ids that kernels hold: only ever append.
+#: The place of a row is part of the node ids that the kernel holds: append only.
 VIEWS: tuple[View, ...] = (
     View(
         path="proc/meminfo",
@@ -56,7 +56,7 @@ VIEWS: tuple[View, ...] = (
         render=loadavg.render,
         host="proc/loadavg",
         summary="load averages of the container's own threads",
-        lives=10,  # sampled every five seconds, which is fifty
+        lives=10,  # at the default --cache-ttl 1 s; samples are 5 s apart
     ),
     View(
         path="proc/swaps",

@@ -1,8 +1,11 @@
-"""proc/cpuinfo: the blocks of the CPUs that the container sees (views/cpus.py).
+"""proc/cpuinfo (show_cpuinfo or c_show, arch/*/kernel): blocks of the visible CPUs.
 
-Blocks are the host's but for their numbers (where numbering is packed) and, on architectures
-that have them, `siblings` and `cpu cores`: they count what is left of the package, or programs
-would compute CPUs per package that the file does not list. Unlike LXCFS, which leaves them.
+Which CPUs are visible, and from which v1 and v2 files, is in views/cpus.py. A block is the host's,
+except its number (with packed numbering) and, on architectures that have them, `siblings` and
+`cpu cores`: they count the visible part of a package, because programs compute CPUs per package
+from them.
+
+Unlike LXCFS, which leaves both as they are.
 """
 
 from __future__ import annotations
@@ -17,15 +20,15 @@ from pylxcfs.views.model import Container, Host, Options
 
 PATH = "proc/cpuinfo"
 
-#: What tells a package from another. s390x numbers its sockets within books and drawers.
+#: Fields that identify a package. s390x numbers its sockets within books and drawers.
 _PACKAGE = (b"physical id", b"book id", b"drawer id")
 
-#: Texts remembered for one reading of the host's file: more views than a machine has sizes of.
+#: Texts that are cached for one reading of the host's file; containers with the same CPUs share.
 _MOST_TEXTS = 64
 
 
 class _Memo:
-    """One reading of the host's file, parsed, and the texts made from it."""
+    """A parsed reading of the host's file, and texts made from it."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -33,18 +36,22 @@ class _Memo:
         self.texts: dict[tuple[tuple[int, int], ...], bytes] = {}
 
 
-#: The last reading. Where clock rates are fixed or not shown it is the same for a machine's life.
+#: The last reading. The file never changes on hosts where clock rates are fixed or not shown.
 _memo: _Memo | None = None
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
+    """Return the container's /proc/cpuinfo."""
     text = host.recent(PATH)
     shown = cpus.names(cpus.visible(host, container, options), options)
     return build(text, shown)
 
 
 def build(text: bytes, shown: Mapping[int, int]) -> bytes:
-    """Return the file for CPUs `shown` (real number -> number to show), given the host's."""
+    """Return the file for the CPUs `shown`, given the host's.
+
+    `shown` maps the real number of a CPU to the number that it appears under.
+    """
     global _memo
     memo = _memo
     if memo is None or memo.text != text:
@@ -61,7 +68,7 @@ def build(text: bytes, shown: Mapping[int, int]) -> bytes:
 def _build(memo: _Memo, shown: Mapping[int, int]) -> bytes:
     info = memo.info
     known = set(info.numbers())
-    # A CPU may have come or gone between the two readings of the host.
+    # A CPU may have been hotplugged between the two readings of the host.
     shown = {real: number for real, number in shown.items() if real in known}
     if not shown:
         raise FormatError("cpuinfo", b"none of the CPUs")
@@ -72,7 +79,7 @@ def _build(memo: _Memo, shown: Mapping[int, int]) -> bytes:
 
 
 def _fitted(blocks: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Make `siblings` and `cpu cores` count no more than the packages have blocks here."""
+    """Reduce `siblings` and `cpu cores` to the visible part of each package."""
     first = next(iter(blocks.values()), b"")
     if cpuinfo.field(first, b"siblings") is None:
         return dict(blocks)
@@ -84,7 +91,7 @@ def _fitted(blocks: Mapping[int, bytes]) -> dict[int, bytes]:
     for members in packages.values():
         threads = _count(blocks[members[0]], b"siblings")
         if threads is None or threads <= len(members):
-            continue  # the package is whole, and core ids need not be unique in it
+            continue  # the whole package is visible; its core ids need not be unique
         cores = len({cpuinfo.field(blocks[number], b"core id") or number for number in members})
         for number in members:
             block = cpuinfo.with_field(blocks[number], b"siblings", len(members))

@@ -1,20 +1,24 @@
-"""CPU time of a container for each CPU that it sees: the one computation for stat and uptime.
+"""CPU time of a container on each visible CPU.
 
-The container's own total (v1 cpuacct, v2 cpu.stat) is the truth. It is spread over the visible
-CPUs so that their sum is that total to the nanosecond, and only what came since the last
-reading is spread, so no counter ever runs backwards:
+stat and uptime both use this module, so they agree. The container's total (v1 cpuacct, v2
+cpu.stat) is distributed over the visible CPUs: their sum is the total to the nanosecond. Only the
+growth since the last reading is distributed, so no counter runs backwards:
 
-- v1 knows what each CPU did: that stays where it was, by CPU number. What CPUs outside of the
-  view did, and on v2 everything, is spread evenly.
-- More than a CPU could have done since the last reading goes to CPUs that had time left.
-- A CPU's idle time is what is left of the time that the container has lived, so that in two
-  readings a second apart (`top`) each CPU has one second more.
-- A CPU that leaves the view hands its time to the others; one that comes has been idle so far.
-- A total that fell by a second or more is another counter (init moved to another cgroup): what
-  was shown stays and grows on with it. One that fell by less was read by a thread that is late,
-  and the total stands still until it is back.
+- v1 has times per CPU: each visible CPU keeps its own, by CPU number. The time of CPUs outside the
+  view, and on v2 all time, is distributed evenly.
+- Time that exceeds what a CPU can have run since the last reading goes to CPUs with time left.
+- A CPU's idle time is the age of the container minus the CPU's other times, so that between two
+  readings a second apart (`top`) the times of each CPU grow by one second.
+- The times of a CPU that leaves the view are distributed to the others. A CPU that enters the view
+  has been idle until then.
+- A total that falls by a second or more is another counter (init moved to another cgroup): the
+  times shown stay, and the growth of the new counter is added. A total that falls by less was
+  read by a thread that is late: the times stay until the total is higher again.
 
-advance() is the whole machine: numbers in, numbers out, its memory is the ledger.
+advance() does no I/O, and its only state is the ledger.
+
+Unlike LXCFS, which on v2 shows the host's times, and on v1 without --enable-cfs leaves out the time
+of CPUs outside the view.
 """
 
 from __future__ import annotations
@@ -28,28 +32,29 @@ from pylxcfs.views.model import Container, CpuUsage, Ledger
 #: (user, nice, system, idle) in nanoseconds; user does not include nice.
 Times = tuple[int, int, int, int]
 
-#: Ledger key of the container's total as counted so far; its idle is 0. Real CPUs are >= 0.
+#: Ledger key of the total that has been distributed; its idle is 0. Keys of CPUs are >= 0.
 _TOTAL = -1
-#: Ledger key of what v1 said last of CPU n is _OWN - n: (user, 0, system, 0).
+#: The ledger key of v1's last times of CPU n is _OWN - n: (user, 0, system, 0).
 _OWN = -2
 
 _NOTHING: Times = (0, 0, 0, 0)
 
-#: The kernel adds a running task's time in steps of its own tick, 10 ms at most, so a CPU may
-#: seem to have done this much more than it can have since the last reading.
+#: The kernel adds a running task's time in steps of its own tick, 10 ms at most, so the time of a
+#: CPU may grow by this much more than the time since the last reading.
 _STEP_NS = NS_PER_TICK
-#: A CPU whose times are ahead of the container's age by less than this is not idle until they meet.
+#: While the times of a CPU exceed the container's age by less than this, its idle time stands
+#: still.
 _SLACK_NS = NS_PER_S
-#: Further ahead (it took over the time of a CPU that left), it slows down by this part instead,
-#: since a container that looks frozen for an hour would be worse.
+#: Where they exceed it by more (the CPU took over the time of one that left the view), idle time
+#: grows by this part less: idle time that stands still for an hour would look like a hang.
 _SLOWER = 8
 
-#: Two threads may read for one container, if one was given up as blocked and comes back.
+#: Two threads may read for one container: one was abandoned as blocked, and continues.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def read(container: Container, cpus: tuple[int, ...], now_ns: int) -> list[Times] | None:
-    """Times of `cpus`, in order; None if the container's CPU time is not accounted."""
+    """Return the times of `cpus`, in order; None without CPU accounting."""
     usage = container.cpu_usage()
     if usage is None:
         return None
@@ -61,11 +66,11 @@ def read(container: Container, cpus: tuple[int, ...], now_ns: int) -> list[Times
 def advance(
     ledger: Ledger, cpus: tuple[int, ...], usage: CpuUsage, started_ns: int, now_ns: int
 ) -> list[Times]:
-    """Bring `ledger` up to `now_ns` and return the times of `cpus`, in order."""
+    """Advance `ledger` to `now_ns` and return the times of `cpus`."""
     last = ledger.cpu_ns
     last_ns = ledger.last_ns
     if not last or not started_ns <= last_ns <= now_ns + NS_PER_S:
-        # Empty, or of another container or boot.
+        # The ledger is empty, or of another container or boot.
         last, last_ns = {}, started_ns
     elapsed = max(0, now_ns - last_ns)
     lived = last_ns - started_ns
@@ -80,8 +85,8 @@ def advance(
 
     now: dict[int, Times] = {_TOTAL: counted}
     count = len(cpus)
-    newcomer = (0, 0, 0, lived)
-    before = [last.get(cpu, newcomer) for cpu in cpus]
+    idle_so_far = (0, 0, 0, lived)
+    before = [last.get(cpu, idle_so_far) for cpu in cpus]
     if usage.per_cpu is None:
         users = _evenly(user, count, 0)
         systems = _evenly(system, count, user)
@@ -89,7 +94,7 @@ def advance(
         own_user, own_system = _own(last, now, cpus, usage)
         users = _spread(user, own_user)
         systems = _spread(system, own_system)
-        # Usually no CPU has done more than there was time for.
+        # Usually no CPU's time grew by more than the time that has passed.
         if max(map(add, users, systems)) > elapsed:
             room = [elapsed + max(0, _STEP_NS + lived - sum(was)) for was in before]
             _level(users, systems, room)
@@ -114,10 +119,10 @@ def advance(
 
 
 def _grown(counted: Times, usage: CpuUsage) -> tuple[Times, tuple[int, int, int]]:
-    """Growth of (user, nice, system) since `counted`, and what is counted then.
+    """Return the new `counted`, and the growth of (user, nice, system).
 
-    The kernel may move time from user to system and back (it scales both to the exact total):
-    the total decides, and the parts follow as far as they can without running backwards.
+    The kernel may move time between user and system, since it scales both to the exact total. So
+    the total counts, and the parts follow it as far as they can without running backwards.
     """
     spent = usage.user_ns + usage.system_ns - (counted[0] + counted[1] + counted[2])
     if -NS_PER_S < spent < 0:
@@ -134,7 +139,7 @@ def _grown(counted: Times, usage: CpuUsage) -> tuple[Times, tuple[int, int, int]
 def _own(
     last: dict[int, Times], now: dict[int, Times], cpus: tuple[int, ...], usage: CpuUsage
 ) -> tuple[list[int], list[int]]:
-    """What each of `cpus` itself did since the last reading, as (users, systems); v1 only."""
+    """Return v1's growth of user and of system time on each CPU."""
     per_cpu = usage.per_cpu or {}
     users: list[int] = []
     systems: list[int] = []
@@ -142,7 +147,7 @@ def _own(
         user, system = per_cpu.get(cpu, (0, 0))
         key = _OWN - cpu
         now[key] = (user, 0, system, 0)
-        # A CPU that just came into the view did what it did before for others to show.
+        # The earlier time of a CPU that enters the view is already shown on other CPUs.
         was = last.get(key, now[key] if last else _NOTHING)
         users.append(max(0, user - was[0]))
         systems.append(max(0, system - was[2]))
@@ -150,10 +155,10 @@ def _own(
 
 
 def _evenly(amount: int, count: int, first: int) -> list[int]:
-    """Split an amount among CPUs; what cannot be split goes to one after the other from `first` on.
+    """Split an amount evenly; the remainder goes to CPUs from `first` on.
 
-    Amounts that begin where the one before has ended give no CPU more than a nanosecond more than
-    another, all together.
+    If each of several amounts starts where the one before ended, the sums of two CPUs differ by at
+    most one nanosecond.
     """
     each, left = divmod(amount, count)
     shares = [each] * count
@@ -163,7 +168,10 @@ def _evenly(amount: int, count: int, first: int) -> list[int]:
 
 
 def _spread(amount: int, wanted: list[int]) -> list[int]:
-    """Give each its wish and the rest evenly; or, if there is too little, in proportion."""
+    """Grant each share of `wanted`, then split the rest evenly.
+
+    If `amount` is too small, split it in proportion to `wanted`.
+    """
     wishes = sum(wanted)
     if wishes == amount:
         return wanted
@@ -181,7 +189,7 @@ def _spread(amount: int, wanted: list[int]) -> list[int]:
 
 
 def _level(users: list[int], systems: list[int], room: list[int]) -> None:
-    """Move what is above a CPU's `room` to CPUs that are below theirs, as far as there are any."""
+    """Move time above a CPU's `room` to CPUs below theirs, if any."""
     for i in range(len(users)):
         excess = users[i] + systems[i] - room[i]
         if excess <= 0:

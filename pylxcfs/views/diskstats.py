@@ -1,10 +1,10 @@
-"""/proc/diskstats (diskstats_show, block/genhd.c): the container's own I/O on each device.
+"""proc/diskstats (diskstats_show, block/genhd.c): the container's I/O on each device.
 
-v1: blkio's recursive files; v2: io.stat, which counts bytes and requests but no time. Devices
-that the container never touched are left out; if it touched none, all are there with zeros,
-because a file that is empty reads as broken. Names are the host's. Cgroups count whole disks,
-so partitions are not listed. In flight, merged and timed discards, and flushes are not counted
-by cgroups and are 0.
+v1: the recursive files of blkio; v2: io.stat, which counts bytes and requests but no time. A
+device without I/O of the container is left out; if all are, every device is listed with zeros,
+because programs take an empty file for an error. Names are the host's. Cgroups count whole disks,
+so partitions are not listed. Cgroups do not count requests in flight, merged discards, time of
+discards, and flushes: these columns are 0.
 
 Unlike LXCFS, which on v2 shows the host's file.
 """

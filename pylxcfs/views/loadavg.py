@@ -1,11 +1,13 @@
-"""/proc/loadavg (loadavg_proc_show, fs/proc/loadavg.c): load of the container's own threads.
+"""proc/loadavg (loadavg_proc_show, fs/proc/loadavg.c): load of the container's threads.
 
-The averages are sampled by the daemon (on v1 and v2 from the threads of the whole cgroup
-subtree) for containers whose load is read. Where there is no sample, and with load averages
-switched off, this is the host's file.
+The averages are those of a sampler (sources/loadavg.py) that counts the threads of the whole
+cgroup subtree every 5 seconds, on v1 and v2 alike. The first read starts the sampler; until it has
+counted, averages are 0 (or those of the server before), one thread runs, and the number of threads
+is that of pids.current. With load averages switched off, and for a container in the root cgroup,
+this is the host's file.
 
-Unlike LXCFS, which stops counting three cgroups deep, and shows the highest thread id of the
-host as the last pid.
+Unlike LXCFS, which stops counting three cgroups deep, and shows the host's id of a thread as the
+last pid.
 """
 
 from __future__ import annotations

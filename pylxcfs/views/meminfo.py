@@ -1,14 +1,14 @@
-"""proc/meminfo: the container's memory in the kernel's own lines.
+"""proc/meminfo (meminfo_proc_show, fs/proc/meminfo.c): the container's memory, in kB.
 
-Totals and what is left come from views/memory.py; the other lines from the cgroup's memory.stat
-(v1's total_* under v2's names), 0 where the kernel does not count them for cgroups. Lines about
-the machine stay the host's: huge page pools, direct map, CMA, vmalloc's address range, and
-CommitLimit and Committed_AS, since overcommit is refused by the host's sums and not by a cgroup.
-docs/files/meminfo.md lists them all.
+MemTotal, MemFree, MemAvailable, SwapTotal and SwapFree come from views/memory.py; other lines from
+the cgroup's memory.stat (v1's total_* under v2's names), 0 where the kernel does not count them
+for cgroups. Lines about the machine stay the host's: huge page pools, direct map, CMA, vmalloc's
+address range, and CommitLimit and Committed_AS, since the kernel limits overcommit by the host's
+sums and not by a cgroup. docs/files/meminfo.md lists them all.
 
 Unlike LXCFS: file_mapped, file_dirty, file_writeback, anon_thp and kernel memory are the
 container's on v2, Active is the sum of its two parts, SwapCached is not part of Cached, and no
-line says more than the host's. Without a memory controller the file is the host's.
+line exceeds the host's. Without a memory controller the file is the host's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pylxcfs.views.model import Container, Host, Memory, Options
 
 PATH = "proc/meminfo"
 
-#: Lines that are one key of memory.stat.
+#: Lines that are one key of memory.stat: line -> key.
 _STAT = {
     b"SwapCached": b"swapcached",
     b"Active(anon)": b"active_anon",
@@ -48,16 +48,16 @@ _STAT = {
     b"FileHugePages": b"file_thp",
 }
 
-#: Lines that no cgroup counts. (Pages of block devices are with those of files.)
+#: Lines that no cgroup counts. (The page cache of block devices is part of Cached.)
 _NOTHING = dict.fromkeys([b"Buffers", b"ShmemPmdMapped", b"FilePmdMapped"], 0)
 
-#: Lines made of others, or of limits.
+#: Lines computed from others, or from limits.
 _MADE = (
     *(b"MemTotal", b"MemFree", b"MemAvailable", b"SwapTotal", b"SwapFree"),
     *(b"Cached", b"Active", b"Inactive", b"Mlocked", b"KReclaimable", b"Slab"),
 )
 
-#: All lines that are the container's.
+#: All lines with the container's values.
 NAMES = (*_STAT, *_NOTHING, *_MADE)
 
 _LINES = tuple(_STAT)
@@ -66,6 +66,7 @@ _ZEROS = repeat(0)
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
+    """Return the container's /proc/meminfo."""
     text = host.recent(PATH)
     memory = container.memory()
     return text if memory is None else build(text, memory, options)
@@ -83,11 +84,11 @@ def build(text: bytes, memory: Memory, options: Options) -> bytes:
     kib[b"MemAvailable"] = available >> 10
     kib[b"SwapTotal"] = swap_total >> 10
     kib[b"SwapFree"] = swap_free >> 10
-    # memory.stat counts swap cache with files' pages, /proc/meminfo does not.
+    # memory.stat counts the swap cache in `file`, /proc/meminfo does not.
     kib[b"Cached"] = max((get(b"file", 0) >> 10) - kib[b"SwapCached"], 0)
     kib[b"Active"] = kib[b"Active(anon)"] + kib[b"Active(file)"]
     kib[b"Inactive"] = kib[b"Inactive(anon)"] + kib[b"Inactive(file)"]
-    kib[b"Mlocked"] = kib[b"Unevictable"]  # not counted for cgroups: at most this
+    kib[b"Mlocked"] = kib[b"Unevictable"]  # an upper bound: cgroups do not count it
     kib[b"KReclaimable"] = kib[b"SReclaimable"]
     kib[b"Slab"] = kib[b"SReclaimable"] + kib[b"SUnreclaim"]
     if not options.zswap:

@@ -1,11 +1,11 @@
-"""How much memory and swap a container has, and how much of it is left: the one computation.
+"""Memory and swap of a container: totals, free and available.
 
-meminfo, swaps and the meminfo of NUMA nodes all ask here, so they agree. The total is the
-smallest limit of the cgroup and its ancestors, never more than the host has. What is left is
-what the cgroup may still take, never more than the host could still give: unlike LXCFS, a
-container with a wide limit on a full host is not told that it has room.
+meminfo, swaps and the meminfo of NUMA nodes all use this module, so they agree. The total is the
+smallest limit of the cgroup and its ancestors (v1 memory.limit_in_bytes, v2 memory.max), at most
+the host's total. Free memory is the total minus usage, at most what the host can give: unlike with
+LXCFS, a container with a high limit on a full host does not show memory that it cannot get.
 
-Nothing wraps: a cgroup may use more than a limit that was just lowered, and then nothing is left.
+No value wraps: usage may exceed a limit that was lowered, and then 0 is free.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pylxcfs.views.model import Memory, Options
 
 
 class Amounts(NamedTuple):
-    """In bytes. Nothing is negative, and no part is more than its total."""
+    """Bytes. No value is negative, and no part exceeds its total."""
 
     total: int
     free: int
@@ -29,7 +29,7 @@ class Amounts(NamedTuple):
 
 
 def amounts(host: MemInfo, memory: Memory, options: Options) -> Amounts:
-    """Work out what the container has of `host`."""
+    """Return the container's share of the memory of `host`."""
     host_total = _number(host, b"MemTotal")
     host_free = _number(host, b"MemFree")
     host_available = host.number(b"MemAvailable")  # since Linux 3.14
@@ -45,14 +45,14 @@ def amounts(host: MemInfo, memory: Memory, options: Options) -> Amounts:
     if left < 0:
         left = 0
     stat = memory.stat.get
-    # What the kernel takes back before it says that memory is out (mm/show_mem.c
-    # si_mem_available, but for watermarks, which a cgroup has none of).
+    # Memory that the kernel reclaims before an OOM (mm/show_mem.c si_mem_available, without
+    # watermarks, which a cgroup does not have).
     reclaimable = stat(b"active_file", 0) + stat(b"inactive_file", 0)
     reclaimable += stat(b"slab_reclaimable", 0)
     available = min(left + reclaimable, total, host_available)
-    # Others' page cache is free to a limited container: the kernel drops it to satisfy the
-    # limit's share. Were the host's MemFree the bound, a container on any host that has run for
-    # a while would count that cache as used by itself.
+    # The page cache of others is free memory for a container with a limit: the kernel reclaims it
+    # when the container needs memory. With the host's MemFree as the bound, a container would show
+    # that page cache as its own usage, on every host with some uptime.
     free = min(left, host_available if limited else host_free)
     swap_total, swap_free = _swap(host, memory, options)
     return Amounts(total, free, available, swap_total, swap_free)
@@ -67,7 +67,7 @@ def _swap(host: MemInfo, memory: Memory, options: Options) -> tuple[int, int]:
         return 0, 0
     if memory.swap_limit is not None:
         total = min(total, max(memory.swap_limit, 0))
-    if memory.swappiness == 0:  # nothing more of it will be swapped out
+    if memory.swappiness == 0:  # no more of it will be swapped out
         return min(total, usage), 0
     return total, min(max(total - usage, 0), host.number(b"SwapFree") or 0)
 

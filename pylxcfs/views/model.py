@@ -1,7 +1,8 @@
-"""What a view may know of the host and of the container: the values and two Protocols.
+"""What a view may know of the host and of the container.
 
-Everything is in bytes and nanoseconds; `None` always means "no limit" or "not known", as said
-at each field. sources/ implements the Protocols; views/ only reads them. No I/O happens here.
+The values, and the Protocols Host and Container. Sizes are bytes and times nanoseconds; `None`
+always means "no limit" or "not known", as stated at each field. sources/ implements the Protocols;
+views/ only reads them. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class CpuView(Enum):
 
 
 class CpuNumbering(Enum):
-    """How visible CPUs are numbered: as the kernel does, or 0..N-1 as LXCFS's cpuinfo does."""
+    """Numbers of visible CPUs: the kernel's, or 0..N-1 as in LXCFS."""
 
     PHYSICAL = "physical"
     PACKED = "packed"
@@ -35,7 +36,7 @@ class SysCpu(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The policy switches that views know. Fixed for as long as a snapshot lives."""
+    """The policy options of views. They do not change during a rendering."""
 
     cpu_view: CpuView = CpuView.QUOTA
     cpu_numbering: CpuNumbering = CpuNumbering.PHYSICAL
@@ -48,16 +49,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Memory of a cgroup, in bytes. Limits are the minimum over the cgroup and its ancestors.
+    """Memory of a cgroup, in bytes.
 
-    `stat` has the names of cgroup v2's memory.stat whatever the host has (sources translate
-    v1's total_*), holds only what the kernel gave, and counts the whole subtree. Values that
-    v2 counts in events (pgfault, pgscan, ...) are events.
+    Limits are the minimum over the cgroup and its ancestors. `stat` is memory.stat of the whole
+    subtree under v2's names (sources/ translates v1's total_*), with the keys that the kernel has.
+    Values that v2 counts in events (pgfault, pgscan, ...) are events.
     """
 
     limit: int | None
     usage: int
-    #: Most swap the cgroup may use. v1: memsw limit minus memory limit. None: no limit.
+    #: Limit of swap. v1: memsw limit minus memory limit. None: no limit.
     swap_limit: int | None
     #: None: swap is not accounted on this host.
     swap_usage: int | None
@@ -68,29 +69,30 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class CpuLimit:
-    """CPUs a cgroup may use: the effective cpuset, and the smallest quota over its ancestors."""
+    """Effective cpuset, and the smallest quota over all ancestors."""
 
     #: None: no cpuset controller, so every online CPU.
     cpuset: frozenset[int] | None
-    #: CPUs worth of time (quota / period). None: no quota.
+    #: In CPUs (quota / period). None: no quota.
     quota: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class CpuUsage:
-    """CPU time of a cgroup's subtree since it was made, in nanoseconds."""
+    """CPU time of a cgroup's subtree since its creation, in nanoseconds."""
 
     user_ns: int
     system_ns: int
-    #: By CPU number: (user_ns, system_ns). v1's cpuacct.usage_all; None on v2.
+    #: By CPU number: (user_ns, system_ns). v1: cpuacct.usage_percpu, divided into user and system
+    #: as in usage_all; None on v2.
     per_cpu: Mapping[int, tuple[int, int]] | None
-    #: v2's cpu.stat nice_usec, inside user_ns (Linux 6.12+).
+    #: v2's cpu.stat nice_usec, a part of user_ns (Linux 6.12+).
     nice_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BlockIO:
-    """What a cgroup did to one block device: bytes, requests, nanoseconds."""
+    """I/O of a cgroup on one block device: bytes, requests, nanoseconds."""
 
     read_bytes: int = 0
     write_bytes: int = 0
@@ -109,7 +111,7 @@ class BlockIO:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load of a container: averages over 1, 5 and 15 minutes, and what they were made from."""
+    """Load averages over 1, 5 and 15 minutes, and thread counts."""
 
     averages: tuple[float, float, float]
     running: int
@@ -119,11 +121,11 @@ class Load:
 
 @dataclass(slots=True)
 class Ledger:
-    """What views remember of one container so that its counters never run backwards.
+    """State that keeps a container's counters from running backwards.
 
-    `cpu_ns` maps a CPU number to the (user, nice, system, idle) nanoseconds shown last;
-    `last_ns` is the boot time at which that was. views/cputime.py alone reads and writes it;
-    the daemon saves it across restarts.
+    `cpu_ns` maps a CPU number to the (user, nice, system, idle) nanoseconds shown last; `last_ns`
+    is the CLOCK_BOOTTIME of that reading. Only views/cputime.py reads and writes the values; the
+    server saves them across restarts.
     """
 
     cpu_ns: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
@@ -134,56 +136,64 @@ class Host(Protocol):
     """The machine."""
 
     def read(self, path: str) -> bytes:
-        """Read a host file whole, `path` relative to the root ("proc/meminfo").
+        """Return a whole host file.
 
-        Raise SourceError if it cannot be read.
+        `path` is relative to the root ("proc/meminfo"). Raise SourceError if it cannot be read.
         """
         ...
 
     def recent(self, path: str) -> bytes:
-        """Read a host file, or return a reading that is not older than half a rendering's life.
+        """Return a host file, or a recent reading of it.
 
-        For the machine's part of what many containers read. Raise SourceError as `read` does.
+        For the host's part of files that many containers read. The age of a reading is bounded by
+        the implementation. Raise SourceError as `read` does.
         """
         ...
 
     def list(self, path: str) -> list[str]:
-        """Return the names in a host directory, in no order, `path` relative to the root.
+        """Return the names in a host directory, in no order.
 
-        Raise SourceError if it cannot be read.
+        `path` is relative to the root. Raise SourceError if it cannot be read.
         """
         ...
 
     def now_ns(self) -> int:
-        """CLOCK_BOOTTIME."""
+        """Return CLOCK_BOOTTIME."""
         ...
 
     def online_cpus(self) -> tuple[int, ...]:
-        """Numbers of the online CPUs, ascending."""
+        """Return the numbers of the online CPUs, ascending."""
         ...
 
 
 class Container(Protocol):
-    """One container, as its init's cgroup and namespace show it.
+    """A container, as the cgroup and namespace of init show it.
 
-    Every method reads the kernel anew; each returns None where its controller is absent, and
-    raises SourceError (Gone once the cgroup is deleted) where it cannot be read.
+    Every call reads the kernel, except started_ns() and load(). A method returns None where its
+    controller is absent, and raises SourceError (Gone once the cgroup is deleted) where a file
+    cannot be read.
     """
 
     ledger: Ledger
 
-    def memory(self) -> Memory | None: ...
+    def memory(self) -> Memory | None:
+        """Return limits and usage of memory and swap."""
+        ...
 
-    def cpu_limit(self) -> CpuLimit: ...
+    def cpu_limit(self) -> CpuLimit:
+        """Return the cpuset and the quota."""
+        ...
 
-    def cpu_usage(self) -> CpuUsage | None: ...
+    def cpu_usage(self) -> CpuUsage | None:
+        """Return the CPU time."""
+        ...
 
     def block_io(self) -> Mapping[tuple[int, int], BlockIO] | None:
-        """By (major, minor)."""
+        """Return the I/O by (major, minor)."""
         ...
 
     def pressure(self, resource: str) -> bytes | None:
-        """Return the cgroup's own `cpu`, `memory`, `io` or `irq` pressure text (v2)."""
+        """Return the text of v2's RESOURCE.pressure (cpu, memory, io, irq)."""
         ...
 
     def slabinfo(self) -> bytes | None:
@@ -191,13 +201,18 @@ class Container(Protocol):
         ...
 
     def mems(self) -> frozenset[int] | None:
-        """NUMA nodes it may use; None: all."""
+        """Return the NUMA nodes of the cpuset; None: all."""
         ...
 
     def started_ns(self) -> int:
-        """CLOCK_BOOTTIME at which its init started."""
+        """Return the CLOCK_BOOTTIME at which init started."""
         ...
 
     def load(self) -> Load | None:
-        """None until it has been sampled, or where load averages are off."""
+        """Return the last sample of the load, or an estimate.
+
+        The estimate, before the first sample, has averages of 0 (or those of the server before),
+        one running thread, and the number of threads in pids.current. None where load averages
+        are off, or the cgroup is the root.
+        """
         ...

@@ -1,7 +1,8 @@
-"""Which NUMA nodes a container sees: the one list behind the node tree and the memory blocks.
+"""The NUMA nodes that a container sees.
 
-A node with memory is visible if the cpuset's mems (v1 cpuset.effective_mems, v2
-cpuset.mems.effective) have it; one without memory always is, as mems never name it.
+The node tree (sysnode.py) and the memory blocks (sysmemory.py) both use this module, so they
+agree. A node with memory is visible if it is in the cpuset's mems (v1 cpuset.effective_mems, v2
+cpuset.mems.effective). A node without memory is always visible, since mems never contain it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ TREE = "sys/devices/system/node/"
 
 
 def visible(host: Host, container: Container) -> tuple[int, ...]:
-    """Return the nodes that the container sees, ascending; all, if it would be none."""
+    """Return the visible nodes, ascending; all, if none would be visible."""
     online = numbers(host, "online")
     mems = container.mems()
     if mems is None:
@@ -24,7 +25,7 @@ def visible(host: Host, container: Container) -> tuple[int, ...]:
 
 
 def numbers(host: Host, name: str) -> tuple[int, ...]:
-    """Return the numbers in one of the tree's lists, `name` relative to the tree."""
+    """Return the numbers in a list, `name` relative to the node tree."""
     return cpulist.parse(host.read(TREE + name))
 
 

@@ -1,9 +1,10 @@
-"""/proc/pressure/{cpu,memory,io,irq} (psi_show, kernel/sched/psi.c): stalls of the container.
+"""proc/pressure/{cpu,memory,io,irq} (psi_show, kernel/sched/psi.c): stalls of the container.
 
-v2: the cgroup's own cpu.pressure, memory.pressure, io.pressure, irq.pressure, as the kernel
-prints them. v1 has none, so there, and where the cgroup's cannot be read, the host's file.
+v2: the cgroup's cpu.pressure, memory.pressure, io.pressure and irq.pressure, as the kernel prints
+them: averages in percent, totals in microseconds. v1 has no such files: there, and where the
+cgroup's file is missing or empty, this is the host's file.
 
-Unlike LXCFS, whose io is always the host's, and which has no irq.
+Unlike LXCFS, which always shows the host's io, and has no irq.
 """
 
 from __future__ import annotations

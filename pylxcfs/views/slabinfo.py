@@ -1,7 +1,7 @@
-"""proc/slabinfo: the container's slabs on cgroup v1 (memory.kmem.slabinfo), else the host's.
+"""proc/slabinfo (slab_show, mm/slab_common.c): the container's slabs on v1.
 
-Cgroup v2 has no such file, and Linux 5.9 and later keep one set of slabs for all cgroups, so
-there is nothing to show but the host's; meminfo has the container's sums. Same as LXCFS 6.
+v1: memory.kmem.slabinfo. v2 has no such file, and since Linux 5.9 all cgroups share one set of
+slabs, so this is the host's file; the sums of the container are in meminfo. The same as LXCFS 6.
 """
 
 from __future__ import annotations
@@ -12,5 +12,6 @@ PATH = "proc/slabinfo"
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
-    # v1's file stays but reads empty (or as its header) where slabs are shared.
+    """Return the container's /proc/slabinfo."""
+    # Where slabs are shared, v1's file exists and is empty (or has only a header).
     return container.slabinfo() or host.read(PATH)

@@ -1,14 +1,13 @@
-"""/proc/stat (show_stat, fs/proc/stat.c): CPU times of the container, the rest of the host.
+"""proc/stat (show_stat, fs/proc/stat.c): the container's CPU times, in USER_HZ ticks.
 
-CPU lines: one for each CPU of views/cpus.py with the times of views/cputime.py, in USER_HZ
-ticks; iowait, irq, softirq, steal and guest are 0, since cgroups do not count them. The "cpu"
-line is the sum of the lines below it. v1: cpuacct.usage_all, cpuacct.stat; v2: cpu.stat.
-procs_running is the container's where its load is sampled. intr, ctxt, btime, processes,
-procs_blocked and softirq are the host's; btime on purpose, since start times of processes are
-relative to it.
+CPU lines: one for each CPU of views/cpus.py with the times of views/cputime.py; iowait, irq,
+softirq, steal and guest are 0, since cgroups do not count them. The "cpu" line is the sum of the
+lines below it. v1: cpuacct.usage_percpu and usage_all, else cpuacct.stat; v2: cpu.stat.
+procs_running is the container's if load averages are on. intr, ctxt, btime, processes, procs_blocked and softirq are the
+host's; btime on purpose, since start times of processes are relative to it.
 
-Unlike LXCFS, whose lines on v2 are the host's own times, and which on v1 shows idle time of the
-host as the container's.
+Unlike LXCFS, which on v2 shows the host's times, and on v1 the host's idle time as the
+container's.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def render(host: Host, container: Container, options: Options) -> bytes:
 
 
 def _host_lines(text: bytes, seen: tuple[int, ...], options: Options) -> bytes:
-    """The host's times of the visible CPUs: nobody counts the container's."""
+    """Return the host's lines of the visible CPUs, without CPU accounting."""
     host = stat.parse(text)
     lines = {
         name: host.cpus[cpu] for cpu, name in cpus.names(seen, options).items() if cpu in host.cpus
@@ -58,9 +57,9 @@ def _host_lines(text: bytes, seen: tuple[int, ...], options: Options) -> bytes:
 
 
 def _rest(tail: bytes, container: Container, options: Options) -> bytes:
-    """The lines behind those of CPUs."""
+    """Return the lines after the CPU lines."""
     load = container.load() if options.loadavg else None
     if load is None:
         return tail
-    # Whoever reads the file is running.
+    # The reader itself is running.
     return stat.replaced(tail, b"procs_running", max(1, load.running))

@@ -1,8 +1,9 @@
-"""proc/swaps: the container's swap as one area, so that it says what meminfo says.
+"""proc/swaps (swap_show, mm/swapfile.c): the container's swap as one area, in kB.
 
-The host's areas are nothing that a container could choose between. Size and use come from
-views/memory.py, where `-u`, lowered limits and v1's swappiness are seen to. Name, type and
-priority are LXCFS's; the header's tabs are those of today's kernel.
+A container cannot choose between the host's areas, so they are not listed. Size and usage come
+from views/memory.py (v1 memory.memsw.*, v2 memory.swap.*), so they agree with meminfo; `-u`,
+lowered limits and v1's swappiness are handled there. Name, type and priority are those of LXCFS;
+the header's tabs are those of current kernels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ PATH = "proc/swaps"
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
+    """Return the container's /proc/swaps."""
     memory = container.memory()
     if memory is None:
         return host.read(PATH)
@@ -23,6 +25,6 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     seen = memory_view.amounts(info, memory, options)
     if not seen.swap_total:
         return swaps.HEADER
-    # In the whole kB that meminfo shows, so that its total less its free is exactly this.
+    # In whole kB, as in meminfo, so that this is exactly SwapTotal minus SwapFree.
     used = (seen.swap_total // KIB - seen.swap_free // KIB) * KIB
     return swaps.render([swaps.Area(b"none", b"virtual", seen.swap_total, used, 0)])

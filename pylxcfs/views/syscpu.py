@@ -1,10 +1,10 @@
-"""/sys/devices/system/cpu: CPUs outside of the view look offline, as the kernel shows such.
+"""sys/devices/system/cpu: CPUs outside the view appear offline.
 
     online, offline         the CPUs of views/cpus.py, and the rest of `possible`
     cpuN/online             1 or 0, where the host has the file (cpu0 often has none)
-    cpuN/topology, cache    gone for a CPU outside of the view, as for an offline one; elsewhere
-                            their lists and masks of CPUs name visible ones only
-    present, enabled        the host's, or the view with SysCpu.HIDE, which hides cpuN as well
+    cpuN/topology, cache    absent for a CPU outside the view, as for an offline one; elsewhere
+                            their lists and masks contain visible CPUs only
+    present, enabled        the host's, or the visible CPUs with SysCpu.HIDE, which hides cpuN too
     everything else         the host's; `possible` and `kernel_max` always
 
 Printed by drivers/base/{cpu,topology,cacheinfo}.c. v1 and v2: the cpuset and the quota, through
@@ -26,13 +26,15 @@ TREE = "sys/devices/system/cpu/"
 #: Directories that the kernel removes from cpuN when the CPU goes offline.
 _ONLINE_ONLY = ("topology", "cache")
 
-#: Endings of names of masks in cpuN/topology (core_cpus, thread_siblings, ...); the lists are
-#: called the same with _list behind it.
+#: Suffixes of masks in cpuN/topology (core_cpus, thread_siblings, ...); lists add _list.
 _MASKS = ("_cpus", "_siblings")
 
 
 def render(path: str, host: Host, container: Container, options: Options) -> bytes | None:
-    """Return the text of a file, `path` relative to the root; None: the host's is right."""
+    """Return the container's text of a file; None: the host's file.
+
+    `path` is relative to the root.
+    """
     match path.removeprefix(TREE).split("/"):
         case ["online"]:
             return _line(_shown(host, container, options))
@@ -61,7 +63,7 @@ def render(path: str, host: Host, container: Container, options: Options) -> byt
 
 
 def hidden(path: str, host: Host, container: Container, options: Options) -> bool:
-    """Whether the container does not see `path`, relative to the root."""
+    """Return whether the container does not see `path`."""
     parts = path.removeprefix(TREE).split("/")
     number = _number(parts[0])
     if number is None:
@@ -76,7 +78,7 @@ def _shown(host: Host, container: Container, options: Options) -> tuple[int, ...
 
 
 def _number(name: str) -> int | None:
-    """The N of "cpuN"; None for cpufreq and the like."""
+    """Return the N of "cpuN"; None for other names (cpufreq)."""
     digits = name.removeprefix("cpu")
     return int(digits) if digits != name and digits.isdecimal() and len(digits) <= 5 else None
 
@@ -88,7 +90,7 @@ def _line(numbers: tuple[int, ...]) -> bytes:
 def _narrowed_list(path: str, host: Host, container: Container, options: Options) -> bytes | None:
     shown = frozenset(_shown(host, container, options))
     numbers = shown.intersection(cpulist.parse(host.read(path)))
-    # Empty: the CPU itself is outside, and only an old handle can ask.
+    # Empty: the CPU itself is outside the view, and only an old handle reads the file.
     return cpulist.render(numbers) + b"\n" if numbers else None
 
 

@@ -1,13 +1,13 @@
-"""sys/devices/system/memory: as many memory blocks as the container's MemTotal fills.
+"""sys/devices/system/memory (drivers/base/memory.c): memory blocks up to MemTotal.
 
-Of the host's memoryN (drivers/base/memory.c) a container with a limit sees the lowest ones that
-are online and on NUMA nodes that it sees (views/numa.py), as many as hold the total of
-views/memory.py: `lsmem` adds up to MemTotal, rounded up to a block. The others are hidden, here
-and as links in the node tree. No file has another text than the host's. Without a limit, as
-without a memory controller, the tree is the host's.
+A container with a limit sees the lowest of the host's memoryN that are online and on NUMA nodes
+that it sees (views/numa.py), as many as hold the total of views/memory.py: the sum in `lsmem` is
+MemTotal, rounded up to a block. The others are hidden, here and as links in the node tree. The
+text of every file is the host's. Without a limit, and without a memory controller, the tree is the
+host's.
 
-A listing asks for each name, and there may be thousands: so what is visible is worked out once a
-second for a container. The kernel believes names for as long anyway (fusefs/filesystem.py).
+A listing checks each name, and there may be thousands. So the visible blocks of a container are
+computed once a second; the kernel's entry timeout in /sys is a second, too (tree/own.py).
 
 LXCFS has no such tree.
 """
@@ -24,21 +24,21 @@ from pylxcfs.views.model import Container, Host, Options
 DIRECTORY = "sys/devices/system/memory"
 TREE = DIRECTORY + "/"
 
-#: Nanoseconds of the host's clock for which a container's blocks are remembered.
+#: Nanoseconds for which the blocks of a container are cached.
 _BELIEVED_NS = 1_000_000_000
 
-#: By container: the blocks that it sees (None: all), and until when that is believed. Options
-#: have no part in it: none changes MemTotal.
+#: By container: when the entry expires, and the visible blocks (None: all). Options are not part
+#: of the key, since none of them changes MemTotal.
 _seen: WeakKeyDictionary[Container, tuple[int, frozenset[int] | None]] = WeakKeyDictionary()
 
 
 def render(path: str, host: Host, container: Container, options: Options) -> bytes | None:
-    """Return None: each file that there is says what the host's does."""
+    """Return None: the text of every file is the host's."""
     return None
 
 
 def hidden(path: str, host: Host, container: Container, options: Options) -> bool:
-    """Say whether the container does not see that `path`, relative to the root, exists."""
+    """Return whether the container does not see `path`."""
     number = block(path.removeprefix(TREE).partition("/")[0])
     if number is None:
         return False
@@ -54,7 +54,7 @@ def block(name: str) -> int | None:
 
 
 def visible(host: Host, container: Container, options: Options) -> frozenset[int] | None:
-    """Return the blocks that the container sees, at most a second old; None: all there are."""
+    """Return the visible blocks, at most a second old; None: all."""
     now = host.now_ns()
     known = _seen.get(container)
     if known is None or now >= known[0]:
@@ -77,12 +77,12 @@ def _needed(host: Host, container: Container, options: Options) -> frozenset[int
             break
         if _online(host, number):
             chosen.add(number)
-    # None at all is no machine's answer: this host's tree is not understood.
+    # Without a single block the host's tree was not understood: show all.
     return frozenset(chosen) or None
 
 
 def _candidates(host: Host, container: Container) -> set[int]:
-    """Return the blocks on the container's nodes; all, if nodes do not tell of theirs."""
+    """Return the blocks on visible nodes; all, if nodes list none."""
     blocks = _blocks(host, DIRECTORY)
     try:
         nodes = numa.visible(host, container)

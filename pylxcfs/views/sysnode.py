@@ -1,13 +1,13 @@
-"""sys/devices/system/node: the NUMA nodes that a container may use, and its CPUs in them.
+"""sys/devices/system/node (drivers/base/node.c): visible NUMA nodes, and CPUs in them.
 
-Nodes outside of views/numa.py's are hidden, and gone from online, has_* and distance; `possible`
-stays, as programs size arrays by it. cpulist and cpumap name visible CPUs (views/cpus.py) only,
-and links lead to visible memory blocks (views/sysmemory.py) only.
+Nodes that views/numa.py does not list are hidden, and absent from online, has_* and distance;
+`possible` stays, as programs size arrays by it. cpulist and cpumap contain visible CPUs
+(views/cpus.py) only, and links lead to visible memory blocks (views/sysmemory.py) only.
 
-A cgroup's use by node is in no file that both versions have, so the lines of nodeN/meminfo are
-the container's (views/meminfo.py) spread over its nodes by their sizes. MemTotal and MemFree of
-all nodes add up to meminfo's, if the nodes have as much; but for MemFree and MemUsed no line says
-more than the host's.
+No file that v1 and v2 both have counts a cgroup's memory by node. So the lines of nodeN/meminfo
+are the container's (views/meminfo.py), divided among its nodes in proportion to their sizes, in
+kB. MemTotal and MemFree of all nodes add up to those of meminfo, if the nodes are large enough; no
+line except MemFree and MemUsed exceeds the host's.
 
 LXCFS has no such tree.
 """
@@ -22,15 +22,18 @@ from pylxcfs.views import cpus, meminfo, sysmemory
 from pylxcfs.views.model import Container, Host, Memory, Options, SysCpu
 from pylxcfs.views.numa import TREE, numbers, visible
 
-#: Lists of nodes at the top that narrow to the visible ones; has_cpu asks for CPUs besides.
+#: Lists of nodes, narrowed to the visible ones. has_cpu also depends on visible CPUs.
 _LISTS = ("online", "has_memory", "has_normal_memory", "has_high_memory", "has_generic_initiator")
 
-#: Lines of a node's meminfo: those of /proc/meminfo, and two that only nodes have.
+#: Lines of a node's meminfo: those of /proc/meminfo, and two that it has not.
 _NAMES = (*meminfo.NAMES, b"MemUsed", b"FilePages")
 
 
 def render(path: str, host: Host, container: Container, options: Options) -> bytes | None:
-    """Return the container's text of the file at `path`; None: the host's file is right."""
+    """Return the container's text of a file; None: the host's file.
+
+    `path` is relative to the root.
+    """
     match path.removeprefix(TREE).split("/"):
         case [name] if name in _LISTS:
             seen = frozenset(visible(host, container))
@@ -50,7 +53,7 @@ def render(path: str, host: Host, container: Container, options: Options) -> byt
 
 
 def hidden(path: str, host: Host, container: Container, options: Options) -> bool:
-    """Say whether the container does not see that `path` exists."""
+    """Return whether the container does not see `path`."""
     parts = path.removeprefix(TREE).split("/")
     node = _number(parts[0], "node")
     if node is None:
@@ -58,7 +61,7 @@ def hidden(path: str, host: Host, container: Container, options: Options) -> boo
     block = sysmemory.block(parts[1]) if len(parts) > 1 else None
     if block is not None:
         blocks = sysmemory.visible(host, container, options)
-        # A node may have thousands: those of hidden nodes are not among the visible ones.
+        # A fast path, as a node may have thousands: visible blocks are on visible nodes.
         if blocks is not None:
             return block not in blocks
     if node not in visible(host, container):
@@ -72,9 +75,9 @@ def hidden(path: str, host: Host, container: Container, options: Options) -> boo
 
 
 def spread(amount: int, sizes: list[int]) -> list[int]:
-    """Divide `amount` in proportion to `sizes`, so that the parts add up to it.
+    """Divide `amount` in proportion to `sizes`; parts add up to it.
 
-    No part is more than its size, if `amount` is not more than their sum.
+    If `amount` is at most the sum of `sizes`, no part exceeds its size.
     """
     whole = sum(sizes)
     parts = []
@@ -100,18 +103,18 @@ def _meminfo(node: int, host: Host, container: Container, options: Options) -> b
     total = min(amounts[b"MemTotal"], sum(totals))
     shares = spread(total, totals)
     own = {
-        # Nodes may hold less than the limit, and then no line more than they do.
+        # Nodes may have less memory than the limit; then no line exceeds their memory.
         name: spread(min(amount, total), shares)[place]
         for name, amount in amounts.items()
     }
     own[b"MemUsed"] = own[b"MemTotal"] - own[b"MemFree"]
-    # Not bounded by the host's: see views/memory.py for free memory and others' page cache.
+    # Not bounded by the host's MemFree: views/memory.py counts the page cache of others as free.
     file = files[node].replaced({name: own[name] for name in (b"MemFree", b"MemUsed")})
     return nodememinfo.render(node, file.capped(_NAMES, own))
 
 
 def _amounts(info: meminfo_format.MemInfo, memory: Memory) -> dict[bytes, int]:
-    """Return kB of all that a node's file may show."""
+    """Return the values, in kB, that are divided among nodes."""
     amounts = {name: (info.number(name) or 0) // KIB for name in meminfo.NAMES}
     amounts[b"FilePages"] = memory.stat.get(b"file", 0) // KIB
     return amounts
@@ -138,7 +141,7 @@ def _with_cpus(host: Host, container: Container, options: Options) -> list[int]:
 
 
 def _cpus(node: int, host: Host, container: Container, options: Options) -> list[int]:
-    """Return the visible CPUs of a node, under the numbers they are shown with."""
+    """Return the visible CPUs of a node, as numbered for the container."""
     names = cpus.names(cpus.visible(host, container, options), options)
     return [names[cpu] for cpu in numbers(host, f"node{node}/cpulist") if cpu in names]
 

@@ -1,4 +1,4 @@
-"""What a row of VIEWS holds. The rows themselves are in views/__init__.py."""
+"""The columns of VIEWS. The rows are in views/__init__.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Render = Callable[[Host, Container, Options], bytes]
 
 
 def always(_options: Options) -> bool:
-    """Say that a file is served whatever the options are."""
+    """Return True: the file is served with all options."""
     return True
 
 
@@ -19,19 +19,20 @@ def always(_options: Options) -> bool:
 class View:
     """One emulated file."""
 
-    #: Where it is below the mountpoint.
+    #: Its path below the mountpoint.
     path: str
-    #: The container's text. Raises SourceError or FormatError: the caller serves the host's file.
+    #: Returns the container's text. Raises SourceError or FormatError: the host's file is served.
     render: Render
-    #: The host's file, relative to the root: served where the container's cannot be.
+    #: The host's file, relative to the root: served where `render` fails.
     host: str
-    #: One line for the table in README.
+    #: The line in README's table.
     summary: str
+    #: Whether the file is served with these options.
     enabled: Callable[[Options], bool] = always
-    #: How many times --cache-ttl a rendering may be shown: more than once where nothing that this
-    #: file says changes so fast.
+    #: The age of a rendering is at most this many times --cache-ttl; more than 1 for a file with
+    #: values that change slowly.
     lives: int = 1
     #: The host's file depends on the reader's personality(2).
     by_personality: bool = False
-    #: Pressure files take triggers, where those are switched on.
+    #: The file accepts pressure triggers, with --enable-psi-poll.
     writable: bool = False

@@ -1,10 +1,10 @@
-"""/proc/uptime (uptime_proc_show, fs/proc/uptime.c): age of the container's init, idle time.
+"""proc/uptime (uptime_proc_show, fs/proc/uptime.c): age of init and idle time, in seconds.
 
-Idle is the sum over the visible CPUs of what /proc/stat shows (views/cputime.py): CPUs times
-age, minus what the container used. v1: cpuacct, v2: cpu.stat; the age is init's start time in
-/proc/PID/stat on both.
+Idle is the sum over the visible CPUs of the idle times of /proc/stat (views/cputime.py): CPUs
+times age, minus the CPU time used. v1: cpuacct, v2: cpu.stat; the age is computed from init's start
+time in /proc/PID/stat on both.
 
-Unlike LXCFS, whose idle is the age of one CPU minus usage, and on v2 the age itself.
+Unlike LXCFS, which shows as idle on v1 the age minus the CPU time used, and on v2 the age.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     up_ns = max(0, now_ns - container.started_ns())
     times = cputime.read(container, seen, now_ns)
     if times is None:
-        # Nobody counts what it used; it cannot have been idle for longer than its CPUs were.
+        # No CPU accounting: the host's idle time, at most the age of all visible CPUs.
         host_idle_ns = uptime.parse(host.read("proc/uptime")).idle_ns
         return uptime.render(uptime.Uptime(up_ns, min(host_idle_ns, len(seen) * up_ns)))
     return uptime.render(uptime.Uptime(up_ns, sum([idle_ns for _, _, _, idle_ns in times])))

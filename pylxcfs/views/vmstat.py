@@ -1,9 +1,11 @@
-"""proc/vmstat: the container's numbers in those lines that its cgroup counts, else the host's.
+"""proc/vmstat (vmstat_show, mm/vmstat.c): the container's values where its cgroup has them.
 
-Gauges (nr_*) and events come from memory.stat, whose event names are vmstat's own; pgpgin and
-pgpgout from the cgroup's block I/O, since v1's memory.stat means charged pages by these names;
-nr_free_pages is meminfo's MemFree. No line says more than the host's. The view is off by default:
-a file that is partly the host's is of use to vmstat(8), and a trap for who does not know it.
+Other lines are the host's. Gauges (nr_*, in pages) and events come from memory.stat, which has the
+event names of vmstat (v1: total_*); pgpgin and pgpgout (kB) from the cgroup's block I/O, since
+v1's memory.stat counts charged pages under these names; nr_free_pages is meminfo's MemFree. No line
+exceeds the host's. The view is off by default: a file that is partly the host's is useful to
+vmstat(8), but misleads a program that adds up lines.
+
 LXCFS has no such file.
 """
 
@@ -30,7 +32,7 @@ _PAGES = {
     b"nr_zone_inactive_file": b"inactive_file",
     b"nr_zone_active_file": b"active_file",
     b"nr_zone_unevictable": b"unevictable",
-    b"nr_mlock": b"unevictable",  # not counted for cgroups: at most this
+    b"nr_mlock": b"unevictable",  # an upper bound: cgroups do not count it
     b"nr_inactive_anon": b"inactive_anon",
     b"nr_active_anon": b"active_anon",
     b"nr_inactive_file": b"inactive_file",
@@ -58,6 +60,7 @@ _HUGE_PAGES = {
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
+    """Return the container's /proc/vmstat."""
     text = host.read(PATH)
     memory = container.memory()
     block_io = container.block_io()
@@ -92,7 +95,7 @@ def _gauges(
 
 
 def _events(lines: Mapping[bytes, bytes], memory: Memory) -> dict[bytes, int]:
-    """Return what both files count under one name, and the gauges that are odd."""
+    """Return events, and gauges that are computed or in other units."""
     stat = memory.stat
     events = {name: value for name, value in stat.items() if name in lines}
     if b"file_dirty" in stat and b"file_writeback" in stat:
@@ -104,15 +107,15 @@ def _events(lines: Mapping[bytes, bytes], memory: Memory) -> dict[bytes, int]:
 
 
 def _traffic(block_io: Mapping[tuple[int, int], BlockIO]) -> dict[bytes, int]:
-    # A bio that passes through two devices (dm over a disk) may be counted for both; the host's
-    # own number, which counts it once, is the bound.
+    # A bio that passes through two devices (dm on a disk) may be counted for both. The host's
+    # value counts it once, and is the upper bound.
     read = sum([device.read_bytes for device in block_io.values()])
     written = sum([device.write_bytes for device in block_io.values()])
     return {b"pgpgin": read // KIB, b"pgpgout": written // KIB}
 
 
 def _huge_page(host: Host) -> int | None:
-    """Bytes of a transparent huge page; None where there are none."""
+    """Return the size of a transparent huge page; None without them."""
     try:
         size = host.read(HUGE_PAGE).strip()
     except SourceError:

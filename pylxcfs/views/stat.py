@@ -3,8 +3,9 @@
 CPU lines: one for each CPU of views/cpus.py with the times of views/cputime.py; iowait, irq,
 softirq, steal and guest are 0, since cgroups do not count them. The "cpu" line is the sum of the
 lines below it. v1: cpuacct.usage_percpu and usage_all, else cpuacct.stat; v2: cpu.stat.
-procs_running is the container's if load averages are on. intr, ctxt, btime, processes, procs_blocked and softirq are the
-host's; btime on purpose, since start times of processes are relative to it.
+procs_running is the container's if load averages are on. intr, ctxt, btime, processes,
+procs_blocked and softirq are the host's; btime on purpose, since start times of processes are
+relative to it.
 
 Unlike LXCFS, which on v2 shows the host's times, and on v1 the host's idle time as the
 container's.

@@ -26,8 +26,9 @@ _EPOCHS: Final = 16 << 20
 _SLOTS: Final = 16384
 _SLOT: Final = 1 << 20
 _FIRST: Final = STORE + _EPOCHS
-#: key (0: free), stamp, length, checksum of stamp and text.
+#: key (0: free), stamp, length, checksum of key, stamp and text.
 _HEADER: Final = struct.Struct("=QQII")
+_KEY_AND_STAMP: Final = struct.Struct("=QQ")
 _FREE: Final = _EPOCH.pack(0)
 #: The longest text that is kept.
 LONGEST: Final = _SLOT - _HEADER.size
@@ -49,7 +50,7 @@ class Store:
             if not key or key in self._slots or length > LONGEST:
                 continue
             text = os.pread(self._fd, length, self._place(slot) + _HEADER.size)
-            if len(text) == length and zlib.crc32(text, stamp & 0xFFFFFFFF) == checksum:
+            if len(text) == length and _checksum(key, stamp, text) == checksum:
                 self._slots[key] = slot
                 used.add(slot)
                 yield key, stamp, text
@@ -65,8 +66,7 @@ class Store:
             if not self._free:
                 return
             slot = self._slots[key] = self._free.pop()
-        checksum = zlib.crc32(text, stamp & 0xFFFFFFFF)
-        header = _HEADER.pack(key, stamp, len(text), checksum)
+        header = _HEADER.pack(key, stamp, len(text), _checksum(key, stamp, text))
         os.pwrite(self._fd, header + text, self._place(slot))
 
     def drop(self, key: int) -> None:
@@ -103,3 +103,7 @@ class Store:
     @staticmethod
     def _place(slot: int) -> int:
         return _FIRST + slot * _SLOT
+
+
+def _checksum(key: int, stamp: int, text: bytes) -> int:
+    return zlib.crc32(text, zlib.crc32(_KEY_AND_STAMP.pack(key, stamp)))

@@ -86,9 +86,7 @@ def served(device: Device, request: pytest.FixtureRequest) -> Iterator[Served]:
     os.close(served.stop)
 
 
-def test_a_handler_gets_the_request_and_its_answer_goes_out(
-    device: Device, served: Served
-) -> None:
+def test_a_handler_gets_the_request_and_its_answer_goes_out(device: Device, served: Served) -> None:
     for node, pid in ((1, 7), (1 << 63 | 130, 0)):
         asked = device.ask(node=node, pid=pid, body=bytes(24))
         assert device.told() == (0, asked, b"%d %d 24" % (node, pid))

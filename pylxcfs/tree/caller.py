@@ -169,7 +169,11 @@ class CallerMount:
         found = self.listed(node)
         if not stat.S_ISREG(found.mode):
             return found
-        rendering = self._rendering(node, self._callers.owner(pid), pid, self._is_compat(node, pid))
+        owner, compat = self._callers.owner(pid), self._is_compat(node, pid)
+        try:
+            rendering = self._rendering(node, owner, pid, compat)
+        except Refused:
+            return found  # it exists, and READ gets the error
         return found._replace(size=len(rendering.text), mtime_ns=rendering.made_ns)
 
     def listed(self, node: int) -> Attributes:

@@ -163,7 +163,9 @@ class OwnMount:
                     else self._part(unique, page, body)
                 )
             except (SourceError, Refused):
-                pass
+                self._forget(node)
+                if opcode == wire.GETATTR:
+                    return self._unreadable(unique, node)
         return wire.error_reply(unique, errno.EIO)
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
@@ -207,6 +209,15 @@ class OwnMount:
         size, valid = len(page.data), max(0, page.expires - now)
         return wire.attr_reply(unique, inode_number(node), mode, 1, size, page.mtime, valid)
 
+    def _unreadable(self, unique: int, node: int) -> bytes:
+        """Return attributes of a file that cannot be read: it exists, and READ gets the error."""
+        try:
+            mode = self._names.mode(nodes.index_of(node))
+        except Refused as refused:
+            return wire.error_reply(unique, refused.errno)
+        ino = inode_number(node)
+        return wire.attr_reply(unique, ino, mode, 1, _UNKNOWN_SIZE, time.time_ns(), 0)
+
     def _fixed_attributes(self, unique: int, node: int, mode: int) -> bytes:
         nlink = 2 if stat.S_ISDIR(mode) else 1
         ino = inode_number(node)
@@ -247,10 +258,7 @@ class OwnMount:
         # A container that is not found yet may be found at the next question.
         found = container is not None or owner == self._callers.host
         life = self._life(node) if found and page is not None and page.taken else 0
-        try:
-            data = self._contents.render(nodes.index_of(node), container)
-        except SourceError as error:
-            raise Refused(errno.EIO) from error
+        data = self._contents.render(nodes.index_of(node), container)
         if getattr(threading.current_thread(), "disowned", False):
             raise Refused(errno.EIO)  # the watchdog has answered; the kernel must not be told twice
         return self._replace(node, data, life, now)
@@ -359,8 +367,11 @@ class OwnMount:
 
     def _drop_pages(self, of: Callable[[int], bool]) -> None:
         for node in [node for node in self._pages if of(nodes.pair_of(node))]:
-            del self._pages[node]
-            self._store.drop(node)
+            self._forget(node)
+
+    def _forget(self, node: int) -> None:
+        self._pages.pop(node, None)
+        self._store.drop(node)
 
     def _readlink(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
         index = nodes.index_of(node)

@@ -16,6 +16,8 @@ from pylxcfs.views.model import CpuLimit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOST = REPOSITORY / "tests" / "data" / "hosts" / "debian12-qemu-64cpu-4node-6.1"
+#: The files of which the length depends on the number of CPUs.
+FILES = ("proc/cpuinfo", "proc/stat")
 LIMIT = CpuLimit(cpuset=None, quota=16.0)
 
 

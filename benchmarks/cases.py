@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from benchmarks import captured
 from benchmarks.containers import MIB, Bind, Container, Fleet, Job, run
 from benchmarks.measure import MEAN, Figures, Memory, Rounds, Row, Verdict, mean, ratio
 from benchmarks.servers import CAPTURED, Server
@@ -332,7 +333,7 @@ def _noisy(bind: Bind) -> Callable[[str, Bench], list[Row]]:
 
 def _captured(case: str, bench: Bench) -> list[Row]:
     """Read the texts of 16 CPUs of a captured host without a pause."""
-    files = [file for file in ("proc/cpuinfo", "proc/stat") if file in bench.files]
+    files = [file for file in captured.FILES if file in bench.files]
     rows = []
     with bench.containers(1, files, (CAPTURED,), "own") as (container,):
         for file in files:

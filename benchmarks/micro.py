@@ -1,30 +1,33 @@
 """What a rendering costs without FUSE, view by view, and what of it is reading the kernel.
 
 `python -m benchmarks.micro`. A real container's cgroups, three deep, are read by the real
-sources in this process; FUSE, threads and caches above views are not part of it.
+sources in this process; FUSE, threads and caches above views are not part of it. Two views are
+also rendered for 16 CPUs of a captured host (captured.py), with usage that is made up.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks import captured
 from benchmarks.containers import Fleet
 from benchmarks.measure import percentile
 from benchmarks.report import number, table
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.procfs import HostFiles
-from pylxcfs.views import VIEWS
-from pylxcfs.views.model import Container, Host, Options
+from pylxcfs.units import NS_PER_S
+from pylxcfs.views import VIEWS, syscpu
+from pylxcfs.views.model import Container, CpuUsage, Host, Options
+from tests.unit.views.fakes import FakeContainer
 
 Render = Callable[[Host, Container, Options], object]
 
@@ -66,14 +69,8 @@ def renders() -> Iterator[tuple[str, Render]]:
     """Yield what is served and how: the rows of VIEWS, and the list of online CPUs."""
     for view in VIEWS:
         yield view.path, view.render
-    with contextlib.suppress(ImportError):
-        from pylxcfs.views import syscpu
-
-        online = "sys/devices/system/cpu/online"
-        yield (
-            online,
-            lambda host, container, options: syscpu.render(online, host, container, options),
-        )
+    online = "sys/devices/system/cpu/online"
+    yield online, lambda host, container, options: syscpu.render(online, host, container, options)
 
 
 def cost(path: str, render: Render, host: Host, container: Container, times: int) -> Cost | None:
@@ -111,7 +108,22 @@ def costs_of_views(times: int) -> list[Cost]:
         found = [cost(path, render, host, source, times) for path, render in renders()]
         source.release()
     host.close()
-    return [one for one in found if one is not None]
+    return [one for one in found if one is not None] + costs_of_captured(times)
+
+
+def costs_of_captured(times: int) -> list[Cost]:
+    """Measure cpuinfo and stat of 16 of a captured host's 64 CPUs."""
+    host = HostFiles(str(captured.HOST))
+    usage = CpuUsage(700 * NS_PER_S, 300 * NS_PER_S, None)
+    container = FakeContainer(cpu_limit_=captured.LIMIT, cpu_usage_=usage)
+    found = []
+    for path, render in renders():
+        if path in captured.FILES:
+            one = cost(path, render, host, container, times)
+            if one is not None:
+                found.append(replace(one, path=f"{path} of 16 CPUs"))
+    host.close()
+    return found
 
 
 def costs_table(found: list[Cost]) -> str:

@@ -53,7 +53,7 @@ def _failed(rows: list[Row]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute instead of ten")
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of eleven")
     parser.add_argument(
         "--only", metavar="CASE", action="append", help="cases whose name begins so: own, first"
     )

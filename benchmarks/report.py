@@ -16,11 +16,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Figures, Row, Verdict
+from benchmarks.measure import MEAN, Figures, Row, Verdict
 
 RESULTS = Path(__file__).with_name("results")
 SEATS = ("procfs", "pylxcfs", "pylxcfs-ttl0", "pylxcfs-64cpu", "lxcfs", "quiet", "noisy")
 NAMES = {"lxcfs": "C LXCFS", "procfs": "procfs", "pylxcfs": "pylxcfs"}
+#: Case, what README calls it, and the case that has procfs beside it.
+README = (
+    ("own-loop", "read without a pause", "own-loop"),
+    ("own-100", "100 reads a second", "own-100"),
+    ("kept-open", "kept open and read again", "kept-open"),
+    ("caller-100", "100 reads a second, path resolved on the host", "own-100"),
+    ("first-own", "first read of a new container", "first-own"),
+)
 
 
 def environment(lxcfs: bool = True) -> dict[str, str]:
@@ -182,7 +190,24 @@ def summary_table(rows: Sequence[Row], titles: dict[str, str]) -> str:
                 "met" if met == len(found) else f"NOT MET, {met} of {len(found)}",
             )
         )
-    return table(("case", "what", "mean", "worst file", "target", ""), lines)
+    return table(("case", "what", "mean", "worst", "target", ""), lines)
+
+
+def readme_table(rows: Sequence[Row]) -> str:
+    """Tabulate what README shows: means over the files in microseconds, and 8 readers."""
+    means = {row.case: row.figures for row in rows if row.subject == MEAN}
+    order = ("pylxcfs", "lxcfs", "procfs")
+    lines = []
+    for case, title, kernel_case in README:
+        if case in means:
+            found = {"procfs": means.get(kernel_case, {}).get("procfs"), **means[case]}
+            times = (found[seat] for seat in order)
+            lines.append((title, *(microseconds(one.mean_ns if one else None) for one in times)))
+    for row in rows:
+        if row.case == "eight":
+            rates = [f"{row.figures[seat].rate:,.0f}" for seat in order]
+            lines.append(("8 readers in 8 containers: reads a second", *rates))
+    return table(("a read, in microseconds", *(NAMES[seat] for seat in order)), lines)
 
 
 def document(
@@ -196,6 +221,7 @@ def document(
         "A read is open, read to EOF, close, by a small C program in a container with limits\n"
         "three cgroups deep. Ratios are of one run on one machine; 1 is as fast as C LXCFS.\n\n"
         f"## Targets\n\n{summary_table(rows, titles)}\n\n"
+        f"## In microseconds, mean of the files\n\n{readme_table(rows)}\n\n"
         f"## Every target, by file\n\n{verdicts_table(rows)}\n\n"
         f"## Every number\n\n{figures_table(row for row in rows if row.figures)}\n"
     ) + (f"\n## One rendering without FUSE, view by view\n\n{micro}\n" if micro else "")
@@ -224,7 +250,7 @@ def as_json(rows: Sequence[Row], machine: dict[str, str]) -> str:
 
 def bars(rows: Sequence[Row], case: str) -> tuple[list[str], dict[str, list[Figures]]]:
     """Choose what the picture shows: for each file of a case, the figures of each server."""
-    chosen = [row for row in rows if row.case == case]
+    chosen = [row for row in rows if row.case == case and row.subject != MEAN]
     files = [row.subject.rpartition("/")[2] for row in chosen]
     return files, {
         seat: [row.figures[seat] for row in chosen]

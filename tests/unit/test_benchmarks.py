@@ -5,12 +5,33 @@ from __future__ import annotations
 import json
 import math
 from array import array
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.cases import CASES, UNJUDGED
-from benchmarks.measure import Figures, Reads, Rounds, Row, Verdict, merge, percentile, ratio
-from benchmarks.report import as_json, bars, document, number, summary_table, verdicts_table
+from benchmarks.cases import CASES, UNJUDGED, Limits, Steady
+from benchmarks.measure import (
+    MEAN,
+    Figures,
+    Reads,
+    Rounds,
+    Row,
+    Verdict,
+    mean,
+    merge,
+    percentile,
+    ratio,
+)
+from benchmarks.report import (
+    README,
+    as_json,
+    bars,
+    document,
+    number,
+    readme_table,
+    summary_table,
+    verdicts_table,
+)
 
 
 def reads(*ns: int, elapsed_ns: int = 1_000_000_000) -> Reads:
@@ -58,6 +79,15 @@ def test_a_server_without_processes_has_no_cpu_time() -> None:
     rounds = Rounds()
     rounds.add(reads(1), None)
     assert rounds.figures().cpu_ns is None
+
+
+def test_the_mean_over_files_counts_each_file_once() -> None:
+    found = mean([figures(10.0), replace(figures(30.0), reads=90, failures=1)])
+    assert (found.mean_ns, found.reads, found.failures, found.cpu_ns) == (20.0, 100, 1, 5000.0)
+
+
+def test_the_mean_of_files_without_cpu_time_has_none() -> None:
+    assert mean([figures(1.0), replace(figures(1.0), cpu_ns=None)]).cpu_ns is None
 
 
 def test_targets_are_met_at_the_limit() -> None:
@@ -141,7 +171,8 @@ def test_json_is_valid_without_infinities() -> None:
 
 
 def test_the_picture_has_three_bars_a_file() -> None:
-    files, seats = bars(ROWS, "own-100")
+    means = Row("own-100", MEAN, ROWS[0].figures)
+    files, seats = bars([*ROWS, means], "own-100")
     assert files == ["meminfo", "stat"]
     assert set(seats) == {"procfs", "pylxcfs", "lxcfs"}
     assert bars(ROWS, "absent") == ([], {})
@@ -150,3 +181,34 @@ def test_the_picture_has_three_bars_a_file() -> None:
 def test_names_of_cases_are_unique() -> None:
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
+
+
+def test_readme_takes_its_rows_from_cases_that_exist() -> None:
+    names = {case.name for case in CASES}
+    assert {name for row in README for name in (row[0], row[2])} | {"eight"} <= names
+
+
+def test_readme_shows_means_over_files_in_microseconds() -> None:
+    both = {"pylxcfs": figures(90_000), "lxcfs": figures(300_000)}
+    kernel = {**both, "procfs": figures(10_000)}
+    rows = [
+        *ROWS,
+        Row("own-100", MEAN, kernel),
+        Row("caller-100", MEAN, both),
+        Row("eight", "all files in turn", kernel),
+    ]
+    lines = readme_table(rows).splitlines()[2:]
+    assert [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines] == [
+        ["90.0", "300", "10.0"],
+        ["90.0", "300", "10.0"],
+        ["100", "100", "100"],
+    ]
+
+
+def test_a_file_that_procfs_prints_faster_has_no_target_against_it() -> None:
+    verdicts = [
+        Steady("own", kernel=True)._verdicts(ROWS[0].figures, Limits(procfs=1.0), kernel=kernel)
+        for kernel in (True, False)
+    ]
+    limits = [found.limit for (*_, found) in verdicts]
+    assert limits == [1.0, UNJUDGED]

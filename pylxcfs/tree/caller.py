@@ -23,6 +23,7 @@ import errno
 import itertools
 import os
 import stat
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -48,6 +49,8 @@ _SERIALS: Final = 1 << 21
 #: Serials that are tried for one that no open file with a text has.
 _TRIES: Final = 64
 
+#: How long a rendering for stat(2) is good for the read after it.
+_UNREAD_NS: Final = 2_000_000
 #: Bytes of texts that the open files of one container may keep, and of all.
 _MOST_EACH: Final = 4 << 20
 _MOST: Final = 64 << 20
@@ -171,7 +174,8 @@ class CallerMount:
             return found
         owner, compat = self._callers.owner(pid), self._is_compat(node, pid)
         try:
-            rendering = self._rendering(node, owner, pid, compat)
+            # From runtimes this comes before the container has its limits.
+            rendering = self._rendering(node, owner, pid, compat, most_ns=_UNREAD_NS)
         except Refused:
             return found  # it exists, and READ gets the error
         return found._replace(size=len(rendering.text), mtime_ns=rendering.made_ns)
@@ -314,7 +318,10 @@ class CallerMount:
     def _is_compat(self, node: int, pid: int) -> bool:
         return self._contents.by_personality(node) and self._callers.containers.is_32bit(pid)
 
-    def _rendering(self, index: int, owner: int, pid: int, compat: bool) -> Rendering:
+    def _rendering(
+        self, index: int, owner: int, pid: int, compat: bool, *, most_ns: int = sys.maxsize
+    ) -> Rendering:
+        """Return what is shown now; one that is made lives `most_ns` at most. Raise Refused."""
         container = self._callers.container(owner, pid)
         key = container, index, compat
         now = self._clock()
@@ -324,7 +331,7 @@ class CallerMount:
                 text = self._contents.render(index, container, compat)
             except SourceError as error:
                 raise Refused(errno.EIO) from error
-            life = self.ttl_ns * self._contents.lives(index)
+            life = min(most_ns, self.ttl_ns * self._contents.lives(index))
             rendering = self._renderings[key] = Rendering(text, time.time_ns(), now + life)
         return rendering
 

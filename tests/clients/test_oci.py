@@ -1,11 +1,17 @@
-"""OCI runtimes with a bundle: `runc spec` and container/oci's fragment, joined."""
+"""OCI runtimes with a bundle: `runc spec` and container/oci's fragment, joined.
+
+The runtime's process in the container resolves the paths of bind mounts, so they are of its own
+node. With a user namespace the runtime opens them on the host: the caller mount's node.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +23,37 @@ from tests.kit.cgroups import PERIOD_US, is_v2
 from tests.kit.daemon import ROOT, Daemon
 
 
+#: crun refuses a host with v1 controllers and cgroup v2 side by side; it need not see the latter.
+WITHOUT_V2 = """
+umount /sys/fs/cgroup/unified || exit 1
+exec "$@"
+"""
+IDS = {"containerID": 0, "hostID": 100_000, "size": 65_536}
+
+
 def _require_runtime(name: str) -> None:
     if shutil.which(name) is None:
         require("clients", f"there is no {name} on PATH")
-    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    if name == "crun" and not is_v2() and not unified:
-        # crun: "cgroups in hybrid mode not supported"
-        require("crun", "crun takes no host with v1 controllers and cgroup v2 side by side")
 
 
-def _bundle(directory: Path, daemon: Daemon, cgroup: str) -> None:
-    busybox_root(directory / "rootfs")
+def _runtime(name: str) -> list[str]:
+    if name == "crun" and not is_v2() and os.path.ismount("/sys/fs/cgroup/unified"):
+        alone = ["unshare", "--mount", "--propagation=private"]
+        return [*alone, "sh", "-c", WITHOUT_V2, "sh", name]
+    return [name]
+
+
+@pytest.fixture
+def bundle() -> Iterator[Path]:
+    """A directory that user namespaces reach, too."""
+    directory = Path(tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def _fill(directory: Path, daemon: Daemon, cgroup: str, *, user_namespace: bool) -> None:
+    root = busybox_root(directory / "rootfs")
     subprocess.run(["runc", "spec"], cwd=directory, check=True, timeout=60)
     config = json.loads((directory / "config.json").read_text())
     config["process"].update(terminal=False, args=["/bin/sh", "-c", REPORT])
@@ -38,27 +64,35 @@ def _bundle(directory: Path, daemon: Daemon, cgroup: str) -> None:
         "memory": {"limit": MEMORY},
         "cpu": {"quota": PERIOD_US, "period": PERIOD_US},
     }
+    if user_namespace:
+        config["linux"]["namespaces"].append({"type": "user"})
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [IDS]
+        for path in [root, *root.rglob("*")]:
+            os.lchown(path, IDS["hostID"], IDS["hostID"])
     fragment = (ROOT / "container/oci/config.fragment.json").read_text()
     fragment = fragment.replace("/var/lib/pylxcfs", str(daemon.mountpoint))
     config["mounts"] += json.loads(fragment)["mounts"]
     (directory / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_a_bundle_with_the_fragment_has_its_own_files(
-    daemon: Daemon, runtime: str, tmp_path: Path
+    daemon: Daemon, runtime: str, user_namespace: bool, bundle: Path
 ) -> None:
     for name in ("runc", runtime):
         _require_runtime(name)
     cgroup = run_name(runtime)
-    _bundle(tmp_path, daemon, cgroup)
+    _fill(bundle, daemon, cgroup, user_namespace=user_namespace)
+    command = [*_runtime(runtime), "--root", str(bundle / "state"), "run", "-b", str(bundle)]
     try:
-        command = [runtime, "--root", str(tmp_path / "state"), "run", "-b", str(tmp_path), cgroup]
-        done = subprocess.run(command, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*command, cgroup], capture_output=True, timeout=120, stdin=subprocess.DEVNULL
+        )
     finally:
         remove_cgroups(cgroup)
     assert done.returncode == 0, done.stderr.decode()
-    check_report(done.stdout)
+    check_report(done.stdout, node="caller" if user_namespace else "own")
 
 
 def test_podman_takes_dockers_line(daemon: Daemon, tmp_path: Path) -> None:

@@ -1,24 +1,24 @@
 """Every error that pylxcfs raises on purpose, with exit codes.
 
     PylxcfsError
-    +-- FormatError          kernel text that does not look as its documentation says
-    +-- SourceError          a file of the kernel's cannot be read (now)
+    +-- FormatError          kernel text that does not have its documented format
+    +-- SourceError          a file of the kernel cannot be read (now)
     |   +-- Gone             ... because its process, cgroup or namespace has ended
-    +-- DocumentError        a configuration document that cannot be read
-    +-- UserError            a command cannot be done; has a hint and an exit code
-        +-- UsageError       exit 2: bad option, bad config
+    +-- DocumentError        a configuration document that cannot be parsed
+    +-- UserError            a command cannot be executed; has a hint and an exit code
+        +-- UsageError       exit 2: bad option, bad configuration
         +-- HostError        exit 3: not root, no /dev/fuse, a missing program or kernel feature
-        +-- MountpointError  exit 4: missing, not a directory, not empty, already ours
+        +-- MountpointError  exit 4: missing, not a directory, not empty, in use
         +-- InstanceError    exit 5: another instance runs
 
-Knows nothing else of the package, and everything may import it.
+This module imports nothing of the package, and every other module may import it.
 """
 
 from __future__ import annotations
 
 
 class PylxcfsError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors raised on purpose."""
 
 
 class FormatError(PylxcfsError):
@@ -31,19 +31,19 @@ class FormatError(PylxcfsError):
 
 
 class SourceError(PylxcfsError):
-    """A file of the kernel's cannot be read or makes no sense."""
+    """A file of the kernel cannot be read, or has no usable value."""
 
 
 class Gone(SourceError):
-    """The process, cgroup or namespace that was asked about has ended."""
+    """The process, cgroup or namespace has ended."""
 
 
 class DocumentError(PylxcfsError):
-    """No configuration document, or a value of the wrong type in it."""
+    """A configuration document does not parse, or a value has the wrong type."""
 
 
 class UserError(PylxcfsError):
-    """What is wrong, what to do (`hint`), and the exit code."""
+    """A message for the user, a `hint` what to do, and an exit code."""
 
     exit_code = 2
 
@@ -65,7 +65,7 @@ class HostError(UserError):
 
 
 class MountpointError(UserError):
-    """The mountpoint cannot be used as it is."""
+    """The mountpoint cannot be used."""
 
     exit_code = 4
 

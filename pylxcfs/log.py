@@ -1,7 +1,7 @@
-"""Words on stderr: the log, with the journal's priorities where that is it, and last words.
+"""The log on stderr, with the journal's priorities where stderr is the journal; and `fail`.
 
-Modules log to their own `logging.getLogger(__name__)`. The keeper does not use this: it writes
-its few lines itself, to stay small.
+Modules log to `logging.getLogger(__name__)`. The keeper does not use this module: it writes its few
+lines itself, to stay small.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PRIORITIES = (
 
 
 class Formatter(logging.Formatter):
-    """`pylxcfs: WARNING: text`; every line of a traceback gets the priority too."""
+    """`pylxcfs: WARNING: text`; each line of a traceback has the priority."""
 
     def __init__(self, *, journal: bool) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Formatter(logging.Formatter):
 
 
 def setup(level: str) -> None:
-    """Send the package's log to stderr, and nothing anywhere else."""
+    """Send the log to stderr, and nowhere else."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(journal=stderr_is_journal(os.environ)))
     root = logging.getLogger()
@@ -48,12 +48,12 @@ def setup(level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Change the least level that is logged: error, warning, info or debug."""
+    """Set the least level that is logged: error, warning, info, debug."""
     logging.getLogger().setLevel(level.upper())
 
 
 def fail(error: UserError) -> NoReturn:
-    """Say what is wrong and what to do, a line each, and exit with the error's code."""
+    """Print message and hint, a line each; exit with the error's code."""
     message = " ".join(str(error).split())
     sys.stderr.write(f"pylxcfs: {message}\npylxcfs: {error.hint}\n")
     sys.exit(error.exit_code)

@@ -1,7 +1,7 @@
-"""The few units of the kernel's text, converted once at the edge.
+"""Units of the kernel's text.
 
-Inside pylxcfs sizes are bytes and times are nanoseconds; only formats/ turns them into what a
-file shows. Knows no file and no policy.
+In pylxcfs sizes are bytes and times are nanoseconds; only formats/ and views/ convert from and to
+the units of a file. This module knows no file and no policy.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ USER_HZ = os.sysconf("SC_CLK_TCK")
 
 NS_PER_TICK = NS_PER_S // USER_HZ
 
-#: A sector of /proc/diskstats, whatever the disk's own is (block/genhd.c).
+#: A sector of /proc/diskstats, whatever the sector size of the disk is (block/genhd.c).
 SECTOR = 512
 
 
 def ticks(ns: int) -> int:
-    """Nanoseconds as whole USER_HZ ticks, rounded down."""
+    """Return nanoseconds as USER_HZ ticks, rounded down."""
     return ns // NS_PER_TICK

@@ -59,7 +59,7 @@ class Contents:
             return host.read(self.path(index))
         if index >= SYSFS:
             return self._render_sysfs(index, container)
-        view = self._views[index - FILES]
+        view = self._view(index)
         if not view.enabled(self.options):
             return host.read(view.host)
         text = self._guard.call(
@@ -79,7 +79,7 @@ class Contents:
 
     def lives(self, index: int) -> int:
         """Return for how many times the time to live a rendering may be shown."""
-        return self._views[index - FILES].lives if index < SYSFS else 1
+        return self._view(index).lives if index < SYSFS else 1
 
     def hidden(self, path: str, container: Container | None) -> bool:
         """Return whether a path of sysfs does not exist for this container."""
@@ -109,18 +109,16 @@ class Contents:
 
     def by_personality(self, index: int) -> bool:
         """Return whether a file differs for readers with a 32-bit personality."""
-        return (
-            self._host32 is not None and index < SYSFS and self._views[index - FILES].by_personality
-        )
+        return self._host32 is not None and index < SYSFS and self._view(index).by_personality
 
     def takes_triggers(self, index: int) -> bool:
         """Return whether a file is one of the pressure files."""
-        return FILES <= index < SYSFS and self._views[index - FILES].writable
+        return FILES <= index < SYSFS and self._view(index).writable
 
     def path(self, index: int) -> str:
         """Return the host's file behind an index, relative to the root. Raise SourceError."""
         if index < SYSFS:
-            return self._views[index - FILES].host
+            return self._view(index).host
         path = self._sysfs.path(index)
         if path is None:
             raise SourceError(f"no file of sysfs has the number {index - SYSFS}")
@@ -129,6 +127,12 @@ class Contents:
     def forget_modes(self) -> None:
         """Read modes of host files again: CPUs may have come or gone."""
         self._modes.clear()
+
+    def _view(self, index: int) -> View:
+        """Return the view of a file. Raise SourceError for a file of another version."""
+        if not FILES <= index < FILES + len(self._views):
+            raise SourceError(f"no file has the number {index}")
+        return self._views[index - FILES]
 
     def _render_sysfs(self, index: int, container: Container) -> bytes:
         path = self.path(index)

@@ -202,7 +202,9 @@ class CallerMount:
 
     def open_directory(self, node: int, pid: int) -> int:
         """Return a handle for a listing: it carries owner and directory, so nothing is kept."""
-        return nodes.node(self._callers.owner(pid), self._index(node))
+        owner = self._callers.owner(pid)
+        self._callers.container(owner, pid)  # from now on it is found without a process
+        return nodes.node(owner, self._index(node))
 
     def entries(self, handle: int) -> list[Entry]:
         """List the directory of a handle as its opener sees it. Raise Refused."""
@@ -247,8 +249,11 @@ class CallerMount:
         if not flags & wire.READ_LOCKOWNER:
             raise Refused(errno.EINVAL)  # it would fill a page that all share
         text = self._text(node, handle, offset, pid)
-        if offset == 0 and size < len(text):
-            self._store.put(handle, 0, text)  # the rest has to come from the same text
+        if offset == 0:
+            if size < len(text):
+                self._store.put(handle, 0, text)  # the rest has to come from the same text
+            else:
+                self._store.drop(handle)
         return wire.data_reply(unique, text[offset : offset + size])
 
     def _text(self, node: int, handle: int, offset: int, pid: int) -> bytes:

@@ -31,7 +31,7 @@ class FormatError(PylxcfsError):
 
 
 class SourceError(PylxcfsError):
-    """A file of the kernel cannot be read, or has no usable value."""
+    """A kernel file cannot be read, or has no usable value."""
 
 
 class Gone(SourceError):
@@ -39,11 +39,11 @@ class Gone(SourceError):
 
 
 class DocumentError(PylxcfsError):
-    """A configuration document does not parse, or a value has the wrong type."""
+    """A configuration document does not parse, or does not validate."""
 
 
 class UserError(PylxcfsError):
-    """A message for the user, a `hint` what to do, and an exit code."""
+    """A message for the user, with a `hint` and an exit code."""
 
     exit_code = 2
 

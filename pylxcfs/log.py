@@ -1,7 +1,8 @@
-"""The log on stderr, with the journal's priorities where stderr is the journal; and `fail`.
+"""The log on stderr, and the end of a command that fails.
 
-Modules log to `logging.getLogger(__name__)`. The keeper does not use this module: it writes its few
-lines itself, to stay small.
+Where stderr is the journal, lines begin with its priorities. Modules log to
+`logging.getLogger(__name__)`. The keeper does not use this module: it writes its few lines itself,
+to stay small.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Units of the kernel's text.
 
-In pylxcfs sizes are bytes and times are nanoseconds; only formats/ and views/ convert from and to
-the units of a file. This module knows no file and no policy.
+In pylxcfs sizes are bytes and times are nanoseconds. Other units are converted where text is parsed
+or rendered. This module knows no file and no policy.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""What every test may use: `require`, `wait_until`, `run_name`; and the check that all is gone.
+"""Functions for every test, and a check for leftovers.
 
-Import them with `from tests.conftest import require, wait_until`. Nothing here knows pylxcfs:
-fixtures for mounts, cgroups and namespaces live in the conftest of the directory that uses them.
+Import with `from tests.conftest import require, wait_until, run_name`. This module does not know
+pylxcfs: fixtures for mounts, cgroups and namespaces live in the conftest of the directory that uses
+them.
 
-A run leaves nothing behind: no FUSE mount, no cgroup, no process. The session's last word is a
-check of that, and it fails the run. It finds what a run made by marks that parallel runs do not
-share: mounts under the run's temporary directory, cgroups named by `run_name`, and processes
-with the run's PYLXCFS_TEST_RUN in their environment (children inherit it).
+After the last test, a check fails the run if it has left a FUSE mount, a cgroup or a process. It
+identifies them by marks that parallel runs do not share: mounts under the run's temporary
+directory, cgroups with names of `run_name`, and processes with the run's PYLXCFS_TEST_RUN in their
+environment (children inherit it).
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ import pytest
 T = TypeVar("T")
 
 RUN = f"pylxcfs-test-{os.getpid()}"
-#: Where cgroups may have been made, on v1, v2 and hybrid hosts.
+#: Root of the cgroup hierarchies, on v1, v2 and hybrid hosts.
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def require(feature: str, reason: str) -> NoReturn:
-    """End the test: skip it because `feature` is missing, or fail if PYLXCFS_REQUIRE lists it.
+    """Skip the test, or fail it if PYLXCFS_REQUIRE lists `feature`.
 
     Features: fuse, cgroup, vm, systemd, resend, clients, docker, lxc. `reason`: what is missing.
     """
@@ -38,10 +39,10 @@ def require(feature: str, reason: str) -> NoReturn:
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10, *, what: str) -> T:
-    """Return the first true value of `condition`, or fail after `timeout` seconds.
+    """Return the first true value of `condition`; fail after `timeout`.
 
-    The deadline is there for what never comes, so it may be long: it costs nothing when all is
-    well. `what` ends the sentence "waited N s for ...".
+    A long timeout costs nothing in a test that passes. `what` completes the message "waited N s
+    for ...".
     """
     deadline = time.monotonic() + timeout
     pause = 0.001
@@ -55,7 +56,7 @@ def wait_until(condition: Callable[[], T], timeout: float = 10, *, what: str) ->
 
 
 def run_name(name: str) -> str:
-    """Name a cgroup (or a container) so that the end of the run finds it if it is left over."""
+    """Return a name for a cgroup or container that identifies the run."""
     return f"{RUN}-{name}"
 
 
@@ -69,7 +70,7 @@ def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     def left() -> list[str]:
         mounts = set(_fuse_mounts()) - mounts_before
         if "CI" not in os.environ:
-            # Outside CI another run, or a `make run`, may be going on beside this one.
+            # Outside CI another run, or a `make run`, may run at the same time.
             mounts = {mount for mount in mounts if mount.startswith(base)}
         return (
             [f"mount {mount}" for mount in sorted(mounts)]
@@ -85,7 +86,7 @@ def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _fuse_mounts() -> Iterator[str]:
-    """Yield the mountpoints of pylxcfs (an own subtype, or at least an own source)."""
+    """Yield the mountpoints of pylxcfs, by subtype or source."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         if right.startswith("fuse") and "pylxcfs" in right:
@@ -112,11 +113,11 @@ def _processes() -> Iterator[str]:
                 command = Path(entry.path, "cmdline").read_bytes().replace(b"\0", b" ")
                 yield f"{entry.name}: {command.decode(errors='replace')}"
         except OSError:
-            continue  # it ended, or is not ours to look at
+            continue  # the process has ended, or may not be read
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests measured: each `record_property("figures", line)`."""
+    """Print the values of `record_property("figures", line)`."""
     lines = [
         f"{report.nodeid.rpartition('::')[2]}: {value}"
         for outcome in ("passed", "failed")

@@ -1,1 +1,1 @@
-"""The real parts that tests share: cgroups, namespaces, the daemon. Nothing here is a fake."""
+"""Real cgroups, namespaces and daemons for tests. No fakes."""

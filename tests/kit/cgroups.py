@@ -1,7 +1,8 @@
-"""Real cgroups for tests: one directory per hierarchy, on v1, v2 and hybrid hosts.
+"""Real cgroups for tests, on v1, v2 and hybrid hosts.
 
-A controller is used where the host has it: on its v1 hierarchy if that is mounted, else on v2.
-All are named by `run_name`. What a container may see is no business of this file.
+A cgroup has one directory in each hierarchy. A controller is used where the host has it: on its v1
+hierarchy if that is mounted, else on v2. The names of cgroups come from `run_name`. Views and
+policy are not part of this module.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ KEEP = Keep.KEEP
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A mounted cgroup hierarchy and where this process is in it. No controllers: v2."""
+    """A mounted hierarchy, and this process's cgroup. No controllers: v2."""
 
     mountpoint: Path
     controllers: frozenset[str]
@@ -48,7 +49,7 @@ class Hierarchy:
 
 @cache
 def hierarchies() -> tuple[Hierarchy, ...]:
-    """Read the mounted hierarchies from mountinfo; v2 is the one without controllers."""
+    """Return the mounted hierarchies; v2 is the one without controllers."""
     own: dict[str, str] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
@@ -74,20 +75,20 @@ def hierarchies() -> tuple[Hierarchy, ...]:
 
 
 def is_v2() -> bool:
-    """Whether cgroup v2 has the memory and CPU controllers here."""
+    """Return whether v2 has the memory and CPU controllers."""
     return not any("memory" in hierarchy.controllers for hierarchy in hierarchies())
 
 
 def current_procs() -> tuple[Path, ...]:
-    """Return the cgroup.procs files that bring a process to where this one is."""
+    """Return the cgroup.procs files of this process's cgroups."""
     return tuple(hierarchy.current / "cgroup.procs" for hierarchy in hierarchies())
 
 
 def _v2_parent(hierarchy: Hierarchy) -> Path:
-    """Find the nearest cgroup at or above ours whose children may have controllers.
+    """Return the nearest cgroup at or above ours with controllers for children.
 
-    A v2 cgroup with processes of its own, and so most likely ours, may not have any; the root
-    always may.
+    A v2 cgroup with processes cannot have any (no internal processes), and ours has one. The root
+    always can.
     """
     place = hierarchy.current
     while place != hierarchy.mountpoint:
@@ -105,7 +106,7 @@ def _enable(directory: Path) -> None:
 
 
 class Cgroup:
-    """One cgroup in every hierarchy; `with` removes it. `parent` nests it below another."""
+    """A cgroup in every hierarchy; `with` removes it, `parent` nests it."""
 
     def __init__(self, *, parent: Cgroup | None = None, name: str | None = None) -> None:
         self.name = name or run_name(str(next(_serial)))
@@ -130,17 +131,17 @@ class Cgroup:
         for name in hierarchy.controllers or ("",):
             self.paths[name] = directory
         if "cpuset" in hierarchy.controllers:
-            # v1: a new cpuset is empty and takes no processes.
+            # v1: a new cpuset is empty and accepts no processes.
             for name in ("cpuset.cpus", "cpuset.mems"):
                 (directory / name).write_text((above / name).read_text())
 
     @property
     def procs(self) -> tuple[Path, ...]:
-        """The cgroup.procs files that bring a process here."""
+        """The cgroup.procs files of this cgroup."""
         return tuple(directory / "cgroup.procs" for directory in self._directories)
 
     def directory(self, controller: str) -> Path:
-        """Return where `controller` (its v1 name) is for this cgroup."""
+        """Return the directory of `controller` (its v1 name)."""
         return self.paths.get(controller) or self.paths[""]
 
     def write(self, controller: str, v1: str, v2: str, value: object) -> None:
@@ -158,9 +159,10 @@ class Cgroup:
         cpuset: str | Keep = KEEP,
         mems: str | Keep = KEEP,
     ) -> None:
-        """Set limits: bytes of memory, bytes of swap, CPUs' worth of time, lists of CPUs, nodes.
+        """Set limits: bytes of memory and swap, CPUs of quota, lists.
 
-        Setting `swap` on v1 needs the memory limit in the same call (its limit is for both).
+        `cpuset` is a list of CPUs, `mems` one of nodes. On v1 `swap` needs the memory limit in the
+        same call, since its limit is for both.
         """
         if memory is not KEEP:
             v1_none = "memory" in self.paths and memory is None
@@ -192,12 +194,12 @@ class Cgroup:
         path.write_text(str(memory + swap))
 
     def stat(self, controller: str, name: str) -> Mapping[str, int]:
-        """Read a file of `key value` lines, as memory.stat and cpu.stat."""
+        """Read a file of `key value` lines: memory.stat, cpu.stat."""
         text = (self.directory(controller) / name).read_text()
         return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
 
     def pids(self) -> set[int]:
-        """Return the processes that are in it."""
+        """Return the pids of its processes."""
         found: set[int] = set()
         for path in self.procs:
             with contextlib.suppress(FileNotFoundError):
@@ -210,7 +212,7 @@ class Cgroup:
         return ["sh", "-c", enter + 'exec "$@"', "enter", *argv]
 
     def run(self, argv: Sequence[str], *, timeout: float = 60, check: bool = True) -> bytes:
-        """Run a command in this cgroup, in the host's namespaces, and return its output."""
+        """Run a command in this cgroup only; return its output."""
         done = subprocess.run(
             self.command(argv), capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL
         )
@@ -219,7 +221,7 @@ class Cgroup:
         return done.stdout
 
     def remove(self) -> None:
-        """Kill what is left in it and remove it. Wait for processes that are just ending."""
+        """Kill its processes, wait for their end, and remove it."""
         for pid in self.pids():
             if pid:  # 0: a process that this pid namespace cannot see
                 with contextlib.suppress(ProcessLookupError):
@@ -235,7 +237,7 @@ class Cgroup:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a cgroup, once the last process has left it."""
+    """Remove a cgroup as soon as it has no processes."""
     wait_until(partial(_removed, directory), 60, what=f"an empty {directory}")
 
 

@@ -1,9 +1,9 @@
-"""Containers for tests: cgroups, namespaces and bound files, as a runtime makes them.
+"""Containers for tests, made as a runtime makes them.
 
-The init is a shell that waits for the end of its input: it needs nothing but a few hundred
-kilobytes, and ends with the test process, whatever happens to that. It is in its cgroup before
-its cgroup namespace is made, and binds the files itself, so the per-caller links of a mountpoint
-lead to its own nodes, as they do for runtimes.
+A container has cgroups, namespaces and bind mounts. Its init is a shell that waits for the end of
+its input. It takes a few hundred kilobytes, and ends with the test process in every case. It enters
+its cgroup before its cgroup namespace is made, and makes the bind mounts itself, so the per-caller
+links of a mountpoint lead to its own nodes, as with runtimes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from tests.kit.cgroups import KEEP, Cgroup, Keep, current_procs
 
-# The shell that starts the init: into the cgroups, new namespaces, and, once the init is there,
-# back out of the cgroups, so that the container has the init alone. `unshare --pid` makes its
-# first child the init of the namespace.
+# The shell that starts the init. It enters the cgroups and makes the namespaces. After the start of
+# the init it leaves the cgroups, so that the init is the only process of the container. The first
+# child of `unshare --pid` is the init of the namespace.
 _START = """
 exec 3<&0
 for file in $ENTER; do echo 0 >"$file" || exit 1; done
@@ -36,7 +36,7 @@ for file in $LEAVE; do echo 0 >"$file" || exit 1; done
 echo $init
 wait $init
 """
-# What the init does: its own /proc, the files over it, and then nothing, until the end of input.
+# The init mounts /proc, binds the files over it, and then waits for the end of its input.
 _INIT = """
 unset INIT LEAVE
 mount -t proc proc /proc || exit 1
@@ -54,7 +54,7 @@ for file in $ENTER; do echo 0 >"$file" || exit 125; done
 unset ENTER
 exec nsenter "$@"
 """
-# In a process of its own: a mountpoint without a server would keep whoever asks.
+# In a process of its own: without a server, access to the mountpoint blocks.
 _LIST = """
 cd "$1" && shift || exit 1
 for file in proc/* proc/*/*; do
@@ -64,7 +64,7 @@ for directory in "$@"; do
   if [ -d "$directory" ]; then echo "$directory"; fi
 done
 """
-#: Never waited for by a test that passes; a virtual machine without hardware support is slow.
+#: A test that passes never waits this long, even in a virtual machine without KVM.
 DEADLINE_S = 60.0
 NAMESPACE_FLAGS = {"cgroup": "-C", "uts": "-u", "ipc": "-i", "net": "-n"}
 SYSFS = ("sys/devices/system/cpu", "sys/devices/system/node", "sys/devices/system/memory")
@@ -75,7 +75,7 @@ class ContainerError(AssertionError):
 
 
 def servable(mountpoint: Path) -> list[str]:
-    """List what a mountpoint has to bind: files below proc/, and directories below sys/."""
+    """Return what can be bound: files of proc/, directories of sys/."""
     command = ["sh", "-c", _LIST, "list", str(mountpoint), *SYSFS]
     listed = subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE_S, text=True)
     return listed.stdout.split()
@@ -84,9 +84,9 @@ def servable(mountpoint: Path) -> list[str]:
 class Container:
     """A running container; `with` ends it.
 
-    `bind` says who resolves the path of a bind mount: "own" the container's init, as runc, LXC
-    and mount(8) do, "host" the host, as containerd's CRI plugin does. Without a mountpoint
-    nothing is bound. `cgroup` is made and removed by the container unless given.
+    `bind` is the process that resolves the path of a bind mount: "own", the container's init, as
+    with runc, LXC and mount(8); "host", the host, as with containerd's CRI plugin. Without a
+    mountpoint nothing is bound. Without `cgroup` the container makes and removes one.
     """
 
     pid: int
@@ -145,7 +145,7 @@ class Container:
                 assert self._process.stderr is not None
                 raise ContainerError(os.read(self._process.stderr.fileno(), 4096).decode())
             said += part
-        # Two processes wrote the two words, in either order.
+        # Two processes write the two words, in either order.
         self.pid = int(min(said.split()))
 
     def _enter(self) -> str:
@@ -158,7 +158,10 @@ class Container:
         cpus: float | Keep | None = KEEP,
         cpuset: str | Keep = KEEP,
     ) -> None:
-        """Change limits: bytes of memory, CPUs' worth of time, list of CPUs. `None`: no limit."""
+        """Change limits; `None` is no limit.
+
+        `memory` in bytes, `cpus` in CPUs of quota, `cpuset` a list of CPUs.
+        """
         self.cgroup.limits(memory=memory, cpus=cpus, cpuset=cpuset)
 
     @property
@@ -167,7 +170,7 @@ class Container:
         return os.stat(f"/proc/{self.pid}/ns/pid").st_ino
 
     def popen(self, argv: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
-        """Start a program in the container's cgroup and namespaces, in a session of its own."""
+        """Start a program in the container, in a session of its own."""
         env = {**(kwargs.pop("env", None) or os.environ), "ENTER": self._enter()}
         flags = [NAMESPACE_FLAGS[name] for name in self._namespaces]
         enter = ["sh", "-c", _EXEC, "exec", "-t", str(self.pid), "-p", "-m", *flags, "--"]
@@ -183,7 +186,7 @@ class Container:
         input: bytes | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a program in the container to its end; its output is captured."""
+        """Run a program in the container and capture its output."""
         process = self.popen(
             argv,
             stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
@@ -195,7 +198,7 @@ class Container:
             try:
                 out, err = process.communicate(input, timeout=timeout)
             except subprocess.TimeoutExpired:
-                # The program is below nsenter: end the session, not only its leader.
+                # The program is a child of nsenter: kill the session, not only its leader.
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         done = subprocess.CompletedProcess(list(argv), process.returncode, out, err)
@@ -212,7 +215,7 @@ class Container:
         if process is None:
             return
         if hasattr(self, "pid"):
-            # Not reused: its parent waits for it, and is our child.
+            # The pid cannot be reused: its parent, our child, has not reaped it.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         for stream in (process.stdin, process.stdout, process.stderr):
@@ -225,7 +228,7 @@ class Container:
             raise
 
     def close(self) -> None:
-        """Kill the init and with it every process of the container; remove the cgroups."""
+        """Kill the init, and so all processes; remove the cgroups."""
         self._stack.close()
 
     def __enter__(self) -> Container:

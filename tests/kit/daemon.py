@@ -1,7 +1,7 @@
-"""The daemon as a user starts it: `pylxcfs mount`, on temporary directories, always cleaned up.
+"""`pylxcfs mount` on temporary directories, with cleanup.
 
-The process that is started becomes the keeper; the server is its child. A test that ends well
-still fails if the log has warnings, errors or tracebacks it did not say it would provoke.
+The process that is started becomes the keeper; the server is its child. A test that passes fails
+in the end if the log has warnings, errors or tracebacks that the test does not expect.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ import psutil
 from tests.conftest import wait_until
 
 ROOT = Path(__file__).parents[2]
-#: Never waited for by a test that passes; a virtual machine without hardware support is slow.
+#: A test that passes never waits this long, even in a virtual machine without KVM.
 DEADLINE_S = 60.0
-#: Where stderr is the journal, each line begins with its priority: the kit makes it look so.
+#: Lines begin with a priority where stderr is the journal; JOURNAL_STREAM names the log file.
 _BAD = re.compile(r"<[0-4]>|Traceback \(most recent call last\)")
 _READY = re.compile(r"^(?:<\d>)?pylxcfs: serving at ", re.MULTILINE)
 
 
 class Daemon:
-    """A running `pylxcfs mount`; `with` starts it, waits for readiness, and ends it.
+    """A running `pylxcfs mount`; `with` starts and ends it.
 
-    `expect_log`: patterns of lines that may be warnings or errors. `ready=False` does not wait.
+    `expect_log`: patterns of warnings and errors that are expected. `ready=False`: do not wait for
+    readiness.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Daemon:
             self._clean()
 
     def start(self) -> None:
-        """Start it (again, after `stop` or a kill), on the same directories."""
+        """Start it; after `stop` or a kill again, on the same directories."""
         paths = ["--runtime-dir", str(self.runtime_dir), str(self.mountpoint)]
         with open(self.log_path, "ab") as log:
             status = os.fstat(log.fileno())
@@ -98,13 +99,13 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """What it has written to stdout and stderr."""
+        """Its output on stdout and stderr."""
         with contextlib.suppress(FileNotFoundError):
             return self.log_path.read_text(errors="replace")
         return ""
 
     def wait_ready(self) -> None:
-        """Wait until it says that it serves; fail at once if it ends instead."""
+        """Wait until it logs that it serves; fail if it ends."""
         wait_until(self._is_ready, DEADLINE_S, what="the daemon to be ready")
 
     def _is_ready(self) -> bool:
@@ -119,7 +120,7 @@ class Daemon:
         return self.process.pid
 
     def find_server(self) -> int | None:
-        """Return the pid of the server that runs now, if one does."""
+        """Return the pid of the server; None if none runs."""
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.keeper).children():
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -129,11 +130,11 @@ class Daemon:
 
     @property
     def server(self) -> int:
-        """The server's pid; waits for one where none runs at the moment."""
+        """The server's pid; waits until a server runs."""
         return wait_until(self.find_server, DEADLINE_S, what="a server process")
 
     def wait_new_server(self, old: int) -> int:
-        """Wait for a server other than `old`."""
+        """Wait for a server other than `old`; return its pid."""
         return wait_until(
             lambda: pid if (pid := self.find_server()) not in (None, old) else None,
             DEADLINE_S,
@@ -141,21 +142,21 @@ class Daemon:
         )
 
     def servers_ready(self) -> int:
-        """Count the servers that have said that they serve, since the log began."""
+        """Return how many servers have served since the log began."""
         return len(_READY.findall(self.log)) + self.log.count("a server serves again")
 
     def stop(self, *, timeout: float = DEADLINE_S) -> int:
-        """End it with SIGTERM and return its exit code."""
+        """Send SIGTERM, wait, and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=timeout)
 
     def is_mounted(self) -> bool:
-        """Whether anything is mounted at the mountpoint (never touches it)."""
+        """Return whether the mountpoint is mounted, without access to it."""
         target = f" {self.mountpoint} "
         return target in Path("/proc/self/mountinfo").read_text()
 
     def unexpected(self) -> list[str]:
-        """Return the lines of the log that a test must have provoked, and did not say so."""
+        """Return warnings and errors in the log that are not expected."""
         return [
             line
             for line in self.log.splitlines()
@@ -163,7 +164,7 @@ class Daemon:
         ]
 
     def check_log(self) -> None:
-        """Fail on warnings, errors and tracebacks that are not expected."""
+        """Fail if the log has unexpected warnings, errors or tracebacks."""
         bad = self.unexpected()
         assert not bad, "unexpected in the log:\n" + "\n".join(bad) + "\n\nlog:\n" + self.log
 
@@ -174,7 +175,7 @@ class Daemon:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self.process.poll() is None:
                 self.stop(timeout=5)
-        # What is left, of its session: a server whose keeper is gone, helpers, a hung one.
+        # Processes of its session that still run: helpers, a server that hangs or has no keeper.
         for process in _session(self.process.pid):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -1,7 +1,7 @@
-"""A gate in the way of a thread that is under test: it passes as often as the test lets it.
+"""A gate that stops a thread under test.
 
-Where a test would measure how long something takes, it stops the thread in the middle instead,
-and looks at what goes on without it.
+A test that would otherwise measure a duration stops the thread in the middle of its work, and
+checks what works without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class Gate:
     """Called by the thread; blocks until `let` has allowed the call."""
 
     def __init__(self) -> None:
-        #: Set while the thread is stopped, or was since the last `let`.
+        #: Set when the thread reaches the gate; cleared by `let`.
         self.reached = threading.Event()
         self._left = 0
         self._changed = threading.Condition()
@@ -26,7 +26,7 @@ class Gate:
             self._left -= 1
 
     def let(self, calls: int) -> None:
-        """Let the thread pass so many times more."""
+        """Allow `calls` more passes."""
         with self._changed:
             self.reached.clear()
             self._left += calls

@@ -1,10 +1,10 @@
-"""A program that reads files over and over inside a container and checks all that it gets.
+"""A program that reads files in a loop and checks them.
 
     python -m tests.kit.reader SETTINGS       (JSON: see `Settings`)
 
-It ends when its input ends, and then prints a Report as JSON. Styles: `keep` holds the files
-open and comes back to their beginning, `open` opens and closes, `pieces` reads a few bytes at a
-time, `mmap` maps where that is allowed and else reads. Standard library only; knows no FUSE.
+It ends at the end of its input and prints a Report as JSON. Styles: `keep` holds the files open and
+seeks to offset 0, `open` opens and closes, `pieces` reads a few bytes at a time, `mmap` maps where
+the file allows it and else reads. Standard library only; it knows no FUSE.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from dataclasses import dataclass, field
 
 from tests.kit.wellformed import check, cpu_numbers
 
-#: A map of one page is one reading of the file; more pages may be of different times.
+#: A mapping of one page is one rendering of the file; several pages may be of different ones.
 PAGE = mmap.PAGESIZE
 PIECE = 61
 
 
 @dataclass
 class Settings:
-    """What to read and what must be in it."""
+    """The files to read, and their expected values."""
 
     style: str
     files: list[str]
     mem_total_kib: int
     cpus: int
-    #: Eight bytes here count the reads while it runs, for who wants to see progress.
+    #: Path of a file; its eight bytes count the reads while the program runs.
     progress: str
 
 
 @dataclass
 class Report:
-    """What was read."""
+    """The result of all reads."""
 
     reads: Counter[str] = field(default_factory=Counter)
     mapped: int = 0
-    #: Maps that had zeros behind the text.
+    #: Mappings with zeros after the text.
     zeros: int = 0
     errors: list[str] = field(default_factory=list)
     longest_ms: float = 0.0
 
 
 class Reader:
-    """Reads until told to stop. An error is noted and the next file is read."""
+    """Reads until the end of input; errors are recorded."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -115,13 +115,13 @@ class Reader:
                     with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as mapped:
                         content = mapped[:]
                 except ValueError:
-                    continue  # it has become shorter meanwhile
+                    continue  # the file has become shorter
                 except OSError:
                     break  # not allowed on a file that bypasses the page cache
-                # A map shows what the file is now, up to the size that it had before.
+                # A mapping shows the current text, up to the size of the fstat before it.
                 if os.fstat(fd).st_size == size:
                     self._report.mapped += 1
-                    # Until a new server has rendered the file it may be said to be a page long.
+                    # Before a server has rendered the file, its size is an upper bound: a page.
                     text = content.rstrip(b"\0")
                     self._report.zeros += len(text) < size
                     return text

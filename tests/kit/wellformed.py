@@ -1,7 +1,7 @@
-"""Is a file that was read whole: complete, parseable, not torn, its sums right?
+"""Checks that the text of a file is complete, well-formed and consistent.
 
-An oracle that shares no code with the package. `check` raises AssertionError and says where.
-It knows nothing of limits: whose numbers they are is for the test.
+An oracle that shares no code with the package. `check` raises AssertionError with the place. It
+knows nothing of limits: a test checks whether the values are those of the right container.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MEMINFO_MUST = (
     b"AnonPages Mapped Shmem Slab"
 ).split()
 _STAT_MUST = b"intr ctxt btime processes procs_running procs_blocked softirq".split()
-#: The kernel adds up and prints the CPUs in two passes: ticks that may pass between them.
+#: The kernel sums up and prints the CPUs in two passes: ticks that may pass between them.
 _TICKS_BETWEEN = 25
 
 
 def check(path: str, content: bytes) -> None:
-    """Check the content of a file, `path` as in "proc/meminfo" or "/proc/meminfo"."""
+    """Check a file; `path` is like "proc/meminfo" or "/proc/meminfo"."""
     path = path.lstrip("/")
     checker = _CHECKERS.get(path) or _by_directory(path)
     if checker not in (_diskstats, _cpulist):
@@ -34,14 +34,14 @@ def check(path: str, content: bytes) -> None:
     assert not content or content.endswith(b"\n"), f"{path} is cut off: {content[-60:]!r}"
     assert b"\0" not in content, f"{path} has NULs"
     try:
-        # Blanks before the last newline are padding, which changes no meaning.
+        # While its size changes, the own mount pads a text with blanks before the last newline.
         checker(content.rstrip(b" \n").splitlines())
     except (AssertionError, ValueError, IndexError, KeyError) as error:
         raise AssertionError(f"{path}: {error!r} in\n{content.decode(errors='replace')}") from error
 
 
 def cpu_numbers(path: str, content: bytes) -> list[int]:
-    """List the CPUs of proc/cpuinfo (x86's layout) or proc/stat, as they come."""
+    """Return the CPUs of proc/cpuinfo (x86) or proc/stat, in order."""
     pattern = rb"^processor\s*: (\d+)$" if path.endswith("cpuinfo") else rb"^cpu(\d+) "
     return [int(number) for number in re.findall(pattern, content, re.MULTILINE)]
 

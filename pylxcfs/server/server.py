@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import resource
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,9 @@ _FDS_OTHER = 1024 + 256
 
 #: Host values in a container's file are not older than this, however long texts live.
 _MOST_RECENT_NS = NS_PER_S // 10
+
+#: A tick of the kernel, in which it counts attribute timeouts: CLOCK_MONOTONIC_COARSE (6).
+_TICK_NS = round(time.clock_getres(6) * NS_PER_S)
 
 #: A busy machine may take longer than the patience of the namespace helper, once.
 _TRIES = 3
@@ -153,13 +157,12 @@ class Server:
         served = [os.path.exists("/" + view.host) for view in VIEWS]
         names = Names(VIEWS, served, computation.sysfs, contents)
         callers = Callers(computation.containers, self.own_connection.header.secret)
-        ttl_ns = _ttl_ns(settings)
         self.own = OwnMount(
             names,
             contents,
             callers,
             Store(descriptors.own_memory),
-            ttl_ns,
+            _told_ns(settings),
             f"{settings.runtime_dir}/caller",
             settings.enable_psi_poll,
         )
@@ -168,7 +171,7 @@ class Server:
             contents,
             callers,
             Store(descriptors.caller_memory),
-            ttl_ns,
+            _ttl_ns(settings),
             self.triggers if settings.enable_psi_poll else None,
             self.session.send,
         )
@@ -213,7 +216,8 @@ class Server:
         self.settings = settings
         log.set_level(settings.log_level)
         self.computation.apply(settings)
-        self.own.ttl_ns = self.caller.ttl_ns = _ttl_ns(settings)
+        self.own.ttl_ns = _told_ns(settings)
+        self.caller.ttl_ns = _ttl_ns(settings)
         self._changed()
 
     def _changed(self) -> None:
@@ -233,6 +237,12 @@ def _notify(device: int, poller: int) -> None:
 
 def _ttl_ns(settings: Settings) -> int:
     return int(settings.cache_ttl * NS_PER_S)
+
+
+def _told_ns(settings: Settings) -> int:
+    """Return for how long the kernel is told to show a text: it adds up to two ticks."""
+    ttl_ns = _ttl_ns(settings)
+    return max(ttl_ns - 2 * _TICK_NS, ttl_ns // 2)
 
 
 def _recent_ns(settings: Settings) -> int:

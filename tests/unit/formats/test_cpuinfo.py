@@ -70,7 +70,7 @@ def test_parse_and_render(text, numbers):
     assert info.only({n: n for n in numbers}, info.blocks).render() == text
 
 
-#: What is left of each with its second CPU alone.
+#: The text of each with only its second CPU.
 SECOND = [
     b"processor\t: 1\nsiblings\t: 2\n\n",
     b"processor\t: 3\nBogoMIPS\t: 38.40\n\nHardware\t: BCM2835\nRevision\t: a020d3\n",

@@ -1,4 +1,4 @@
-"""/proc/meminfo: parsing, quick reading, and putting other values in."""
+"""/proc/meminfo: parsing, cached layouts, and replacing values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERS = [
     (b"Absent", None),
 ]
 
-#: No text of the kernel's.
+#: Not a text of the kernel.
 NONSENSE = [b"", b"MemTotal: 1 kB", b"no colon\n", b"\n", b"MemTotal: 1 kB\n\n"]
 
 TWO = (b"MemTotal", b"MemFree")

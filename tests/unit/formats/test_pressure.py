@@ -1,4 +1,4 @@
-"""Pressure files and the triggers that are written to them."""
+"""Pressure files, and the triggers that programs write to them."""
 
 from __future__ import annotations
 

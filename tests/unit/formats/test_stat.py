@@ -27,7 +27,7 @@ CASES = [
     ),
     # CPUs 0 to 6 are offline
     (b"cpu  1 2 3 4\ncpu7 1 2 3 4\n", (1, 2, 3, 4), {7: (1, 2, 3, 4)}),
-    # a column of tomorrow
+    # a column of a later kernel
     (
         b"cpu  1 2 3 4 5 6 7 8 9 10 11\ncpu0 1 2 3 4 5 6 7 8 9 10 11\n",
         (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),

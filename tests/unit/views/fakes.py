@@ -1,4 +1,4 @@
-"""A host and a container made of values, for tests of views. Every answer has a default."""
+"""A host and a container made of values, for tests of views."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from pylxcfs.errors import SourceError
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
 
-#: Captured hosts: each directory holds proc/ and sys/ as they were read, and SOURCE.md.
+#: Captured hosts: each directory has proc/ and sys/ as the kernel printed them, and SOURCE.md.
 HOSTS = Path(__file__).resolve().parents[2] / "data" / "hosts"
 
 
 @dataclass
 class FakeHost:
-    """Files by path; a path that is not there raises SourceError, as a real one does."""
+    """A host with files by path; a missing path raises SourceError."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     cpus: tuple[int, ...] = (0, 1)
     now: int = 1_000_000_000_000
-    #: A captured host to fall back to for files that `files` has not.
+    #: A captured host, for files that are not in `files`.
     directory: Path | None = None
     reads: list[str] = field(default_factory=list)
 
@@ -55,9 +55,9 @@ class FakeHost:
         return self.cpus
 
 
-@dataclass(eq=False)  # one is not another, as real ones are not
+@dataclass(eq=False)  # compared by identity, as real ones are
 class FakeContainer:
-    """Answers by the name of the method, each with `_` behind it; None where it may be."""
+    """A container; the field `NAME_` is the result of method `NAME`."""
 
     memory_: Memory | None = None
     cpu_limit_: CpuLimit = field(default_factory=lambda: CpuLimit(None, None))
@@ -69,7 +69,7 @@ class FakeContainer:
     started_ns_: int = 0
     load_: Load | None = None
     ledger: Ledger = field(default_factory=Ledger)
-    #: For those who keep it: it has ended, its files were closed.
+    #: As ContainerSource has them: the container has ended; its files are closed.
     gone: bool = False
     released: bool = False
 
@@ -102,7 +102,7 @@ class FakeContainer:
 
 
 def memory(**values: object) -> Memory:
-    """Memory of a cgroup v2 without limits that uses nothing, but for `values`."""
+    """Return the memory of an empty v2 cgroup without limits, with `values`."""
     fields: dict[str, object] = {
         "limit": None,
         "usage": 0,
@@ -115,5 +115,5 @@ def memory(**values: object) -> Memory:
 
 
 def captured() -> list[Path]:
-    """Directories of all captured hosts, by name."""
+    """Return the directories of all captured hosts, sorted by name."""
     return sorted(path for path in HOSTS.iterdir() if path.is_dir())

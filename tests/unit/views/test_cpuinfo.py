@@ -15,7 +15,7 @@ from tests.unit.views.fakes import FakeContainer, FakeHost, captured
 
 
 def machine(packages=2, cores=2, threads=2, mhz="2400.000"):
-    """Text of an x86 machine; threads of one core are numbered last, as firmware does it."""
+    """Return the text of an x86 machine; thread siblings are numbered last."""
     text = []
     number = 0
     for _ in range(threads):
@@ -44,7 +44,7 @@ def render(cpuset=None, quota=None, options=None, text=TEXT, online=ALL):
 
 
 def told(text):
-    """CPU -> (physical id, siblings, core id, cpu cores)."""
+    """Return CPU -> (physical id, siblings, core id, cpu cores)."""
     names = (b"physical id", b"siblings", b"core id", b"cpu cores")
     return {
         number: tuple(int(format_.field(block, name)) for name in names)

@@ -1,4 +1,4 @@
-"""Which CPUs are visible, and their numbers."""
+"""The visible CPUs of a container, and their numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that spreads a container's CPU time over the CPUs that it sees."""
+"""Distribution of CPU time over the visible CPUs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_v1_spreads_time_of_cpus_that_are_not_seen():
 def test_v1_moves_what_one_cpu_cannot_have_done():
     ledger = Ledger()
     at(ledger, 10, (0, 1), v1((0, 0), (0, 0), (0, 0)))
-    # CPU 0 was busy, and so was CPU 2, which is not seen.
+    # CPU 0 was busy, and so was CPU 2, which is not visible.
     assert at(ledger, 11, (0, 1), v1((1, 0), (0, 0), (1, 0))) == [
         (1.01, 0, 0, 10),
         (0.99, 0, 0, 10.01),
@@ -99,7 +99,7 @@ def test_v1_a_cpu_that_comes_into_view_does_not_bring_its_past():
     ledger = Ledger()
     at(ledger, 10, (0,), v1((2, 0), (4, 0)))
     assert at(ledger, 11, (0, 1), v1((2, 0), (5, 0))) == [(6.5, 0, 0, 4.5), (0.5, 0, 0, 10.5)]
-    # From now on it is known what CPU 1 does.
+    # From now on the ledger has the times of CPU 1.
     assert at(ledger, 12, (0, 1), v1((2, 0), (6, 0))) == [(6.5, 0, 0, 5.5), (1.5, 0, 0, 10.5)]
 
 
@@ -121,7 +121,7 @@ def test_a_shrinking_view_keeps_the_total():
     ledger = Ledger()
     at(ledger, 100, (0, 1), v2(100))
     assert at(ledger, 101, (0,), v2(100)) == [(100, 0, 0, 50)]
-    # It has 50 s too much now: idle goes on, somewhat slower.
+    # Its times exceed the age by 50 s: idle time grows more slowly.
     assert at(ledger, 109, (0,), v2(100)) == [(100, 0, 0, 57)]
 
 
@@ -183,7 +183,7 @@ STEP = st.tuples(st.integers(0, 2 * S), GROWTH, GROWTH, st.integers(0, S))
 
 @st.composite
 def histories(draw, views=CPUS, falls=True):
-    """Yield (age, visible CPUs, usage) of one container over time, usage as the kernel has it."""
+    """Draw (age, visible CPUs, usage) of one container over time."""
     accounted = draw(st.booleans())
     constant = draw(views)
     age = user = system = nice = 0
@@ -263,7 +263,7 @@ def test_no_cpu_has_less_time_than_the_container_is_old(history):
 )
 @example([(1000, 1.0, 0.3125)] * 3, (0, 1))  # no time left in which odd nanoseconds could be idle
 def test_each_cpu_gets_the_time_that_passed(steps, cpus):
-    """What `top` computes from two readings adds up to the time between them."""
+    """The differences that `top` computes add up to the time between readings."""
     ledger = Ledger()
     age = user = system = 0
     for elapsed, share, part in steps:

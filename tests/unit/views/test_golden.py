@@ -1,7 +1,7 @@
-"""Every file of every captured host, for three containers, as it was when somebody last looked.
+"""Golden texts: every file of every captured host, for three containers.
 
-A change that is meant is written with  PYLXCFS_GOLDEN=write pytest tests/unit/views/test_golden.py
-and read in the diff.
+After an intended change, write them with PYLXCFS_GOLDEN=write pytest
+tests/unit/views/test_golden.py, and review the diff.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STAT |= {b"slab": 25 * MIB, b"kernel_stack": MIB, b"pagetables": 2 * MIB, b"pgfa
 
 @dataclass(frozen=True)
 class Scenario:
-    """A container, and the options it is looked at with."""
+    """A container, and the options of its views."""
 
     container: FakeContainer
     options: Options

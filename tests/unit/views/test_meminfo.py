@@ -95,7 +95,7 @@ STAT = {
     b"slab": 87 * MIB,
 }
 
-#: What a container of 1 GiB with the statistics above reads, in MiB.
+#: Values of a container of 1 GiB with the statistics above, in MiB.
 GOLDEN = {
     b"MemTotal": 1024,
     b"MemFree": 768,
@@ -135,7 +135,7 @@ GOLDEN = {
     b"FilePmdMapped": 0,
 }
 
-#: The machine's own, whatever the container is.
+#: Lines of the host, independent of the container.
 HOSTS = [
     b"NFS_Unstable",
     b"Bounce",

@@ -1,4 +1,4 @@
-"""How much memory and swap a container has: one table, and what always holds."""
+"""Amounts of memory and swap: a table of cases, and invariants."""
 
 from __future__ import annotations
 

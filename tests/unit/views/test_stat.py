@@ -64,7 +64,7 @@ def test_packed_numbers():
 
 
 def test_the_cpu_line_is_the_sum_of_the_lines_below():
-    # A third of this is no whole number of ticks.
+    # A third of this is not a whole number of ticks.
     seen = container(cpu_usage_=CpuUsage(1_000_000_007, 500_000_003, None, 333_333_331))
     parsed = format_stat.parse(stat.render(host(), seen, Options()))
     assert parsed.total == tuple(map(sum, zip(*parsed.cpus.values(), strict=True)))

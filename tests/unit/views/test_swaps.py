@@ -1,4 +1,4 @@
-"""proc/swaps of a container says what its meminfo says."""
+"""proc/swaps of a container agrees with its meminfo."""
 
 from __future__ import annotations
 

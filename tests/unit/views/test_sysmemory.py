@@ -43,7 +43,7 @@ def container(limit, mems=None):
 
 
 def seen(machine, who, directory=sysmemory.DIRECTORY, view=sysmemory):
-    """The numbers of the blocks that a directory lists, and whether it lists all the rest."""
+    """Return the listed blocks, and whether all other names are listed."""
     names = machine.list(directory)
     shown = [n for n in names if not view.hidden(f"{directory}/{n}", machine, who, Options())]
     assert {n for n in names if sysmemory.block(n) is None} <= set(shown)

@@ -1,4 +1,4 @@
-"""VIEWS: what is served, in an order that never changes."""
+"""VIEWS: the files that are served; their order never changes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pylxcfs.views import VIEWS
 from pylxcfs.views.model import Options
 from tests.unit.views.fakes import FakeContainer, FakeHost, captured
 
-#: The place of a path is in the node ids that kernels hold, across restarts and upgrades: append
-#: to this list, and change nothing else in it.
+#: The place of a path is part of node ids that the kernel holds, across restarts and upgrades:
+#: append only.
 ORDER = [
     "proc/meminfo",
     "proc/cpuinfo",

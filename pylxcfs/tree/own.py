@@ -53,9 +53,9 @@ _S: Final = 1000 * _MS
 
 #: How long the old text is shown with the size of a longer one.
 STEP_NS: Final = 20 * _MS
-#: How long a text stays for a reader in the middle of it, and how old it may get by that.
+#: How long a text stays for a reader in the middle of it, and how many times.
 _HOLD_NS: Final = 10 * _MS
-_OLDEST_NS: Final = _S
+_MOST_HOLDS: Final = 100
 #: Without a reader for so long, size and text may change together.
 _IDLE_NS: Final = _S
 #: A size that grows does so by this part of the text more than it must, and by so many bytes: each
@@ -81,7 +81,7 @@ _HOST_NAME: Final = b"host"
 class Page:
     """What the kernel is told of a file: one text."""
 
-    __slots__ = ("asked", "born", "data", "expires", "mtime", "next", "taken", "unread")
+    __slots__ = ("asked", "born", "data", "expires", "held", "mtime", "next", "taken", "unread")
 
     def __init__(self, data: bytes, mtime: int, now: int, life: int) -> None:
         self.data = data
@@ -90,6 +90,9 @@ class Page:
         #: Monotonic nanoseconds: rendered, last asked for, and until when it is shown.
         self.born = self.asked = now
         self.expires = now + life
+        #: How many times it has stayed for a reader in the middle. Not a time: the server may have
+        #: been stopped for longer than a text may ever stay.
+        self.held = 0
         #: The text that comes after this one, whose size was told ahead of it.
         self.next: bytes | None = None
         self.unread = True
@@ -245,10 +248,11 @@ class OwnMount:
                 page.unread = not page.taken
                 return page
             offset = self._callers.containers.offset(pid) or 0
-            if offset and now - page.born < _OLDEST_NS:
+            if offset and page.held < _MOST_HOLDS:
                 # In the middle of the text, or at its end: only the first has to be kept for long.
                 if offset < len(page.data):
                     page.expires = now + min(_HOLD_NS, self.ttl_ns)
+                    page.held += 1
                 return page
             if page.next is not None and now - page.asked <= _IDLE_NS:
                 return self._replace(node, page.next, self._life(node), now)
@@ -277,6 +281,7 @@ class OwnMount:
                 data = padded(data, size)
             if data == page.data:  # the kernel's pages stay good
                 page.born, page.expires, page.next, page.unread = now, now + life, None, True
+                page.held = 0
                 return page
         mtime = max(page.mtime + 1 if page is not None else 0, time.time_ns())
         return self._show(node, Page(data, mtime, now, life))

@@ -21,7 +21,6 @@ from tests.unit.tree.kit import (
     HOST_PID,
     HOST_TEXT,
     MEMINFO,
-    MS,
     OPEN,
     PRESSURE,
     PRIVATE,
@@ -540,4 +539,3 @@ def test_a_listing_of_pressure_files_is_there(world: World) -> None:
     proc = mount.lookup(nodes.ROOT, b"proc")
     pressure = mount.lookup(proc, b"pressure")
     assert mount.lookup(pressure, b"cpu") == PRESSURE
-    assert world.now > MS

@@ -1,83 +1,78 @@
-"""The trees of sysfs: which a host has, and which view each path belongs to."""
+"""The trees of sysfs: paths to numbers and back."""
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
 
-from pylxcfs.tree import nodes
-from pylxcfs.tree.contents import Contents
-from pylxcfs.tree.guard import Guard
+from pylxcfs.tree import nodes, sysfs
 from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, SysTree
-from pylxcfs.tree.tree import Tree
-from pylxcfs.units import MIB
-from pylxcfs.views.model import CpuLimit, Options
-from tests.unit.views.fakes import FakeContainer, FakeHost, memory
 
-FILES = {
-    "proc/meminfo": b"MemTotal: 600000 kB\nMemFree: 400000 kB\n",
-    f"{CPU}/online": b"0-1\n",
-    f"{NODE}/online": b"0\n",
-    f"{NODE}/has_memory": b"0\n",
-    f"{NODE}/node0/cpulist": b"0-1\n",
-    f"{NODE}/node0/memory0/state": b"online\n",
-    f"{NODE}/node0/memory1/state": b"online\n",
-    f"{MEMORY}/block_size_bytes": b"8000000\n",
-    f"{MEMORY}/memory0/state": b"online\n",
-    f"{MEMORY}/memory1/state": b"online\n",
-}
-SMALL = FakeContainer(memory_=memory(limit=100 * MIB), cpu_limit_=CpuLimit(frozenset({1}), None))
+FILES = (
+    f"{CPU}/online",
+    f"{CPU}/cpu0/topology/core_id",
+    f"{NODE}/node0/cpulist",
+    f"{MEMORY}/memory1/state",
+)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for path, text in FILES.items():
+    for path in FILES:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(text)
+        (tmp_path / path).touch()
+    (tmp_path / CPU / "cpu0/subsystem").symlink_to("../../cpu")
     return tmp_path
 
 
-def names(root: Path) -> tuple[set[bytes], set[bytes]]:
-    tree = Tree([], [], SysTree(str(root)))
-    shared = {entry.name for entry in tree.children(nodes.SYSTEM)}
-    return shared, {entry.name for entry in tree.children(nodes.OWN_SYSTEM)}
-
-
-def test_every_tree_of_the_host_is_there(root: Path) -> None:
-    assert names(root) == ({b"cpu", b"node", b"memory"},) * 2
-    tree = Tree([], [], SysTree(str(root)))
-    # In the ids that kernels hold: never another.
-    links = {name: tree.child(nodes.SYSTEM, name) for name in (b"cpu", b"node", b"memory")}
-    assert links == {b"cpu": 9, b"node": 10, b"memory": 11}
-    assert tree.link_target(11, b"5") == b"../../../by-pidns/5/sys/devices/system/memory"
-
-
-def test_a_tree_that_the_host_has_not_is_not_served(root: Path) -> None:
+def test_every_tree_that_the_host_has_is_served(root: Path) -> None:
+    assert [path for path, _ in SysTree(str(root)).roots()] == [CPU, NODE, MEMORY]
     (root / MEMORY).rename(root / "elsewhere")
-    assert names(root) == ({b"cpu", b"node"},) * 2
+    assert [path for path, _ in SysTree(str(root)).roots()] == [CPU, NODE]
 
 
-def test_a_number_is_understood_by_the_server_that_comes_next(root: Path) -> None:
-    path = f"{MEMORY}/memory1/state"
+@pytest.mark.parametrize("path", [*FILES, CPU, f"{CPU}/cpu0/subsystem"])
+def test_a_number_is_understood_by_the_next_server(root: Path, path: str) -> None:
     index = SysTree(str(root)).index(path)
     assert index is not None
-    assert SysTree(str(root)).path(index) == path
+    assert nodes.SYSFS < index < nodes.INDEX_LIMIT
+    tree = SysTree(str(root))
+    list(tree.roots())  # as each server does at its start
+    assert tree.path(index) == path
 
 
-def test_each_tree_has_its_own_view(root: Path) -> None:
-    sysfs = SysTree(str(root))
-    contents = Contents([], sysfs, FakeHost(FILES, directory=root), Options(), Guard())
+def test_a_listing_and_a_lookup_give_the_same_numbers(root: Path) -> None:
+    tree = SysTree(str(root))
+    for path in (CPU, f"{CPU}/cpu0", NODE):
+        for entry in tree.entries(path):
+            child = f"{path}/{entry.name.decode()}"
+            assert tree.index(child) == entry.number
+            assert stat.S_IFMT(tree.lstat(child).st_mode) == entry.mode
 
-    def text(path: str) -> bytes:
-        index = sysfs.index(path)
-        assert index is not None
-        return contents.render(index, SMALL)
 
-    assert text(f"{CPU}/online") == b"1\n"
-    assert text(f"{NODE}/node0/cpulist") == b"1\n"
-    assert text(f"{MEMORY}/block_size_bytes") == b"8000000\n"
-    for directory in (f"{NODE}/node0", MEMORY):
-        assert not contents.hidden(f"{directory}/memory0", SMALL)
-        assert contents.hidden(f"{directory}/memory1", SMALL)
-        assert not contents.hidden(f"{directory}/memory1", None)
+def test_what_is_not_there_has_no_number(root: Path) -> None:
+    tree = SysTree(str(root))
+    assert tree.index(f"{CPU}/nothing") is None
+    assert tree.path(nodes.SYSFS + 1) is None
+    with pytest.raises(FileNotFoundError):
+        tree.entries(f"{CPU}/nothing")
+
+
+def test_a_link_has_the_hosts_target(root: Path) -> None:
+    assert SysTree(str(root)).readlink(f"{CPU}/cpu0/subsystem") == b"../../cpu"
+
+
+def test_numbers_that_do_not_fit_are_replaced_for_the_life_of_the_server(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysfs, "_SPARE", nodes.INDEX_LIMIT - nodes.SYSFS)
+    tree = SysTree(str(root))
+    numbers = {path: tree.index(path) for path in FILES}
+    assert len(set(numbers.values())) == len(FILES)
+    for path, number in numbers.items():
+        assert number is not None
+        assert number < nodes.INDEX_LIMIT
+        assert tree.path(number) == path
+        assert tree.index(path) == number

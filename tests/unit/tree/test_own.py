@@ -345,18 +345,29 @@ def test_blanks_lengthen_the_last_line(text: bytes, more: int) -> None:
 # -- a reader in the middle --------------------------------------------------------------------
 
 
-def test_a_reader_in_the_middle_gets_the_rest_of_its_text_for_a_second(world: World) -> None:
+def test_a_reader_in_the_middle_gets_the_rest_of_its_text_but_not_for_ever(world: World) -> None:
     node = world.file()
     first = in_use(world, node)
-    began = world.now
     world.say(b"TEXT OF A\n")
     world.containers.offsets[A_PID] = 5
     world.pass_time(TTL)
-    while world.now - began < S:
+    for _ in range(100):
         assert world.own.getattr(node) == first._replace(valid=10 * MS)
         assert content(world, node) == TEXT
         world.pass_time(10 * MS)
     assert content(world, node) == b"TEXT OF A\n"
+
+
+def test_a_reader_in_the_middle_gets_the_rest_from_a_server_that_was_stopped(
+    world: World,
+) -> None:
+    """By SIGSTOP, or because the machine was suspended."""
+    node = world.file()
+    in_use(world, node)
+    world.say(b"TEXT OF A\n")
+    world.containers.offsets[A_PID] = 5
+    world.pass_time(100 * S)
+    assert content(world, node) == TEXT
 
 
 def test_a_reader_at_the_start_gets_a_new_text(world: World) -> None:

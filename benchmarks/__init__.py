@@ -1,5 +1,5 @@
-"""pylxcfs, C LXCFS and the kernel's own procfs, measured side by side on one machine.
+"""Benchmarks of pylxcfs, C LXCFS and the kernel's own procfs.
 
-Nothing here is a test: numbers of a shared machine prove nothing by themselves. Only ratios of
-one run are judged, and servers take turns in short rounds so that the machine's drift hits all.
+These are not tests: absolute numbers of a shared machine prove nothing. Targets are ratios of one
+run, and servers are measured in alternate short rounds, so that the machine's drift affects all.
 """

@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _failed(rows: list[Row]) -> int:
-    """Reads that fail are cheap: say that such a run measured nothing."""
+    """Return 1 if reads failed, with a message: the run is invalid."""
     failures = sum(found.failures for row in rows for found in row.figures.values())
     if failures:
         print(f"benchmarks: {failures} reads failed; do not trust this run", file=sys.stderr)
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two minutes instead of eleven")
     parser.add_argument(
-        "--only", metavar="CASE", action="append", help="cases whose name begins so: own, first"
+        "--only", metavar="CASE", action="append", help="cases with this prefix: own, first"
     )
     parser.add_argument(
         "--files", metavar="NAME", action="append", help="only files of this name: meminfo"
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stand-in",
         action="store_true",
-        help="C LXCFS in pylxcfs's place: how far from 1 ratios are by chance here",
+        help="run C LXCFS in place of pylxcfs: shows how far ratios are from 1 by chance",
     )
     parser.add_argument("--list", action=_List, nargs=0, help="list the cases and exit")
     return parser

@@ -1,7 +1,7 @@
-"""A server for the benchmark alone that shows a captured host of 64 CPUs to containers of 16.
+"""A server on a captured host of 64 CPUs; containers have 16.
 
-Everything else of it is the real program. Usage is that of the real container: what counts here
-is how long the texts are.
+For the benchmark only; all other code of the server is the real one. Usage is that of the real
+container, since only the length of the texts matters here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIMIT = CpuLimit(cpuset=None, quota=16.0)
 
 
 def install(directory: Path) -> str:
-    """Write a sitecustomize module for the server; return the PYTHONPATH that finds it."""
+    """Write a sitecustomize module; return the PYTHONPATH that finds it."""
     code = """
         import sys
         if "serve" in sys.orig_argv:

@@ -1,10 +1,10 @@
-"""Containers whose first process is the benchmark's reader (reader.c).
+"""Containers with the benchmark's reader (reader.c) as init.
 
 A container has cgroups three deep with limits, a pid namespace and a mount namespace with its
 own /proc. Files are bound from inside the pid namespace, as Docker, Podman and LXC do ("own"),
-or their paths are resolved on the host, as by containerd's CRI plugin ("caller"), each at a path
-of its own: so one container reads every server, one after the other. noise.c runs beside the
-reader where a neighbour has to be noisy in other ways than by reading.
+or their paths are resolved on the host, as by containerd's CRI plugin ("caller"). Each server
+has paths of its own, so one container reads all servers in turn. noise.c runs beside the reader
+where a neighbour makes noise in other ways than by reading.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLONE_NEWPID = 0x20000000
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
-#: How long a job may take beyond the time it was given.
+#: How much longer than its given time a job may take.
 PATIENCE_S = 60.0
 MIB = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,7 +43,7 @@ class ContainerError(Exception):
 
 
 def build(name: str, directory: Path) -> Path:
-    """Compile a program; a container shares the host's files, so no static build is needed."""
+    """Compile a program; not statically, as containers share the host's files."""
     program = directory / name
     source = HERE / f"{name}.c"
     subprocess.run(["gcc", "-O2", "-pthread", "-o", program, source], check=True)
@@ -52,7 +52,7 @@ def build(name: str, directory: Path) -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """What a reader is to do; reader.c says what the fields mean."""
+    """The work of a reader; reader.c describes the fields."""
 
     paths: Sequence[str]
     keep: bool = False
@@ -65,7 +65,7 @@ class Job:
 
 
 class Fleet:
-    """Where containers are made: the reader, the cgroups above them, the servers' mountpoints."""
+    """Makes containers: the reader, parent cgroups, and mountpoints."""
 
     def __init__(self, directory: Path, mountpoints: Mapping[str, Path]) -> None:
         self.directory = directory
@@ -94,18 +94,18 @@ class Fleet:
         binds: Sequence[Bind],
         memory: int = 256 * MIB,
     ) -> Iterator[list[Container]]:
-        """Run containers, each with the files of the servers bound in these ways."""
+        """Run containers with files of the servers, bound as `binds` says."""
         with contextlib.ExitStack() as stack:
             made: list[Container] = []
             for _ in range(number):
                 cgroup = stack.enter_context(Cgroup(parent=self._middle))
-                # Half of the CPUs and a bit: a limit that shows, and that does not throttle a
-                # single reader.
+                # Half of the CPUs and a half: a visible limit that does not throttle a single
+                # reader.
                 cgroup.limits(memory=memory, cpus=_cpus() / 2 + 0.5)
                 container = Container(self, cgroup, files, seats, binds)
                 stack.callback(container.close)
                 made.append(container)
-            # They start side by side: entering a cgroup waits long for little work.
+            # They start in parallel: entering a cgroup waits long and works little.
             for container in made:
                 container.wait_ready()
             yield made
@@ -125,7 +125,7 @@ def _cpus() -> int:
 
 
 class Container:
-    """A running container; it ends with the pipe to its reader, whatever happens to us."""
+    """A running container; it ends with the pipe to its reader."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Container:
 
     @contextlib.contextmanager
     def noise(self, *arguments: str) -> Iterator[None]:
-        """Run noise.c with these arguments in the container; it has begun, and ends with this."""
+        """Run noise.c in the container; wait for its start, end it after."""
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid"]
         argv = self._cgroup.command([*enter, str(self._fleet.noise), *arguments])
         with subprocess.Popen(
@@ -219,7 +219,7 @@ class Container:
         return b"".join(parts)
 
     def close(self) -> None:
-        """End the reader; its namespaces end with it. Its cgroup is the fleet's to remove."""
+        """End the reader and so its namespaces; the fleet removes the cgroup."""
         for pid in self._cgroup.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -270,7 +270,7 @@ def _become_reader(
     except OSError as error:
         os.write(2, f"container: {error}\n".encode())
     finally:
-        # No clean-up of the parent's: it goes on in the parent.
+        # Without the parent's cleanup, which the parent does itself.
         os._exit(status)
 
 

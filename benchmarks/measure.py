@@ -1,4 +1,4 @@
-"""What was measured: samples of a reader, figures of a server, targets and whether they are met.
+"""Measured values: samples of a reader, figures of a server, targets.
 
 Pure: numbers in, numbers out. Latencies are nanoseconds.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Reads:
-    """What one job of a reader saw. `samples` may hold fewer than `count` latencies."""
+    """The result of a job. `samples` may have fewer than `count` latencies."""
 
     count: int
     failures: int
@@ -27,7 +27,7 @@ class Reads:
 
 
 def merge(parts: Iterable[Reads]) -> Reads:
-    """Put together what several readers saw at the same time."""
+    """Merge the results of readers that ran at the same time."""
     everyone = list(parts)
     return replace(
         in_turn(everyone), elapsed_ns=max((part.elapsed_ns for part in everyone), default=0)
@@ -35,7 +35,7 @@ def merge(parts: Iterable[Reads]) -> Reads:
 
 
 def in_turn(parts: Iterable[Reads]) -> Reads:
-    """Put together what was seen one after the other."""
+    """Merge results of jobs that ran one after the other."""
     samples = array("I")
     count = failures = sum_ns = elapsed_ns = 0
     for part in parts:
@@ -48,7 +48,7 @@ def in_turn(parts: Iterable[Reads]) -> Reads:
 
 
 def percentile(ordered: Sequence[int], percent: float) -> float:
-    """The smallest value that at least `percent` of the values do not exceed (nearest rank)."""
+    """Return a percentile of ascending values, by nearest rank."""
     if not ordered:
         return 0.0
     rank = -(-len(ordered) * percent // 100)
@@ -57,7 +57,7 @@ def percentile(ordered: Sequence[int], percent: float) -> float:
 
 @dataclass(frozen=True)
 class Figures:
-    """One server in one case: latencies of a read, reads a second, CPU time of a read."""
+    """A server in a case: latencies, reads a second, CPU time."""
 
     reads: int
     failures: int
@@ -65,14 +65,14 @@ class Figures:
     p50_ns: float
     p99_ns: float
     min_ns: float
-    #: Reads a second of all readers together.
+    #: Reads a second, summed over all readers.
     rate: float
-    #: CPU time of the server's processes a read; None for the kernel's own files.
+    #: CPU time of the server's processes per read; None for the kernel's own files.
     cpu_ns: float | None
 
 
 def mean(parts: Sequence[Figures]) -> Figures:
-    """Return the mean of several figures, each counted once; reads and failures are added."""
+    """Return the mean of figures; reads and failures are summed."""
     cpu_ns = [part.cpu_ns for part in parts if part.cpu_ns is not None]
     return Figures(
         reads=sum(part.reads for part in parts),
@@ -88,7 +88,7 @@ def mean(parts: Sequence[Figures]) -> Figures:
 
 @dataclass
 class Rounds:
-    """The rounds of one server in one case. Rounds of all servers alternate."""
+    """The rounds of a server in a case; servers alternate."""
 
     reads: list[Reads] = field(default_factory=list)
     cpu_ns: list[int | None] = field(default_factory=list)
@@ -98,10 +98,12 @@ class Rounds:
         self.cpu_ns.append(cpu_ns)
 
     def figures(self) -> Figures:
-        """Take the median of the rounds, so that one bad round does not count.
+        """Return the medians of the rounds.
 
-        CPU time is summed over all rounds instead: a server that computes once a second has
-        cheap rounds and dear ones, and both belong to what it costs.
+        One bad round does not count then.
+
+        CPU time is the mean over all rounds instead: a server that renders once a second has cheap
+        and expensive rounds, and both are part of its cost.
         """
         ordered = [sorted(reads.samples) for reads in self.reads]
         count = sum(reads.count for reads in self.reads)
@@ -121,7 +123,7 @@ class Rounds:
         )
 
     def pooled(self) -> Figures:
-        """Take all rounds as one, where a round has few reads."""
+        """Return figures of all rounds as one, for few reads."""
         known = [spent for spent in self.cpu_ns if spent is not None]
         whole = Rounds([in_turn(self.reads)], [sum(known) if known else None])
         return whole.figures()
@@ -129,7 +131,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A measured number against its target. `value` None: not measured in this run."""
+    """A measured value and its target. `value` None: not measured."""
 
     what: str
     value: float | None
@@ -145,7 +147,7 @@ class Verdict:
 
 
 def ratio(ours: float | None, theirs: float | None) -> float | None:
-    """How many times theirs ours is; None if that says nothing."""
+    """Return ours / theirs; None if it is not defined."""
     if ours is None or not theirs:
         return None
     return ours / theirs
@@ -157,7 +159,7 @@ MEAN = "mean of the files"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report: a case, a file (or what else distinguishes it), and figures."""
+    """A line of the report: case, file or other subject, and figures."""
 
     case: str
     subject: str
@@ -167,7 +169,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of a server's processes, bytes. PSS counts a shared page once among its users."""
+    """Memory of a server's processes in bytes; PSS divides shared pages."""
 
     rss: int
     pss: int

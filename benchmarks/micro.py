@@ -1,8 +1,8 @@
-"""What a rendering costs without FUSE, view by view, and what of it is reading the kernel.
+"""Cost of a rendering without FUSE, by view and source.
 
-`python -m benchmarks.micro`. A real container's cgroups, three deep, are read by the real
-sources in this process; FUSE, threads and caches above views are not part of it. Two views are
-also rendered for 16 CPUs of a captured host (captured.py), with usage that is made up.
+`python -m benchmarks.micro`. This process reads a real container's cgroups, three deep, with the
+real sources; FUSE, threads and caches above views are not part of it. Two views are
+also rendered for 16 CPUs of a captured host (captured.py), with invented usage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Render = Callable[[Host, Container, Options], object]
 
 @dataclass(frozen=True)
 class Cost:
-    """Median nanoseconds of one rendering, and of each method of Host and Container in it."""
+    """Median nanoseconds of a rendering, and of its calls of sources."""
 
     path: str
     total_ns: float
@@ -43,7 +43,7 @@ class Cost:
 
 
 class Timed:
-    """Stands in for a Host or a Container and counts how long each of its methods takes."""
+    """A proxy of a Host or a Container that times each method."""
 
     def __init__(self, real: object) -> None:
         self._real = real
@@ -66,7 +66,7 @@ class Timed:
 
 
 def renders() -> Iterator[tuple[str, Render]]:
-    """Yield what is served and how: the rows of VIEWS, and the list of online CPUs."""
+    """Yield path and function: the rows of VIEWS, and the online CPUs."""
     for view in VIEWS:
         yield view.path, view.render
     online = "sys/devices/system/cpu/online"
@@ -127,7 +127,7 @@ def costs_of_captured(times: int) -> list[Cost]:
 
 
 def costs_table(found: list[Cost]) -> str:
-    """Tabulate them: what is not reading is the view's own."""
+    """Tabulate costs; time outside of reading is the view's own."""
     lines = []
     for one in found:
         reading = sum(one.reading_ns.values())

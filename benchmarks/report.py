@@ -1,4 +1,4 @@
-"""The report: tables for people, JSON for machines, a picture, and what machine it was.
+"""The report: tables, JSON, a picture, and a description of the machine.
 
 Pure but for `environment` and `save`.
 """
@@ -81,7 +81,7 @@ def _output(*argv: str) -> str:
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Write a number with three digits that count, not more than it is worth."""
+    """Format a number with three significant digits."""
     if value is None or math.isnan(value):
         return "-"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
@@ -93,7 +93,7 @@ def microseconds(ns: float | None) -> str:
 
 
 def target(verdict: Verdict) -> str:
-    """Write what was to be reached, or nothing where there is no target."""
+    """Format a target; nothing where there is none."""
     if math.isinf(verdict.limit):
         return ""
     sign = ">=" if verdict.at_least else "<="
@@ -107,7 +107,7 @@ def outcome(verdict: Verdict) -> str:
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Lay out a Markdown table that is also easy to read as it is; numbers to the right."""
+    """Format a Markdown table with aligned columns, numbers to the right."""
     rows = [list(header), *(list(line) for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     rows.insert(1, ["-" * width for width in widths])
@@ -126,7 +126,7 @@ def _is_text(cell: str) -> bool:
 
 
 def figures_table(rows: Iterable[Row]) -> str:
-    """Tabulate latencies and CPU time a read, one line a case, file and server."""
+    """Tabulate latencies and CPU time by case, file and server."""
     header = ("case", "file", "server", "mean us", "p50", "p99", "min", "CPU us", "reads/s")
     lines = []
     for row in rows:
@@ -166,7 +166,7 @@ def verdicts_table(rows: Iterable[Row]) -> str:
 
 
 def summary_table(rows: Sequence[Row], titles: dict[str, str]) -> str:
-    """Tabulate each case's targets over all of its files: the mean and the worst file."""
+    """Tabulate each target over all files: the mean and the worst."""
     lines = []
     groups: dict[tuple[str, str], list[tuple[Row, Verdict]]] = {}
     for row in rows:
@@ -194,7 +194,7 @@ def summary_table(rows: Sequence[Row], titles: dict[str, str]) -> str:
 
 
 def readme_table(rows: Sequence[Row]) -> str:
-    """Tabulate what README shows: means over the files in microseconds, and 8 readers."""
+    """Tabulate README's rows: means over files in microseconds, and 8 readers."""
     means = {row.case: row.figures for row in rows if row.subject == MEAN}
     order = ("pylxcfs", "lxcfs", "procfs")
     lines = []
@@ -213,7 +213,7 @@ def readme_table(rows: Sequence[Row]) -> str:
 def document(
     rows: Sequence[Row], titles: dict[str, str], machine: dict[str, str], micro: str = ""
 ) -> str:
-    """Put the whole report together as Markdown. `micro`: the table of micro.py."""
+    """Return the report as Markdown. `micro`: the table of micro.py."""
     facts = "\n".join(f"- {name}: {value}" for name, value in machine.items())
     return (
         "# pylxcfs, C LXCFS and procfs side by side\n\n"
@@ -228,7 +228,7 @@ def document(
 
 
 def as_json(rows: Sequence[Row], machine: dict[str, str]) -> str:
-    """Give everything for machines; a number without a target has none (null)."""
+    """Return all rows as JSON; a missing target is null."""
 
     def verdict(found: Verdict) -> dict[str, Any]:
         fields = asdict(found)
@@ -249,7 +249,7 @@ def as_json(rows: Sequence[Row], machine: dict[str, str]) -> str:
 
 
 def bars(rows: Sequence[Row], case: str) -> tuple[list[str], dict[str, list[Figures]]]:
-    """Choose what the picture shows: for each file of a case, the figures of each server."""
+    """Return the files of a case, and the figures of each server."""
     chosen = [row for row in rows if row.case == case and row.subject != MEAN]
     files = [row.subject.rpartition("/")[2] for row in chosen]
     return files, {
@@ -260,7 +260,7 @@ def bars(rows: Sequence[Row], case: str) -> tuple[list[str], dict[str, list[Figu
 
 
 def draw(rows: Sequence[Row], case: str, path: Path) -> bool:
-    """Draw the latency per file; False without matplotlib (the extra `bench`) or rows."""
+    """Draw the latency by file; False without matplotlib or rows."""
     try:
         from matplotlib import rc_context  # type: ignore[import-not-found]
         from matplotlib.figure import Figure  # type: ignore[import-not-found]
@@ -284,7 +284,7 @@ def draw(rows: Sequence[Row], case: str, path: Path) -> bool:
     axes.set_title("Mean latency of a read in a container, 100 reads/s")
     figure.legend(loc="outside lower center", ncols=len(order), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    # Text as text: a tenth of the size, and readable in a diff.
+    # Text instead of outlines: a tenth of the size, and readable in a diff.
     with rc_context({"svg.fonttype": "none"}):
         figure.savefig(path)
     return True

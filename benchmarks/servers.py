@@ -1,6 +1,6 @@
-"""The servers that are compared: started, stopped, and what CPU time and memory they take.
+"""The servers that are compared: start, stop, CPU time and memory.
 
-A server is known by its seat: "lxcfs" (C LXCFS, Debian's package), "pylxcfs", "pylxcfs-ttl0"
+A server is identified by its seat: "lxcfs" (C LXCFS, Debian's package), "pylxcfs", "pylxcfs-ttl0"
 (the same with --cache-ttl=0), "pylxcfs-64cpu" (on a captured host, captured.py) and "procfs" (the
 kernel's files, no process).
 """
@@ -38,7 +38,7 @@ class ServerError(Exception):
 
 
 class Server:
-    """A running server. The kernel's own files are one without processes."""
+    """A running server; for the kernel's own files one without processes."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Server:
         self._runtime = runtime
 
     def root(self, bind: str) -> Path:
-        """Return the root of the mount that files bound in this way are of."""
+        """Return the root of the mount for this way of binding."""
         if bind == "caller" and self._runtime is not None:
             caller = self._runtime / "caller"
             if caller.is_dir():
@@ -68,7 +68,7 @@ class Server:
         return [first, *first.children(recursive=True)]
 
     def cpu_ns(self) -> int | None:
-        """CPU time of all its processes until now, with those that ended and were waited for."""
+        """Return the CPU time of its processes, with reaped children."""
         if self._process is None:
             return None
         total = 0
@@ -80,7 +80,7 @@ class Server:
         return total
 
     def memory(self) -> Memory:
-        """Add up the memory of all its processes."""
+        """Return the memory of all its processes."""
         rss = pss = 0
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -91,20 +91,21 @@ class Server:
 
 
 def _process_clock_ns(pid: int) -> int:
-    """Read the CPU clock of a process (all threads, exact; psutil's counts in ticks of 10 ms).
+    """Return the CPU time of a process, in all threads.
 
-    The clock's number is made from the pid as clock_getcpuclockid(3) does.
+    Exact, while psutil counts ticks of 10 ms. The clock id is made from the pid as in
+    clock_getcpuclockid(3).
     """
     return time.clock_gettime_ns((~pid << 3) | 2)
 
 
 def _end_with_parent() -> None:
-    """Make the kernel end a server whose benchmark was killed. Runs between fork and exec."""
+    """Make the server end with the benchmark; runs before exec."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def command(seat: str, mountpoint: Path, directory: Path) -> list[str]:
-    """Return how the server of a seat is started."""
+    """Return the command that starts the server of a seat."""
     if seat == "lxcfs":
         return ["lxcfs", "-f", "-l", "--enable-cfs", "-p", f"{directory}/pid", str(mountpoint)]
     options = ["--cache-ttl=0"] if seat == "pylxcfs-ttl0" else []
@@ -116,13 +117,13 @@ def command(seat: str, mountpoint: Path, directory: Path) -> list[str]:
 
 
 def missing_peer() -> bool:
-    """Whether C LXCFS is not installed."""
+    """Return whether C LXCFS is not installed."""
     return shutil.which("lxcfs") is None
 
 
 @contextlib.contextmanager
 def running(seat: str, directory: Path, argv: Sequence[str] | None = None) -> Iterator[Server]:
-    """Run the server of a seat; afterwards neither it nor its mount is left."""
+    """Run the server of a seat; end it and unmount afterwards."""
     if seat == "procfs":
         yield Server(seat, Path("/"), None)
         return
@@ -159,7 +160,7 @@ def running(seat: str, directory: Path, argv: Sequence[str] | None = None) -> It
 
 
 def _serves(mountpoint: Path) -> bool:
-    """Whether the filesystem is there and answers; a mountpoint without one has no such file."""
+    """Return whether the filesystem is mounted and answers."""
     try:
         return bool((mountpoint / "proc/uptime").read_bytes())
     except OSError:
@@ -174,7 +175,7 @@ def _stop(process: subprocess.Popen[bytes], mountpoint: Path) -> None:
     try:
         process.wait(timeout=10)
     except subprocess.TimeoutExpired:
-        # Unmounting ends whoever serves it, also below a first process that hangs.
+        # The unmount ends the processes that serve it, even if the first one hangs.
         _libc.umount2(os.fsencode(mountpoint), MNT_DETACH)
         process.kill()
         process.wait()

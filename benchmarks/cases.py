@@ -1,6 +1,6 @@
-"""The cases: what is read how often by whom, and what must come out.
+"""The cases: readers, files, rates, and targets.
 
-Each case gives the rows of the report. Servers take turns in short rounds (A, B, A, B); a
+Each case makes the rows of the report. Servers take turns in short rounds (A, B, A, B); a
 round's containers and files are the same for all of them.
 """
 
@@ -42,7 +42,7 @@ PACED_S = 1.2
 
 @dataclass
 class Bench:
-    """What a case has to work with. `quick`: fewer and shorter rounds, fewer containers."""
+    """The environment of a case. `quick`: fewer rounds and containers."""
 
     fleet: Fleet
     servers: dict[str, Server]
@@ -69,7 +69,7 @@ class Bench:
 
     @property
     def monitored(self) -> Sequence[str]:
-        """What a monitor in every container reads, as far as it is among the files chosen."""
+        """The files that a monitor in every container reads."""
         return [file for file in MONITORED if file in self.files] or self.files
 
     def paths(self, seat: str, bind: Bind, files: Sequence[str]) -> list[str]:
@@ -83,7 +83,7 @@ class Bench:
         job: Job,
         spread_s: float = 0.0,
     ) -> None:
-        """Run a job in each container at once, and count what the seat's server spent on it."""
+        """Run a job in all containers; add reads and CPU time."""
         server = self.servers[seat]
         before = server.cpu_ns()
         reads = run(containers, job, spread_s=spread_s)
@@ -93,7 +93,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Case:
-    """A name for --only, one line for the report, the seats it needs, and how it is measured."""
+    """Name for --only, title in the report, seats, and function."""
 
     name: str
     title: str
@@ -103,7 +103,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Limits:
-    """Most times what C LXCFS, or the kernel's own procfs, takes."""
+    """Targets: ratios to C LXCFS, or to the kernel's own procfs."""
 
     latency: float = UNJUDGED
     cpu: float = UNJUDGED
@@ -113,7 +113,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Steady:
-    """One reader, one file, for a while: the shape of most cases."""
+    """One reader of one file at a time: most cases."""
 
     bind: Bind
     rate: int = 0
@@ -180,7 +180,7 @@ def _mean(rows: Sequence[Row]) -> dict[str, Figures]:
 
 def _first(bind: Bind, limit: float) -> Callable[[str, Bench], list[Row]]:
     def measure(case: str, bench: Bench) -> list[Row]:
-        """Read each file as the first one ever of a new container, of each server once."""
+        """Measure the first read of each file in a new container."""
         rows = []
         seats = (KERNEL, OURS, PEER)
         for file in bench.files:
@@ -218,7 +218,7 @@ def _eight(case: str, bench: Bench) -> list[Row]:
 
 
 def _many(case: str, bench: Bench) -> list[Row]:
-    """200 containers whose monitors read five files once a second; then the servers' memory."""
+    """200 containers, five files once a second; then the servers' memory."""
     seats = (OURS, PEER)
     number = bench.number(200, 40)
     seconds = bench.pick(3.0, 0.8)
@@ -260,7 +260,7 @@ def _many(case: str, bench: Bench) -> list[Row]:
 def _memory_after_reading(
     bench: Bench, containers: Sequence[Container], seats: Sequence[str]
 ) -> dict[str, Memory]:
-    """Read every file in every container, so all that is kept of one is there, and measure."""
+    """Read every file in every container, then measure the memory."""
     for seat in seats:
         run(containers, Job(bench.paths(seat, "own", bench.files), count=len(bench.files)))
     return {seat: bench.servers[seat].memory() for seat in seats}
@@ -277,7 +277,7 @@ LISTS = "64 processes listing directories"
 def _noise(
     kind: str, bench: Bench, neighbour: Container, seat: str, bind: Bind, seconds: float
 ) -> Iterator[None]:
-    """Let a neighbour be noisy on a server's mount; with READERS for `seconds` at most."""
+    """Make noise in a neighbour; READERS end after `seconds`."""
     root = bench.servers[seat].root(bind)
     if kind == READERS:
         neighbour.start(Job(bench.paths(seat, bind, bench.files), threads=32, seconds=seconds))
@@ -299,7 +299,7 @@ def _noise(
 
 def _noisy(bind: Bind) -> Callable[[str, Bench], list[Row]]:
     def measure(case: str, bench: Bench) -> list[Row]:
-        """Read in one container while another one is noisy, and while it is not."""
+        """Measure a container beside a noisy neighbour and a quiet one."""
         kinds = (READERS, NAMESPACES, NAMES, LISTS)
         seconds = bench.pick(2.0, 0.4)
         quiet = {seat: Rounds() for seat in (OURS, PEER)}
@@ -312,7 +312,7 @@ def _noisy(bind: Bind) -> Callable[[str, Bench], list[Row]]:
                 # C LXCFS is there for comparison: half the rounds are enough.
                 for seat in (OURS, PEER) if number % 2 == 0 else (OURS,):
                     job = Job(bench.paths(seat, bind, bench.monitored), rate=100, seconds=seconds)
-                    # CPU time says nothing here: most of it is the neighbour's.
+                    # No CPU time: most of it is the neighbour's.
                     quiet[seat].add(run([victim], job, lead_s=0.1), None)
                     for kind in kinds:
                         with _noise(kind, bench, neighbour, seat, bind, seconds + 0.2):
@@ -320,7 +320,7 @@ def _noisy(bind: Bind) -> Callable[[str, Bench], list[Row]]:
                             noisy[kind, seat].add(run([victim], job, lead_s=0.1), None)
         rows = []
         for (kind, seat), rounds in noisy.items():
-            # Of all rounds together: one round has too few reads for a 99th percentile.
+            # All rounds together: one round has too few reads for a 99th percentile.
             calm, loud = quiet[seat].pooled(), rounds.pooled()
             limit = 3.0 if seat == OURS else UNJUDGED
             verdict = Verdict("p99 / quiet p99", ratio(loud.p99_ns, calm.p99_ns), limit)
@@ -332,7 +332,7 @@ def _noisy(bind: Bind) -> Callable[[str, Bench], list[Row]]:
 
 
 def _captured(case: str, bench: Bench) -> list[Row]:
-    """Read the texts of 16 CPUs of a captured host without a pause."""
+    """Read texts of 16 CPUs of a captured host in a loop."""
     files = [file for file in captured.FILES if file in bench.files]
     rows = []
     with bench.containers(1, files, (CAPTURED,), "own") as (container,):
@@ -350,7 +350,7 @@ def _captured(case: str, bench: Bench) -> list[Row]:
 
 
 def _size_of_captured(container: Container, path: str) -> int:
-    """Return the size of a file; fail if it does not show 16 CPUs."""
+    """Return the size of a file; it must show 16 CPUs."""
     with open(f"/proc/{container.pid}/root{path}", "rb") as file:
         text = file.read()
     cpus = len(re.findall(rb"^(?:processor\s*:|cpu[0-9])", text, re.MULTILINE))

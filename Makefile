@@ -20,7 +20,7 @@ help: ## show this text
 	@echo
 	@echo "  MOUNT=DIR      where make run mounts (now $(MOUNT))"
 	@echo "  PYTHON=FILE    the Python for .venv (3.11 or newer)"
-	@echo "  QUICK=1        benchmarks in a minute instead of eight"
+	@echo "  QUICK=1        benchmarks in two minutes instead of eleven"
 	@echo "  ARGS=...       more arguments for pytest, for the demo and for the benchmarks"
 
 run: $(VENV)/run ## install missing packages and serve the files at MOUNT, in the foreground

@@ -100,10 +100,8 @@ class Rounds:
     def figures(self) -> Figures:
         """Return the medians of the rounds.
 
-        One bad round does not count then.
-
-        CPU time is the mean over all rounds instead: a server that renders once a second has cheap
-        and expensive rounds, and both are part of its cost.
+        They ignore a single bad round. CPU time is the mean over all rounds instead: a server that
+        renders once a second has cheap and expensive rounds, and both are part of its cost.
         """
         ordered = [sorted(reads.samples) for reads in self.reads]
         count = sum(reads.count for reads in self.reads)

@@ -39,11 +39,7 @@ class Callers:
 
     def owner(self, pid: int) -> int:
         """Return the packed owner of a caller, 0 if it cannot be known."""
-        identity = self.containers.identify(pid) if pid else None
-        try:
-            return nodes.pair(identity) if identity is not None else 0
-        except ValueError:
-            return 0
+        return packed(self.containers.identify(pid) if pid else None)
 
     def container(self, owner: int, pid: int) -> Container | None:
         """Return the view that `owner` has for a request of `pid`; None: the host's files."""
@@ -78,3 +74,11 @@ class Callers:
 
     def _mac(self, text: bytes) -> bytes:
         return hmac.digest(self._secret, text, hashlib.sha256)[:16]
+
+
+def packed(identity: tuple[int, int] | None) -> int:
+    """Return the packed owner, 0 for one that is not known or has no place in a node id."""
+    try:
+        return nodes.pair(identity) if identity is not None else 0
+    except ValueError:
+        return 0

@@ -40,7 +40,7 @@ from pylxcfs.fuse.guard import Refused
 from pylxcfs.fuse.loop import Handler, Request
 from pylxcfs.fuse.store import Store
 from pylxcfs.tree import nodes
-from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.callers import Callers, packed
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.names import DIRECTORY, Names
 from pylxcfs.tree.nodes import FILES, SYSFS, inode_number
@@ -160,11 +160,10 @@ class OwnMount:
             try:
                 now = self._clock()
                 page = self._replace(node, self._contents.host(nodes.index_of(node)), 0, now)
-                return (
-                    self._page_attributes(unique, node, page, now)
-                    if (opcode == wire.GETATTR)
-                    else self._part(unique, page, body)
-                )
+                if opcode == wire.GETATTR:
+                    return self._page_attributes(unique, node, page, now)
+                page.unread, page.taken = False, True
+                return self._part(unique, page, body)
             except (SourceError, Refused):
                 self._forget(node)
                 if opcode == wire.GETATTR:
@@ -172,8 +171,9 @@ class OwnMount:
         return wire.error_reply(unique, errno.EIO)
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
-        """Return the owner of the node, else the caller's pid namespace."""
-        return nodes.pair_of(node) or self._callers.containers.namespace(pid)
+        """Return the pid namespace of the node's owner, else that of the caller."""
+        owner = nodes.pair_of(node)
+        return nodes.unpack(owner).pidns if owner else self._callers.containers.namespace(pid)
 
     def changed(self) -> None:
         """Render again at the next question: the policy has changed."""
@@ -371,7 +371,7 @@ class OwnMount:
             self._rendered_for[owner] = weakref.ref(container)
 
     def _drop_pages(self, of: Callable[[int], bool]) -> None:
-        for node in [node for node in self._pages if of(nodes.pair_of(node))]:
+        for node in [node for node in list(self._pages) if of(nodes.pair_of(node))]:
             self._forget(node)
 
     def _forget(self, node: int) -> None:
@@ -432,7 +432,7 @@ class OwnMount:
             host = nodes.node(self._callers.host, nodes.VIEW_ROOT)
             entries.append(Entry(_HOST_NAME, host, DIRECTORY))
             for identity in sorted(self._callers.containers.known()):
-                known = nodes.pair(identity)
+                known = packed(identity)
                 container_ = self._callers.known(known, 0)
                 if container_ is not None:
                     name = self._callers.key(known, container_.epoch)

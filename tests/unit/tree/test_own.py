@@ -801,3 +801,25 @@ def test_a_source_that_fails_shows_the_hosts_file_without_a_word(
     assert content(world, world.file()) == HOST_TEXT
     assert not caplog.records
     assert not world.guard.failures
+
+
+def test_requests_of_a_container_have_one_turn_whether_they_are_for_links_or_files(
+    world: World,
+) -> None:
+    key = world.own_mount.key
+    file = nodes.node(nodes.pair((A, 0)), MEMINFO)
+    assert key(wire.READLINK, nodes.CPU_LINK, A_PID, 0) == key(wire.GETATTR, file, A_PID, 0)
+
+
+def test_a_container_that_has_no_place_in_a_node_id_is_not_listed(world: World) -> None:
+    world.containers.live[5, 0] = world.containers.live[A, 0]
+    assert len(world.own.names(world.own.walk("own"), HOST_PID)) == 3
+
+
+def test_a_page_that_the_fallback_filled_was_read(world: World) -> None:
+    """So its size may not shrink while the reader has the page."""
+    node = world.file()
+    world.own.fallback(wire.READ, node, A_PID, read_in(0, 0, 4096))
+    world.pass_time(TTL)
+    assert world.own.getattr(node).size == len(HOST_TEXT)
+    assert content(world, node) == padded(TEXT, len(HOST_TEXT))

@@ -30,7 +30,7 @@ VIEWS: tuple[View, ...] = (
         path="proc/meminfo",
         render=meminfo.render,
         host="proc/meminfo",
-        summary="the container's memory and swap: limit, use, what is left",
+        summary="the container's memory and swap: limit, usage and free memory",
     ),
     View(
         path="proc/cpuinfo",

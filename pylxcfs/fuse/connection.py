@@ -109,6 +109,8 @@ class Connection:
         loop.leaving = True
         os.eventfd_write(self._stop, 1)
         deadline = time.monotonic() + _LEAVE_S
+        if self._queue is None:
+            loop.join(_LEAVE_S)  # what a clone has taken is lost without an answer
         while loop.serving is not None and time.monotonic() < deadline:
             time.sleep(_MOMENT_S)
 

@@ -99,8 +99,8 @@ class Loop(threading.Thread):
                 elif error.errno != errno.ENOENT:  # the caller was interrupted
                     raise
                 continue
-            if not length or self.leaving:
-                return  # unanswered requests come again, where the kernel can resend
+            if not length or (self.leaving and self._queue is not None):
+                return  # the kernel resends what was taken
             opcode, unique, node, pid = unpack(buffer)
             request = (opcode, unique, node, pid, bytes(buffer[header:length]))
             self.serving = request

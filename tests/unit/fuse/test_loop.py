@@ -245,3 +245,15 @@ def test_an_answer_that_nobody_waits_for_is_no_fault(
         loop.run()
     assert len(written) == 3
     assert len(caplog.records) == warned
+
+
+def test_a_request_that_a_clone_has_taken_is_answered_though_it_leaves(device: Device) -> None:
+    """The kernel does not hand it out again: it would fail with ECONNABORTED."""
+    served = Served(device, False, lambda: None)
+    served.loop.leaving = True
+    asked = device.ask()
+    served.loop.start()
+    assert device.told().unique == asked
+    os.eventfd_write(served.stop, 1)
+    served.loop.join()
+    os.close(served.stop)

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -539,3 +540,32 @@ def test_a_listing_of_pressure_files_is_there(world: World) -> None:
     proc = mount.lookup(nodes.ROOT, b"proc")
     pressure = mount.lookup(proc, b"pressure")
     assert mount.lookup(pressure, b"cpu") == PRESSURE
+
+
+def test_a_rendering_that_comes_too_late_does_not_change_the_text_of_the_reader(
+    world: World,
+) -> None:
+    """The watchdog has given the reader the first part of the host's file by then."""
+
+    class Disowned(threading.Thread):
+        disowned = False
+
+    handle = open_file(world)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Stuck(dict[str, bytes]):
+        def get(self, *_: object) -> bytes:  # type: ignore[override]
+            begun.set()
+            go_on.wait()
+            return TEXT
+
+    world.containers.live[A, 0].texts = Stuck()
+    body = read_in(handle, 0, 4, PRIVATE)
+    thread = Disowned(target=lambda: world.caller.request(wire.READ, MEMINFO, A_PID, body))
+    thread.start()
+    begun.wait()
+    thread.disowned = True
+    assert world.caller.fallback(wire.READ, MEMINFO, A_PID, body) == (0, HOST_TEXT[:4])
+    go_on.set()
+    thread.join()
+    assert read(world, handle, 4) == HOST_TEXT[4:]

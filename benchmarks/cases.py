@@ -131,10 +131,10 @@ class Steady:
 
     def measure(self, case: str, bench: Bench) -> list[Row]:
         rounds = bench.number(3, 2)
-        seconds = bench.pick(0.3, 0.07)
-        if self.rate:
-            # A quick round is shorter, but not where it would have two reads.
-            seconds = max(bench.pick(PACED_S, 0.25), min(PACED_S, 12 / self.rate))
+        seconds = bench.pick(PACED_S, 0.25) if self.rate else bench.pick(0.3, 0.07)
+        if bench.quick and self.rate and self.rate * seconds < 10:
+            # Too few reads: one long round instead of two.
+            rounds, seconds = 1, PACED_S
         rows = []
         with bench.containers(1, bench.files, self.seats, self.bind) as (container,):
             for file in bench.files:
@@ -301,7 +301,7 @@ def _noisy(bind: Bind) -> Callable[[str, Bench], list[Row]]:
     def measure(case: str, bench: Bench) -> list[Row]:
         """Measure a container beside a noisy neighbour and a quiet one."""
         kinds = (READERS, NAMESPACES, NAMES, LISTS)
-        seconds = bench.pick(2.0, 0.4)
+        seconds = bench.pick(2.0, 1.0)
         quiet = {seat: Rounds() for seat in (OURS, PEER)}
         noisy = {(kind, seat): Rounds() for kind in kinds for seat in quiet}
         with bench.containers(2, bench.files, list(quiet), bind, memory=1024 * MIB) as (

@@ -823,3 +823,29 @@ def test_a_page_that_the_fallback_filled_was_read(world: World) -> None:
     world.pass_time(TTL)
     assert world.own.getattr(node).size == len(HOST_TEXT)
     assert content(world, node) == padded(TEXT, len(HOST_TEXT))
+
+
+def test_a_thread_that_may_be_in_the_middle_keeps_a_text_that_has_just_ended(
+    world: World,
+) -> None:
+    """On a busy machine it is not seen to wait in time."""
+    node = world.file()
+    in_use(world, node)
+    world.say(b"TEXT OF A\n")
+    world.containers.offsets[A_PID] = -1
+    world.pass_time(TTL + MS)
+    assert content(world, node) == TEXT
+    world.pass_time(30 * MS)
+    assert content(world, node) == b"TEXT OF A\n"
+
+
+def test_a_thread_that_may_be_in_the_middle_keeps_a_text_over_a_handover(world: World) -> None:
+    node = world.file()
+    in_use(world, node)
+    world.say(b"TEXT OF A\n")
+    world.containers.offsets[A_PID] = -1
+    world.next_server()
+    world.pass_time(S)
+    assert content(world, node) == TEXT
+    world.pass_time(30 * MS)
+    assert content(world, node) == b"TEXT OF A\n"

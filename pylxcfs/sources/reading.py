@@ -41,6 +41,8 @@ _CALLS: Final = _READS.get(os.uname().machine, {})
 #: The offset in preadv2(2) that stands for the file's position.
 _FROM_POSITION: Final = (1 << 64) - 1
 
+#: The answer for a thread that does not fall asleep within a millisecond. It may be in a read.
+AWAKE: Final = -1
 #: A thread that has sent a request takes a moment to fall asleep on another CPU.
 _TRIES: Final = 10
 _MOMENT_S: Final = 10e-6
@@ -49,12 +51,12 @@ _MOMENT_S: Final = 10e-6
 def offset(tid: int, proc: str = "/proc") -> int | None:
     """Return the offset in bytes from which a waiting thread reads.
 
-    None for a thread that is in another system call, does not fall asleep within a millisecond,
-    or cannot be examined.
+    AWAKE for one that has not fallen asleep yet; None for one that is in another system call, or
+    cannot be examined.
     """
     try:
         if not _is_asleep(f"{proc}/{tid}/wchan"):
-            return None
+            return AWAKE
         words = _read(f"{proc}/{tid}/syscall").split()
         in_argument = _CALLS.get(int(words[0]))
         if in_argument is None:

@@ -56,6 +56,10 @@ STEP_NS: Final = 20 * _MS
 #: How long a text stays for a reader in the middle of it, and how many times.
 _HOLD_NS: Final = 10 * _MS
 _MOST_HOLDS: Final = 100
+#: A thread that cannot be examined gets an older text only if that expired so long ago.
+_BUSY_NS: Final = 100 * _MS
+#: The count of a text that this server has from the one before and was not asked for yet.
+_INHERITED: Final = -1
 #: Without a reader for so long, size and text may change together.
 _IDLE_NS: Final = _S
 #: A size that grows does so by this part of the text more than it must, and by so many bytes: each
@@ -132,7 +136,7 @@ class OwnMount:
         # What the kernel was told by a server before this one; it has to be asked for again.
         self._pages = {node: Page(text, mtime, now, 0) for node, mtime, text in store.load()}
         for page in self._pages.values():
-            page.unread, page.taken = False, True
+            page.unread, page.taken, page.held = False, True, _INHERITED
         self.handlers: dict[int, Handler] = {
             wire.GETATTR: self._getattr,
             wire.READ: self._read,
@@ -248,6 +252,9 @@ class OwnMount:
                 page.unread = not page.taken
                 return page
             offset = self._callers.containers.offset(pid) or 0
+            if offset < 0:
+                # A busy machine: it may be in the middle, or at the beginning of its first read.
+                offset = int(page.held == _INHERITED or now - page.expires < _BUSY_NS)
             if offset and page.held < _MOST_HOLDS:
                 # In the middle of the text, or at its end: only the first has to be kept for long.
                 if offset < len(page.data):

@@ -51,7 +51,10 @@ class Containers(Protocol):
         ...
 
     def offset(self, tid: int) -> int | None:
-        """Return the file position of a thread that waits in read(2); None for any other."""
+        """Return the file position of a thread that waits in read(2).
+
+        Negative: it may be about to wait there. None for any other.
+        """
         ...
 
     def is_32bit(self, pid: int) -> bool:

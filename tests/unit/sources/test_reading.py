@@ -77,10 +77,10 @@ def test_a_thread_on_its_way_to_sleep_is_not_waited_for_in_the_kernel(tmp_path: 
     (tmp_path / "7").mkdir()
     (tmp_path / "7/wchan").write_text("0")
     os.mkfifo(tmp_path / "7/syscall")  # opening it would wait for good
-    assert reading.offset(7, str(tmp_path)) is None
+    assert reading.offset(7, str(tmp_path)) == reading.AWAKE
 
 
-def test_a_thread_that_runs_has_none() -> None:
+def test_a_thread_that_runs_may_be_about_to_sleep() -> None:
     with waiting("\nwhile True: pass") as process:
         try:
             wait_until(
@@ -88,7 +88,7 @@ def test_a_thread_that_runs_has_none() -> None:
                 20,
                 what="the loop",
             )
-            assert reading.offset(process.pid) is None
+            assert reading.offset(process.pid) == reading.AWAKE
         finally:
             process.kill()
 

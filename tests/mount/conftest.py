@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.conftest import require
 from tests.kit.daemon import ROOT, Daemon
+
+_SABOTAGE = """
+import sys
+
+if "serve" in sys.orig_argv:
+    import dataclasses, os, threading, time
+    import pylxcfs.views as views
+
+    def render(host, container, options):
+{body}
+
+    views.VIEWS = tuple(
+        dataclasses.replace(view, render=render) if view.path == {path!r} else view
+        for view in views.VIEWS
+    )
+"""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,29 +41,20 @@ def daemon() -> Iterator[Daemon]:
         yield running
 
 
-@pytest.fixture
-def sabotage(tmp_path: Path) -> object:
+Sabotage = Callable[[str, str], dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def sabotage(tmp_path_factory: pytest.TempPathFactory) -> Sabotage:
     """Return a function: the environment in which the view of `path` runs `body` instead.
 
     The server imports it through sitecustomize, so everything else is the real program.
     """
 
     def environment(path: str, body: str) -> dict[str, str]:
-        code = f"""
-            import sys
-            if "serve" in sys.orig_argv:
-                import dataclasses, threading, os
-                import pylxcfs.views as views
-
-                def render(host, container, options):
-                    {body}
-
-                views.VIEWS = tuple(
-                    dataclasses.replace(view, render=render) if view.path == {path!r} else view
-                    for view in views.VIEWS
-                )
-        """
-        (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(code))
-        return {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+        directory = tmp_path_factory.mktemp("sabotage")
+        code = _SABOTAGE.format(path=path, body=textwrap.indent(body.strip(), " " * 8))
+        (directory / "sitecustomize.py").write_text(code)
+        return {"PYTHONPATH": f"{ROOT}:{directory}"}
 
     return environment

@@ -835,7 +835,7 @@ def test_a_thread_that_may_be_in_the_middle_keeps_a_text_that_has_just_ended(
     world.containers.offsets[A_PID] = -1
     world.pass_time(TTL + MS)
     assert content(world, node) == TEXT
-    world.pass_time(30 * MS)
+    world.pass_time(120 * MS)
     assert content(world, node) == b"TEXT OF A\n"
 
 
@@ -847,5 +847,5 @@ def test_a_thread_that_may_be_in_the_middle_keeps_a_text_over_a_handover(world: 
     world.next_server()
     world.pass_time(S)
     assert content(world, node) == TEXT
-    world.pass_time(30 * MS)
+    world.pass_time(120 * MS)
     assert content(world, node) == b"TEXT OF A\n"

@@ -28,6 +28,11 @@ Request = tuple[int, int, int, int, bytes]
 ENDED: Final = (errno.ENODEV, errno.ECONNABORTED)
 
 
+def is_disowned() -> bool:
+    """Return whether the watchdog has answered in place of this thread."""
+    return bool(getattr(threading.current_thread(), "disowned", False))
+
+
 class Requests(Protocol):
     """What the requests of one mount mean."""
 
@@ -81,7 +86,7 @@ class Loop(threading.Thread):
     def run(self) -> None:
         """Serve. Any error but the end of the connection ends the thread, and so the server."""
         buffer = bytearray(wire.BUFFER)
-        buffers = [buffer]
+        buffers, body = [buffer], memoryview(buffer)
         device = self._device
         read = self._reader()
         unpack, header = wire.REQUEST.unpack_from, wire.IN_HEADER.size
@@ -95,16 +100,16 @@ class Loop(threading.Thread):
                     self._ended()
                     return
                 if error.errno == errno.EAGAIN:
-                    os.set_blocking(device, True)  # another process of this connection changed it
+                    os.set_blocking(device, True)  # a server of an earlier version has changed it
                 elif error.errno != errno.ENOENT:  # the caller was interrupted
                     raise
                 continue
             if not length or (self.leaving and self._queue is not None):
                 return  # the kernel resends what was taken
             opcode, unique, node, pid = unpack(buffer)
-            request = (opcode, unique, node, pid, bytes(buffer[header:length]))
+            request = (opcode, unique, node, pid, bytes(body[header:length]))
             self.serving = request
-            reply = call("request", answer, fallback, handlers.get(opcode), request)
+            reply = call(f"request {opcode}", answer, fallback, handlers.get(opcode), request)
             with self._answering:
                 if self.disowned:
                     return

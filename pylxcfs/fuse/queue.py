@@ -54,19 +54,18 @@ class FairQueue:
         self._next: deque[int] = deque()
         #: Bytes of them.
         self._taken = 0
-        self._queuing = False
+        #: Whether requests are taken as they come and served in turn.
+        self.queuing = False
         #: Requests until the next check, and between checks.
         self._until_check = self._interval = _CHECK
         self._calm = 0
-        # A server before this one may have been killed while it queued.
-        os.set_blocking(device, True)
 
     def read(self, buffers: list[bytearray]) -> int:
         """Put the request whose turn it is into the buffer; return its length.
 
         Raise OSError as read(2) on the device does.
         """
-        if self._queuing:
+        if self.queuing:
             length = self._dequeue(buffers)
             if length:
                 return length
@@ -80,8 +79,7 @@ class FairQueue:
         """Begin to queue if requests wait."""
         self._calm = 0
         if self._poll.poll(0):
-            os.set_blocking(self._device, False)
-            self._queuing = True
+            self.queuing = True
             self._interval = min(2 * self._interval, _CHECK_SELDOM)
         self._until_check = self._interval
 
@@ -93,19 +91,16 @@ class FairQueue:
             if self._next:
                 return self._serve(buffers[0])
             if self._calm >= _CALM:
-                os.set_blocking(self._device, True)
-                self._queuing = False
+                self.queuing = False
                 return 0
             self._poll.poll()
 
     def _take_all(self, buffers: list[bytearray]) -> None:
         buffer = buffers[0]
-        while self._taken < _MOST:
+        while self._taken < _MOST and self._poll.poll(0):
             try:
                 length = os.readv(self._device, buffers)
             except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    return
                 if error.errno != errno.ENOENT:  # the caller was interrupted
                     raise
                 continue

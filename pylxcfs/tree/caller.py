@@ -24,7 +24,6 @@ import itertools
 import os
 import stat
 import sys
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from typing import Final, NamedTuple
 from pylxcfs.errors import SourceError
 from pylxcfs.fuse import wire
 from pylxcfs.fuse.guard import Refused
-from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse.loop import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers
@@ -150,8 +149,8 @@ class CallerMount:
         return wire.error_reply(unique, errno.EIO)
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
-        """Return the caller's pid namespace; RELEASE has no caller, but the handle's owner."""
-        if opcode == wire.RELEASE:
+        """Return the pid namespace of the caller, else that of the handle's owner."""
+        if opcode in (wire.RELEASE, wire.RELEASEDIR):
             return nodes.unpack(nodes.pair_of(word)).pidns
         return self._callers.containers.namespace(pid)
 
@@ -266,7 +265,7 @@ class CallerMount:
                 return b""
             owner = nodes.pair_of(handle)
             text = self._rendering(node, owner, pid, bool(handle & _COMPAT)).text
-            if getattr(threading.current_thread(), "disowned", False):
+            if is_disowned():
                 raise Refused(errno.EIO)  # the watchdog has answered with the host's file
             for lost in self._texts.keep(handle, text):
                 self._store.drop(lost)

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import errno
 import stat
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from typing import Final
 from pylxcfs.errors import SourceError
 from pylxcfs.fuse import wire
 from pylxcfs.fuse.guard import Refused
-from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse.loop import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers, packed
@@ -181,8 +180,8 @@ class OwnMount:
 
     def changed(self) -> None:
         """Render again at the next question: the policy has changed."""
+        # The kernel asks for a text once it has expired; until then it shows what it was told.
         for page in list(self._pages.values()):
-            page.expires = 0
             page.next = None
 
     def _sweep_some(self, now: int) -> None:
@@ -270,7 +269,7 @@ class OwnMount:
         found = container is not None or owner == self._callers.host
         life = self._life(node) if found and page is not None and page.taken else 0
         data = self._contents.render(nodes.index_of(node), container)
-        if getattr(threading.current_thread(), "disowned", False):
+        if is_disowned():
             raise Refused(errno.EIO)  # the watchdog has answered; the kernel must not be told twice
         return self._replace(node, data, life, now)
 
@@ -296,7 +295,8 @@ class OwnMount:
     def _show(self, node: int, page: Page) -> Page:
         before = self._pages.get(node)
         page.taken = before is not None and before.taken
-        self._store.put(node, page.mtime, page.data)
+        if nodes.index_of(node) < SYSFS:  # sizes of sysfs hardly ever change, and they are many
+            self._store.put(node, page.mtime, page.data)
         self._pages[node] = page
         return page
 
@@ -374,7 +374,8 @@ class OwnMount:
         """Show no text of a container that had the same owner before, and ended in this tick."""
         before = self._rendered_for.get(owner)
         if before is None or before() is not container:
-            self._drop_pages(lambda other: other == owner)
+            if before is not None:  # else the pages are those that a server before has left
+                self._drop_pages(lambda other: other == owner)
             self._rendered_for[owner] = weakref.ref(container)
 
     def _drop_pages(self, of: Callable[[int], bool]) -> None:

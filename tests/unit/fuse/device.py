@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from typing import NamedTuple
 
@@ -48,10 +47,6 @@ class Device:
         with contextlib.suppress(BlockingIOError):
             while self.end.recv(4096, socket.MSG_DONTWAIT):
                 pass
-
-    @property
-    def is_blocking(self) -> bool:
-        return os.get_blocking(self.fd)
 
     def close(self) -> None:
         self.kernel.close()

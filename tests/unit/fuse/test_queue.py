@@ -47,7 +47,7 @@ class Served:
         for _ in range(100):
             asked += [self.device.ask(pid=pid) for _ in range(2)]
             assert self.one() == asked.pop(0)
-            if not self.device.is_blocking:
+            if self.queue.queuing:
                 return asked
         raise AssertionError("nothing is queued though requests wait")
 
@@ -65,7 +65,7 @@ def test_nothing_is_queued_while_nobody_waits(device: Device, served: Served) ->
     for _ in range(3000):
         asked = device.ask()
         assert served.one() == asked
-        assert device.is_blocking
+        assert not served.queue.queuing
 
 
 def test_a_pile_of_one_container_holds_up_no_other(device: Device, served: Served) -> None:
@@ -128,7 +128,7 @@ def test_requests_are_taken_one_by_one_again_when_nothing_piles_up(
     for _ in range(100):
         asked = device.ask(pid=QUIET)
         assert served.one() == asked
-    assert device.is_blocking
+    assert not served.queue.queuing
 
 
 def test_many_containers_with_a_reader_each_are_checked_less_and_less(
@@ -140,21 +140,15 @@ def test_many_containers_with_a_reader_each_are_checked_less_and_less(
     device.ask(pid=next(pids))
     for _ in range(5000):
         device.ask(pid=next(pids))
-        was_blocking = device.is_blocking
+        was_single = not served.queue.queuing
         served.one()
-        if was_blocking:
+        if was_single:
             singly += 1
-        elif device.is_blocking:
+        elif not served.queue.queuing:
             lengths.append(singly)
             singly = 0
     assert lengths == sorted(lengths)
     assert lengths[-1] > 10 * lengths[0]
-
-
-def test_a_server_waits_though_one_was_killed_while_it_queued(device: Device) -> None:
-    os.set_blocking(device.fd, False)
-    FairQueue(device.fd, key)
-    assert device.is_blocking
 
 
 def test_no_more_requests_are_taken_than_fit(

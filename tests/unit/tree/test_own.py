@@ -849,3 +849,14 @@ def test_a_thread_that_may_be_in_the_middle_keeps_a_text_over_a_handover(world: 
     assert content(world, node) == TEXT
     world.pass_time(120 * MS)
     assert content(world, node) == b"TEXT OF A\n"
+
+
+def test_readlink_in_a_container_that_lives_forgets_no_size_after_a_handover(world: World) -> None:
+    """_found: before is None with each new server, so pages that were loaded are dropped."""
+    node = world.file()
+    size = in_use(world, node).size
+    world.next_server()
+    world.own.readlink(world.own.walk("proc/meminfo"), A_PID)
+    world.say(SHORT)
+    assert world.own.getattr(node).size == size
+    assert content(world, node) == padded(SHORT, size)

@@ -14,7 +14,11 @@ from tests.clients.engines import MEMORY, REPORT, busybox_root, check_report, re
 from tests.conftest import require, run_name, wait_until
 from tests.kit.cgroups import PERIOD_US, is_v2
 from tests.kit.daemon import ROOT, Daemon
+from tests.kit.wellformed import check
 
+#: The hook of Debian's package lxcfs: it binds what is in proc/, and knows no directories there.
+LXCFS_HOOK = Path("/usr/share/lxcfs/lxc.mount.hook")
+AUTO = "lxc.mount.auto = proc:mixed sys:mixed"
 CONFIG = """
 lxc.uts.name = ct
 lxc.rootfs.path = dir:{root}
@@ -84,6 +88,31 @@ def test_the_mount_hook_gives_a_container_its_own_files(
     daemon: Daemon, root: Path, tmp_path: Path
 ) -> None:
     hook = ROOT / "container/lxc/mount.hook"
-    files = f"lxc.mount.auto = proc:mixed sys:mixed\nlxc.hook.mount = {hook} {daemon.mountpoint}\n"
-    with lxc(tmp_path, root, files) as attach:
-        check_report(report(attach))
+    with lxc(tmp_path, root, f"{AUTO}\nlxc.hook.mount = {hook} {daemon.mountpoint}\n") as attach:
+        mounts = check_report(report(attach))
+        check_pressure(attach, mounts)
+
+
+def test_lxcfs_own_mount_hook_gives_a_container_its_own_files(
+    daemon: Daemon, root: Path, tmp_path: Path
+) -> None:
+    if not LXCFS_HOOK.exists():
+        require("lxcfs", f"there is no {LXCFS_HOOK} (package lxcfs)")
+    hook = tmp_path / "hook"
+    text = LXCFS_HOOK.read_text()
+    assert "/var/lib/lxcfs" in text
+    hook.write_text(text.replace("/var/lib/lxcfs", str(daemon.mountpoint)))
+    hook.chmod(0o755)
+    with lxc(tmp_path, root, f"{AUTO}\nlxc.hook.mount = {hook}\n") as attach:
+        mounts = check_report(report(attach))
+        check_pressure(attach, mounts)
+
+
+def check_pressure(attach: list[str], mounts: dict[str, str]) -> None:
+    """Check that proc/pressure is bound as a directory, and that its files can be read."""
+    if not Path("/proc/pressure").exists():
+        return
+    assert mounts["/proc/pressure"].endswith("/proc/pressure"), mounts
+    for name in ("cpu", "io", "memory"):
+        read = [*attach, "/bin/cat", f"/proc/pressure/{name}"]
+        check(f"proc/pressure/{name}", subprocess.check_output(read, timeout=60))

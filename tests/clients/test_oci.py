@@ -22,7 +22,6 @@ from tests.conftest import require, run_name
 from tests.kit.cgroups import PERIOD_US, is_v2
 from tests.kit.daemon import ROOT, Daemon
 
-
 #: crun refuses a host with v1 controllers and cgroup v2 side by side; it need not see the latter.
 WITHOUT_V2 = """
 umount /sys/fs/cgroup/unified || exit 1

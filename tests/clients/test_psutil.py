@@ -31,11 +31,14 @@ def _psutil(container: Container) -> dict[str, object]:
 
 
 def test_psutil_sees_the_container(daemon: Daemon) -> None:
+    host_loads = [os.getloadavg()]
     with Container(daemon.mountpoint, memory=1 << 30, cpus=1) as container:
         shown = _psutil(container)
+    host_loads.append(os.getloadavg())
     assert shown["total"] == 1 << 30
     assert max(shown[name] for name in ("available", "used", "free")) <= 1 << 30
     assert 0 <= shown["swap_used"] <= shown["swap"]
     assert (shown["cpus"], shown["rows"]) == (1, 1)
     assert 0 <= shown["percent"] <= 100
-    assert all(0 <= load < 10 for load in shown["load"])
+    # getloadavg(3) reads the file in some versions of glibc, and calls sysinfo(2) in others.
+    assert all(0 <= load < 10 for load in shown["load"]) or tuple(shown["load"]) in host_loads

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -168,6 +169,15 @@ class Container:
     def pidns(self) -> int:
         """The inode number of its pid namespace."""
         return os.stat(f"/proc/{self.pid}/ns/pid").st_ino
+
+    @property
+    def key(self) -> str:
+        """The name of its directory below own/, as its mountinfo shows it."""
+        mountinfo = Path(f"/proc/{self.pid}/mountinfo").read_text()
+        found = re.search(r" /own/([^/ ]+)/\S+ /(?:proc|sys)/", mountinfo)
+        if found is None:
+            raise ContainerError(f"nothing of an own mount is bound:\n{mountinfo}")
+        return found[1]
 
     def popen(self, argv: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """Start a program in the container, in a session of its own."""

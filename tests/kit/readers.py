@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.conftest import require, wait_until
+from tests.kit.cgroups import Cgroup
 
 #: Never waited for by a test that passes.
 DEADLINE_S = 60.0
@@ -58,10 +59,15 @@ class Starts(Protocol):
 
 
 class OnHost:
-    """The namespaces and the cgroup of the tests."""
+    """The namespaces of the tests, and their cgroup or another."""
+
+    def __init__(self, cgroup: Cgroup | None = None) -> None:
+        self._cgroup = cgroup
 
     def popen(self, argv: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """Start a program in a session of its own."""
+        if self._cgroup is not None:
+            argv = self._cgroup.command(argv)
         return subprocess.Popen(argv, start_new_session=True, **kwargs)
 
 

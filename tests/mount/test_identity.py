@@ -1,4 +1,4 @@
-"""Who reads decides what is read, whichever node the reader has in its hands."""
+"""Each container reads its own values, and the host those of its cgroup and any container's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.kit.cgroups import Cgroup
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
@@ -43,7 +44,7 @@ def on_host(path: Path) -> bytes:
 
 
 def node(daemon: Daemon, container: Container) -> Path:
-    return daemon.mountpoint / f"by-pidns/{container.pidns}/proc/meminfo"
+    return daemon.mountpoint / f"own/{container.key}/proc/meminfo"
 
 
 def test_each_container_reads_its_own(pair: tuple[Container, Container]) -> None:
@@ -56,14 +57,6 @@ def test_the_host_reads_its_own_and_any_containers(
     assert total(on_host(daemon.mountpoint / "proc/meminfo")) == host_total()
     assert total(on_host(node(daemon, pair[0]))) == A
     assert total(on_host(node(daemon, pair[1]))) == B
-
-
-def test_a_container_reads_its_own_on_anothers_node(
-    daemon: Daemon, pair: tuple[Container, Container]
-) -> None:
-    first, second = pair
-    assert total(second.read(str(node(daemon, first)))) == B
-    assert total(first.read("/proc/meminfo")) == A
 
 
 def test_a_container_reads_its_own_on_the_hosts_node(daemon: Daemon) -> None:
@@ -85,20 +78,26 @@ def test_a_host_process_in_a_limited_cgroup_reads_its_own(daemon: Daemon) -> Non
     assert total(text) == A
 
 
-def test_an_ended_containers_directory_is_gone(daemon: Daemon) -> None:
+def names(directory: Path) -> set[str]:
+    listed = subprocess.run(["ls", directory], capture_output=True, timeout=30, check=True)
+    return set(listed.stdout.decode().split())
+
+
+def test_the_host_lists_the_containers_that_live(daemon: Daemon) -> None:
     with Container(daemon.mountpoint, memory=A) as container:
-        path = node(daemon, container)
+        key = container.key
         container.read("/proc/meminfo")
-        listed = subprocess.run(
-            ["ls", daemon.mountpoint / "by-pidns"], capture_output=True, timeout=30, check=True
-        ).stdout.split()
-        assert str(container.pidns).encode() in listed
-    missing = subprocess.run(
-        ["ls", "-d", path.parents[1].with_name("4026999999")], capture_output=True, timeout=30
-    )
-    assert missing.returncode != 0
+        assert {"host", key} <= names(daemon.mountpoint / "own")
+        assert names(daemon.mountpoint / "own" / key) == {"proc", "sys"}
+    wait_until(lambda: key not in names(daemon.mountpoint / "own"), 30, what="the key to be gone")
 
 
-def test_writing_is_refused(pair: tuple[Container, Container]) -> None:
-    refused = pair[0].exec(["sh", "-c", "echo 1 >/proc/meminfo"], check=False)
-    assert refused.returncode != 0
+def test_the_host_links_lead_to_the_caller_mount(daemon: Daemon) -> None:
+    for name in ("proc/meminfo", "proc/pressure/cpu", "sys/devices/system/cpu"):
+        if Path("/", name).exists():
+            path = subprocess.run(
+                ["readlink", "-f", daemon.mountpoint / name], capture_output=True, timeout=30
+            ).stdout.decode()
+            wanted = f"{daemon.runtime_dir}/caller/{name}\n"
+            host = f"{daemon.mountpoint}/own/host/{name}\n"
+            assert path in (wanted, host)

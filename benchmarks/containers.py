@@ -149,14 +149,12 @@ class Container:
     def wait_ready(self) -> None:
         """Wait until its files are bound and its reader takes jobs."""
         os.waitpid(self._child, 0)
-        if self._line(PATIENCE_S) != b"ready":
+        # The reader and the process that has forked it write to one pipe, in either order.
+        first, second = sorted(self._line(PATIENCE_S) for _ in range(2))
+        if second != b"ready":
             raise ContainerError("the reader did not start")
-
-    @property
-    def pid(self) -> int:
-        """The reader's pid, as the host sees it."""
-        (pid,) = self._cgroup.pids()
-        return pid
+        #: The reader's pid, as the host sees it.
+        self.pid = int(first)
 
     @contextlib.contextmanager
     def noise(self, *arguments: str) -> Iterator[None]:
@@ -259,13 +257,15 @@ def _become_reader(
         # This process is still in the host's pid namespace; only its children are not.
         if "caller" in binds:
             _bind(fleet, files, seats, "caller")
-        if os.fork() == 0:
+        reader = os.fork()
+        if reader == 0:
             _mount("proc", "/proc", kind="proc")
             if "own" in binds:
                 _bind(fleet, files, seats, "own")
             os.dup2(jobs, 0)
             os.dup2(answers, 1)
             os.execv(fleet.reader, [str(fleet.reader)])
+        os.write(answers, b"%d\n" % reader)
         status = 0
     except OSError as error:
         os.write(2, f"container: {error}\n".encode())

@@ -107,6 +107,8 @@ class Loop(threading.Thread):
             if not length or (self.leaving and self._queue is not None):
                 return  # the kernel resends what was taken
             opcode, unique, node, pid = unpack(buffer)
+            if opcode in wire.UNANSWERED:
+                continue  # FORGET and INTERRUPT: nothing here depends on them
             request = (opcode, unique, node, pid, bytes(body[header:length]))
             self.serving = request
             reply = call(f"request {opcode}", answer, fallback, handlers.get(opcode), request)

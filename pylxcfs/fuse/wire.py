@@ -13,7 +13,6 @@ from typing import Final
 LOOKUP: Final = 1
 FORGET: Final = 2
 GETATTR: Final = 3
-SETATTR: Final = 4
 READLINK: Final = 5
 OPEN: Final = 14
 READ: Final = 15
@@ -27,7 +26,6 @@ READDIR: Final = 28
 RELEASEDIR: Final = 29
 ACCESS: Final = 34
 INTERRUPT: Final = 36
-DESTROY: Final = 38
 POLL: Final = 40
 BATCH_FORGET: Final = 42
 READDIRPLUS: Final = 44

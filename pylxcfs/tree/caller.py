@@ -60,7 +60,7 @@ class Rendering(NamedTuple):
     """A text that all readers of one container share for the time to live."""
 
     text: bytes
-    #: CLOCK_REALTIME at which it was made, in nanoseconds.
+    #: CLOCK_REALTIME at which the text became what it is, in nanoseconds.
     made_ns: int
     expires: int
 
@@ -113,11 +113,6 @@ class CallerMount:
             wire.GETATTR: self._getattr,
             wire.WRITE: self._write,
             wire.POLL: self._poll,
-            wire.FLUSH: self._not_implemented,
-            wire.ACCESS: self._not_implemented,
-            wire.FORGET: self._nothing,
-            wire.BATCH_FORGET: self._nothing,
-            wire.INTERRUPT: self._nothing,
         }
 
     # -- what the loop and the server ask ------------------------------------------------------
@@ -313,13 +308,6 @@ class CallerMount:
         """Return whether O_TRUNC passes: on files that take triggers, as the kernel's."""
         return self._triggers is not None and self._contents.takes_triggers(node)
 
-    def _not_implemented(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        """Answer ENOSYS: the kernel takes it as success and does not ask again."""
-        return wire.error_reply(unique, errno.ENOSYS)
-
-    def _nothing(self, unique: int, node: int, pid: int, body: bytes) -> None:
-        """FORGET and INTERRUPT have no answer, and nothing here depends on them."""
-
     # -- renderings ----------------------------------------------------------------------------
 
     def _is_compat(self, node: int, pid: int) -> bool:
@@ -339,7 +327,10 @@ class CallerMount:
             except SourceError as error:
                 raise Refused(errno.EIO) from error
             life = min(most_ns, self.ttl_ns * self._contents.lives(index))
-            rendering = self._renderings[key] = Rendering(text, time.time_ns(), now + life)
+            # mtime is that of the text: tar(1) complains of a file that changes.
+            same = rendering is not None and rendering.text == text
+            made_ns = rendering.made_ns if rendering is not None and same else time.time_ns()
+            rendering = self._renderings[key] = Rendering(text, made_ns, now + life)
         return rendering
 
 

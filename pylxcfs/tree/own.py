@@ -145,9 +145,6 @@ class OwnMount:
             wire.READDIR: self._readdir,
             wire.RELEASEDIR: self._done,
             wire.STATFS: lambda unique, node, pid, body: wire.statfs_reply(unique),
-            wire.FORGET: self._nothing,
-            wire.BATCH_FORGET: self._nothing,
-            wire.INTERRUPT: self._nothing,
         }
 
     # -- what the loop and the server ask ------------------------------------------------------
@@ -453,9 +450,6 @@ class OwnMount:
 
     def _done(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
         return wire.error_reply(unique, 0)
-
-    def _nothing(self, unique: int, node: int, pid: int, body: bytes) -> None:
-        """FORGET and INTERRUPT have no answer, and nothing here depends on them."""
 
 
 def padded(data: bytes, size: int) -> bytes:

@@ -135,6 +135,13 @@ def test_a_request_without_an_answer_gets_none(device: Device, served: Served) -
     assert device.told().unique == asked
 
 
+def test_requests_that_want_no_answer_reach_no_handler(device: Device, served: Served) -> None:
+    for opcode in wire.UNANSWERED:
+        device.ask(opcode)
+    asked = device.ask()
+    assert device.told().unique == asked
+
+
 def test_eagain_that_another_server_left_ends_nothing(device: Device, served: Served) -> None:
     os.set_blocking(device.fd, False)
     for _ in range(3):

@@ -415,21 +415,11 @@ def test_what_is_not_there_is_enoent(world: World) -> None:
 
 
 def test_what_reads_do_not_need_goes_to_pyfuse3(world: World) -> None:
-    for opcode in (wire.LOOKUP, wire.OPENDIR, wire.READDIRPLUS, wire.STATFS, wire.SETATTR):
+    for opcode in (wire.LOOKUP, wire.OPENDIR, wire.READDIRPLUS, wire.STATFS):
         request = (opcode, 7, nodes.ROOT, A_PID, b"body")
         assert opcode not in world.caller_mount.handlers
         assert world.caller_mount.other(request) is None
         assert world.sent.pop() == request
-
-
-def test_flush_and_access_are_not_implemented(world: World) -> None:
-    for opcode in (wire.FLUSH, wire.ACCESS):
-        assert world.caller.error(opcode, MEMINFO, A_PID, bytes(24)) == errno.ENOSYS
-
-
-@pytest.mark.parametrize("opcode", sorted(wire.UNANSWERED))
-def test_requests_that_want_no_answer_get_none(world: World, opcode: int) -> None:
-    assert world.caller_mount.handlers[opcode](7, 1, 0, bytes(8)) is None
 
 
 def test_requests_belong_to_the_caller_and_releases_to_the_owner_of_the_handle(

@@ -72,11 +72,6 @@ def test_statfs_is_that_of_procfs(world: World) -> None:
     assert len(world.own.succeed(wire.STATFS, nodes.ROOT, A_PID)) == 80
 
 
-@pytest.mark.parametrize("opcode", sorted(wire.UNANSWERED))
-def test_requests_that_want_no_answer_get_none(world: World, opcode: int) -> None:
-    assert world.own_mount.handlers[opcode](7, 1, 0, bytes(8)) is None
-
-
 def test_lookup_renders_nothing(world: World) -> None:
     """It comes from the runtime, before the container has its limits."""
     world.host.reads.clear()

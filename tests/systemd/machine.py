@@ -180,6 +180,10 @@ class Machine:
         """Return what our unit has logged."""
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", UNIT, check=False).stdout
 
+    def log(self) -> str:
+        """Return what our unit has logged since its last start."""
+        return self.journal().rpartition(f"Starting {UNIT}")[2]
+
     @property
     def keeper(self) -> int:
         """The keeper's pid in the machine; 0 if there is none."""

@@ -23,7 +23,8 @@ _log = logging.getLogger(__name__)
 
 #: At most; with a short option watchdog a part of that.
 _HEARTBEAT_S = 2.0
-_HEARTBEATS = 5
+#: Heartbeats in the time of the watchdog. Each wakes the keeper, too.
+_HEARTBEATS = 2.5
 _SWEEP_S = 5.0
 _AFTER_FAILURE_S = 1.0
 _PREWARM_S = 0.02

@@ -206,10 +206,8 @@ def test_an_open_directory_goes_on_while_servers_change(way: int) -> None:
     expected = ["the server was ended", "the server failed"]
     with Daemon(expect_log=expected) as daemon, Container(daemon.mountpoint) as container:
         top = "sys/devices/system/cpu"
-        places = [
-            daemon.mountpoint / "own" / container.key / top,
-            daemon.runtime_dir / "caller" / top,
-        ]
+        own, caller = daemon.mountpoint / "own" / container.key, daemon.runtime_dir / "caller"
+        places = [own / top, caller / top]
         listers = [
             subprocess.Popen(
                 [sys.executable, "-c", _LISTER, str(place), "200"],
@@ -304,7 +302,10 @@ def test_pressure_can_be_bound_as_a_directory(daemon: Daemon) -> None:
     """As LXCFS's hook of LXC does it."""
     if not os.path.exists("/proc/pressure/cpu"):
         require("psi", "this kernel has no /proc/pressure")
-    script = 'mount --bind "$1/proc/pressure" /proc/pressure && cat /proc/pressure/* && exec ls /proc/pressure'
+    script = (
+        'mount --bind "$1/proc/pressure" /proc/pressure'
+        " && cat /proc/pressure/* && exec ls /proc/pressure"
+    )
     with Container(daemon.mountpoint, files=[], memory=GIB) as container:
         done = container.exec(["sh", "-c", script, "bind", str(daemon.mountpoint)]).stdout.split()
     assert b"some" in done

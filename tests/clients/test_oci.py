@@ -51,6 +51,12 @@ def bundle() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+def _give(root: Path) -> None:
+    """Give a root filesystem to the root of a user namespace."""
+    for path in [root, *root.rglob("*")]:
+        os.lchown(path, IDS["hostID"], IDS["hostID"])
+
+
 def _fill(directory: Path, daemon: Daemon, cgroup: str, *, user_namespace: bool) -> None:
     root = busybox_root(directory / "rootfs")
     subprocess.run(["runc", "spec"], cwd=directory, check=True, timeout=60)
@@ -66,8 +72,7 @@ def _fill(directory: Path, daemon: Daemon, cgroup: str, *, user_namespace: bool)
     if user_namespace:
         config["linux"]["namespaces"].append({"type": "user"})
         config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [IDS]
-        for path in [root, *root.rglob("*")]:
-            os.lchown(path, IDS["hostID"], IDS["hostID"])
+        _give(root)
     fragment = (ROOT / "container/oci/config.fragment.json").read_text()
     fragment = fragment.replace("/var/lib/pylxcfs", str(daemon.mountpoint))
     config["mounts"] += json.loads(fragment)["mounts"]
@@ -94,19 +99,22 @@ def test_a_bundle_with_the_fragment_has_its_own_files(
     check_report(done.stdout, node="caller" if user_namespace else "own")
 
 
-def test_podman_takes_dockers_line(daemon: Daemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
+def test_podman_takes_dockers_line(daemon: Daemon, user_namespace: bool, bundle: Path) -> None:
     for name in ("podman", "runc"):
         _require_runtime(name)
-    root = busybox_root(tmp_path / "rootfs")
-    # Podman wants this one short.
-    runroot = tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp")
-    places = ["--root", str(tmp_path / "root"), "--runroot", runroot]
+    root = busybox_root(bundle / "rootfs")
+    places = ["--root", str(bundle / "root"), "--runroot", str(bundle / "run")]
     engine = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime=runc"]
     cgroup = run_name("podman")
     limits = ["--memory", str(MEMORY), "--cpus=1", f"--cgroup-parent=/{cgroup}"]
     # Podman asks for more files and processes than may be allowed here.
     rlimits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
     alone = ["--rm", "--network=none", *rlimits]
+    if user_namespace:
+        ids = "{containerID}:{hostID}:{size}".format(**IDS)
+        alone += [f"--uidmap={ids}", f"--gidmap={ids}"]
+        _give(root)
     command = [*alone, *limits, *printed_binds(daemon), "--rootfs", str(root)]
     try:
         done = subprocess.run(
@@ -117,6 +125,5 @@ def test_podman_takes_dockers_line(daemon: Daemon, tmp_path: Path) -> None:
         )
     finally:
         remove_cgroups(cgroup)
-        shutil.rmtree(runroot, ignore_errors=True)
     assert done.returncode == 0, done.stderr.decode()
-    check_report(done.stdout)
+    check_report(done.stdout, node="caller" if user_namespace else "own")

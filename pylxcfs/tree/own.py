@@ -61,10 +61,9 @@ _BUSY_NS: Final = 100 * _MS
 _INHERITED: Final = -1
 #: Without a reader for so long, size and text may change together.
 _IDLE_NS: Final = _S
-#: A size that grows does so by this part of the text more than it must, and by so many bytes: each
-#: growth is a risk for a reader between two read(2) calls.
+#: A size that grows does so by this part of the text more than it must: each growth is a risk for
+#: a reader between two read(2) calls.
 _ROOM_PART: Final = 16
-_ROOM: Final = 16
 #: A rendering that no read has taken yet is good for the read of the process that has just opened.
 _UNREAD_NS: Final = 10 * _MS
 #: The same where no read has taken any text of the node: stat(2) by the runtime looks alike.
@@ -277,7 +276,7 @@ class OwnMount:
             size = len(page.data)
             if page.taken and now - max(page.asked, page.expires) <= _IDLE_NS:
                 if len(data) > size:
-                    room = len(data) + len(data) // _ROOM_PART + _ROOM
+                    room = len(data) + len(data) // _ROOM_PART
                     step = Page(padded(page.data, room), page.mtime + 1, now, STEP_NS)
                     step.born, step.next = page.born, data
                     return self._show(node, step)

@@ -239,9 +239,10 @@ def test_a_size_that_grew_leaves_room_for_a_text_that_grows_a_little(world: Worl
     world.say(LONGER)
     world.pass_time(TTL)
     size = world.own.getattr(node).size
+    assert size > len(LONGER)
     world.pass_time(20 * MS)
     world.own.getattr(node)
-    for more in range(1, 5):
+    for more in range(1, size - len(LONGER) + 1):
         text = LONGER[:-1] + b"x" * more + b"\n"
         world.say(text)
         world.pass_time(TTL)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Literal
+
+import pytest
 
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
@@ -18,10 +21,11 @@ KILLS = 3
 MEMORY = 256 << 20
 
 
-def test_only_reads_in_flight_fail(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bind", ["own", "host"])
+def test_only_reads_in_flight_fail(bind: Literal["own", "host"], tmp_path: Path) -> None:
     with (
         Daemon(expect_log=["the server was ended"]) as daemon,
-        Container(daemon.mountpoint, memory=MEMORY, cpus=1) as container,
+        Container(daemon.mountpoint, bind=bind, memory=MEMORY, cpus=1) as container,
     ):
         readers = [start_reader(container, MEMORY, style, tmp_path / style) for style in STYLES]
         for _ in range(KILLS):

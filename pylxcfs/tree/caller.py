@@ -52,8 +52,10 @@ _TRIES: Final = 64
 #: How long a rendering for stat(2) is good for the read after it.
 _UNREAD_NS: Final = 2_000_000
 #: Bytes of texts that the open files of one container may keep, and of all.
-_MOST_EACH: Final = 4 << 20
+_MOST_EACH: Final = 16 << 20
 _MOST: Final = 64 << 20
+#: A text counts as so many bytes at least: the store has no more slots than `_MOST` has of these.
+_LEAST: Final = 4096
 
 
 class Rendering(NamedTuple):
@@ -337,9 +339,10 @@ class CallerMount:
 class Texts:
     """The texts of open files, bounded for each owner: one never pushes out those of another."""
 
-    def __init__(self, most_each: int = _MOST_EACH, most: int = _MOST) -> None:
+    def __init__(self, most_each: int = _MOST_EACH, most: int = _MOST, least: int = _LEAST) -> None:
         self._most_each = most_each
         self._most = most
+        self._least = least
         self._total = 0
         self._held: dict[int, int] = {}
         self._by_owner: dict[int, OrderedDict[int, bytes]] = {}
@@ -358,8 +361,9 @@ class Texts:
         self.drop(handle)
         owner = nodes.pair_of(handle)
         self._by_owner.setdefault(owner, OrderedDict())[handle] = text
-        self._held[owner] = self._held.get(owner, 0) + len(text)
-        self._total += len(text)
+        cost = max(len(text), self._least)
+        self._held[owner] = self._held.get(owner, 0) + cost
+        self._total += cost
         lost = []
         while self._held[owner] > self._most_each and len(self._by_owner[owner]) > 1:
             lost.append(next(iter(self._by_owner[owner])))
@@ -376,7 +380,8 @@ class Texts:
         texts = self._by_owner.get(owner)
         text = texts.pop(handle, None) if texts is not None else None
         if text is not None:
-            self._held[owner] -= len(text)
-            self._total -= len(text)
+            cost = max(len(text), self._least)
+            self._held[owner] -= cost
+            self._total -= cost
             if not texts:
                 del self._by_owner[owner], self._held[owner]

@@ -305,7 +305,7 @@ def handle_of(pidns: int, serial: int) -> int:
 
 
 def test_an_owner_loses_its_own_oldest_text_first() -> None:
-    texts = Texts(most_each=100, most=1000)
+    texts = Texts(least=0, most_each=100, most=1000)
     for serial in range(4):
         lost = texts.keep(handle_of(A, serial), b"x" * 30)
     assert lost == [handle_of(A, 0)]
@@ -314,7 +314,7 @@ def test_an_owner_loses_its_own_oldest_text_first() -> None:
 
 
 def test_one_owner_never_pushes_out_texts_of_another() -> None:
-    texts = Texts(most_each=100, most=220)
+    texts = Texts(least=0, most_each=100, most=220)
     texts.keep(handle_of(B, 0), b"of B")
     for serial in range(1000):
         texts.keep(handle_of(A, serial), b"x" * 30)
@@ -322,7 +322,7 @@ def test_one_owner_never_pushes_out_texts_of_another() -> None:
 
 
 def test_where_all_have_too_much_the_largest_owner_loses() -> None:
-    texts = Texts(most_each=100, most=150)
+    texts = Texts(least=0, most_each=100, most=150)
     texts.keep(handle_of(B, 0), b"x" * 60)
     texts.keep(handle_of(A, 0), b"x" * 45)
     assert texts.keep(handle_of(A, 1), b"x" * 46) == [handle_of(A, 0)]
@@ -330,7 +330,7 @@ def test_where_all_have_too_much_the_largest_owner_loses() -> None:
 
 
 def test_one_text_that_is_too_long_is_kept_alone() -> None:
-    texts = Texts(most_each=100, most=1000)
+    texts = Texts(least=0, most_each=100, most=1000)
     texts.keep(handle_of(A, 0), b"x" * 30)
     texts.keep(handle_of(A, 1), b"x" * 500)
     assert texts.get(handle_of(A, 0)) is None
@@ -338,7 +338,7 @@ def test_one_text_that_is_too_long_is_kept_alone() -> None:
 
 
 def test_a_text_that_is_replaced_or_dropped_is_not_counted() -> None:
-    texts = Texts(most_each=100, most=1000)
+    texts = Texts(least=0, most_each=100, most=1000)
     for _ in range(100):
         assert texts.keep(handle_of(A, 0), b"x" * 90) == []
     texts.drop(handle_of(A, 0))
@@ -347,7 +347,7 @@ def test_a_text_that_is_replaced_or_dropped_is_not_counted() -> None:
 
 
 def test_a_text_that_was_pushed_out_is_rendered_again(world: World) -> None:
-    world.caller_mount._texts = Texts(most_each=3 * len(TEXT), most=1000)
+    world.caller_mount._texts = Texts(least=0, most_each=3 * len(TEXT), most=1000)
     handles = [open_file(world) for _ in range(4)]
     for handle in handles:
         read(world, handle, 0, 4)

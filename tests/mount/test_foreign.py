@@ -28,7 +28,7 @@ from tests.kit.readers import Way
 
 MIB = 1 << 20
 MEMINFO = "/proc/meminfo"
-SECONDS = float(os.environ.get("PYLXCFS_SOAK", "2"))
+SECONDS = float(os.environ.get("PYLXCFS_SOAK", "1"))
 LIMITS = tuple(size * MIB for size in (301, 302, 303, 304))
 
 

@@ -27,8 +27,8 @@ from tests.mount import changing
 from tests.mount.conftest import Sabotage
 
 GIB = 1 << 30
-ALONE_S = 0.4
-CROWD_S = float(os.environ.get("PYLXCFS_SOAK", "2"))
+ALONE_S = 0.25
+CROWD_S = float(os.environ.get("PYLXCFS_SOAK", "1"))
 CHANGING = "/proc/uptime"
 
 #: What fills pages: sendfile(2) and mmap(2).

@@ -31,7 +31,7 @@ from tests.kit.wellformed import check
 from tests.mount import changing
 from tests.mount.conftest import Sabotage
 
-SECONDS = float(os.environ.get("PYLXCFS_SOAK", "6"))
+SECONDS = float(os.environ.get("PYLXCFS_SOAK", "4"))
 STYLES = ("keep", "open", "pieces", "mmap")
 FILES = ["meminfo", "stat", "cpuinfo", "uptime", "loadavg", "swaps", "diskstats"]
 CONTAINERS = 4

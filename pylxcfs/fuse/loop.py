@@ -39,19 +39,15 @@ class Requests(Protocol):
     @property
     def handlers(self) -> Mapping[int, Handler]:
         """By opcode. A handler may raise Refused."""
-        ...
 
     def other(self, request: Request) -> bytes | None:
         """Answer a request that has no handler."""
-        ...
 
     def fallback(self, request: Request) -> bytes | None:
         """Answer a request whose handler failed or did not come back in time."""
-        ...
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         """Return the container that a request belongs to, for the fair queue."""
-        ...
 
 
 class Loop(threading.Thread):

@@ -13,12 +13,13 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from pylxcfs.fuse.guard import Refused
 from pylxcfs.tree import nodes
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, Entry, SysTree
+from pylxcfs.views import View
 from pylxcfs.views.model import Container
 
 DIRECTORY: Final = stat.S_IFDIR | 0o555
@@ -27,18 +28,11 @@ _PRESSURE: Final = "proc/pressure"
 _LINKS: Final = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
 
 
-class Named(Protocol):
-    """The part of a row of VIEWS that the tree needs."""
-
-    @property
-    def path(self) -> str: ...
-
-
 class Names:
     """Names of both mounts; `served[i]` says whether the host has the file of view i."""
 
     def __init__(
-        self, views: Sequence[Named], served: Sequence[bool], sysfs: SysTree, contents: Contents
+        self, views: Sequence[View], served: Sequence[bool], sysfs: SysTree, contents: Contents
     ) -> None:
         self._sysfs = sysfs
         self._contents = contents

@@ -196,6 +196,7 @@ def test_programs_see_nothing_of_servers_that_are_killed(
     record_property("figures", f"{total} reads, {harms} servers lost in {SECONDS:g} s")
     errors = [error for report in reports for error in report["errors"]]
     assert not errors, "\n".join(errors[:10])
+    assert not any(report["zeros"] for report in reports)
     assert all(set(report["reads"]) == {f"proc/{name}" for name in FILES} for report in reports)
 
 

@@ -163,6 +163,6 @@ class Connection:
 
 def _clone(connection: int) -> int:
     """Open the device again on the same connection: its requests are this process's own."""
-    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     fcntl.ioctl(device, wire.DEV_IOC_CLONE, struct.pack("=I", connection))
     return device

@@ -95,9 +95,7 @@ class Loop(threading.Thread):
                 if error.errno in ENDED:
                     self._ended()
                     return
-                if error.errno == errno.EAGAIN:
-                    os.set_blocking(device, True)  # a server of an earlier version has changed it
-                elif error.errno != errno.ENOENT:  # the caller was interrupted
+                if error.errno not in (errno.ENOENT, errno.EAGAIN):  # the caller was interrupted
                     raise
                 continue
             if not length or (self.leaving and self._queue is not None):

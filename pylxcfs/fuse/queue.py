@@ -45,6 +45,10 @@ class FairQueue:
     """The requests of one connection that were taken and not yet served, and their order."""
 
     def __init__(self, device: int, key: Key) -> None:
+        # Never blocking: a request that poll(2) announces is gone if its caller is killed then,
+        # and read(2) would wait for the next one before those that were taken. The flag is never
+        # reset, as it belongs to the open file, which servers share.
+        os.set_blocking(device, False)
         self._device = device
         self._key = key
         self._poll = select.poll()
@@ -69,11 +73,16 @@ class FairQueue:
             length = self._dequeue(buffers)
             if length:
                 return length
-        length = os.readv(self._device, buffers)
-        self._until_check -= 1
-        if not self._until_check:
-            self._check()
-        return length
+        while True:
+            try:
+                length = os.readv(self._device, buffers)
+            except BlockingIOError:
+                self._poll.poll()
+                continue
+            self._until_check -= 1
+            if not self._until_check:
+                self._check()
+            return length
 
     def _check(self) -> None:
         """Begin to queue if requests wait."""
@@ -97,9 +106,11 @@ class FairQueue:
 
     def _take_all(self, buffers: list[bytearray]) -> None:
         buffer = buffers[0]
-        while self._taken < _MOST and self._poll.poll(0):
+        while self._taken < _MOST:
             try:
                 length = os.readv(self._device, buffers)
+            except BlockingIOError:
+                return
             except OSError as error:
                 if error.errno != errno.ENOENT:  # the caller was interrupted
                     raise

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import signal
 import stat
 import time
@@ -41,6 +42,8 @@ _LIFE_NS: Final = 100_000_000
 _MOST_TEXTS: Final = 512
 _MOST_BYTES: Final = 1 << 22
 _BUFFER: Final = 1 << 18
+#: SIGTERM is noticed after so long at most.
+_TURN_MS: Final = 100
 #: SETATTR to LINK, UNLINK, WRITE, CREATE, RENAME2: what would change something.
 _CHANGES: Final = frozenset({4, 6, 8, 9, 10, 11, 12, 13, 16, 35, 45})
 #: What poll(2) returns for a file that cannot be polled (DEFAULT_POLLMASK).
@@ -270,11 +273,13 @@ def serve(kind: str, connection: int, files: Sequence[str]) -> int:
     rescue = Rescue(kind, files)
     fusemount.resend(connection)
     buffer = ctypes.create_string_buffer(_BUFFER)
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
     while not told:
         length = fusemount.libc.read(connection, buffer, _BUFFER)
         if length < 0:
             if ctypes.get_errno() == errno.EAGAIN:
-                os.set_blocking(connection, True)  # a server was killed while it queued
+                poller.poll(_TURN_MS)  # servers make the device one that does not block
                 continue
             if ctypes.get_errno() in (errno.EINTR, errno.ENOENT):
                 continue

@@ -121,3 +121,42 @@ def test_the_kernel_hands_out_all_that_was_closed(tmp_path: Path) -> None:
             command = ["unshare", "--mount", "sh", "-c", show, str(tmp_path), connection]
             done = subprocess.run(command, check=True, capture_output=True, timeout=60)
             assert int(done.stdout) == 65535
+
+
+#: 300 processes that guess names; prints a line once all run, and ends with its input.
+_GUESSING = """
+import os, signal, sys
+children = []
+for number in range(300):
+    child = os.fork()
+    if not child:
+        while True:
+            try:
+                os.open(f"{sys.argv[1]}/{os.urandom(8).hex()}", os.O_RDONLY)
+            except FileNotFoundError:
+                pass
+    children.append(child)
+print("guessing", flush=True)
+sys.stdin.read()
+for child in children:
+    os.kill(child, signal.SIGKILL)
+for child in children:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize("where", ["own", "run/caller/proc"])
+def test_callers_that_are_killed_in_a_pile_leave_no_request_unanswered(where: str) -> None:
+    """A request that was announced is gone when its caller is killed; the next ones wait."""
+    with Daemon() as daemon, Container(daemon.mountpoint, memory=2 << 30) as container:
+        directory = daemon.mountpoint / "own" if where == "own" else daemon.directory / where
+        for _ in range(5):
+            with container.popen(
+                [sys.executable, "-c", _GUESSING, str(directory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            ) as crowd:
+                assert crowd.stdout.readline() == b"guessing\n"
+                assert b"2097152 kB" in container.read("/proc/meminfo")
+                crowd.communicate(timeout=60)
+                assert crowd.returncode == 0

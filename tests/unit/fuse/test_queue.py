@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 from collections import Counter
@@ -172,11 +171,12 @@ def test_requests_without_an_answer_are_not_queued(device: Device, served: Serve
     assert asked in served.many(len(waiting) + 1)
 
 
-def test_eagain_that_another_server_left_is_passed_on(device: Device, served: Served) -> None:
-    os.set_blocking(device.fd, False)
-    with pytest.raises(BlockingIOError) as caught:
-        served.one()
-    assert caught.value.errno == errno.EAGAIN
+def test_the_device_never_blocks_with_requests_taken(device: Device, served: Served) -> None:
+    """A request that poll(2) announces is gone if its caller is killed before it is read."""
+    waiting = served.until_queuing()
+    assert not os.get_blocking(device.fd)
+    assert served.many(len(waiting)) == waiting
+    assert not os.get_blocking(device.fd)
 
 
 def test_the_end_of_the_connection_is_passed_on(device: Device, served: Served) -> None:

@@ -42,7 +42,12 @@ REQUEST_AND_WORD: Final = struct.Struct("=4xIQQ8xI4xQ")
 #: struct fuse_out_header: len, error (negative errno), unique.
 OUT_HEADER: Final = struct.Struct("=IiQ")
 
-#: struct fuse_open_in behind the header: flags.
+#: struct fuse_getattr_in behind the header: flags, fh.
+GETATTR_IN: Final = struct.Struct("=I12x")
+#: Of its flags: asked for by read(2), which has an open file (fuse_cache_read_iter), and not by
+#: open(2) or stat(2).
+GETATTR_FH: Final = 1
+#: struct fuse_open_in: flags.
 OPEN_IN: Final = struct.Struct("=I4x")
 #: struct fuse_read_in: fh, offset, size, read_flags.
 READ_IN: Final = struct.Struct("=QQII")

@@ -66,8 +66,6 @@ _IDLE_NS: Final = _S
 _ROOM_PART: Final = 16
 #: A rendering that no read has taken yet is good for the read of the process that has just opened.
 _UNREAD_NS: Final = 10 * _MS
-#: The same where no read has taken any text of the node: stat(2) by the runtime looks alike.
-_FIRST_NS: Final = 2 * _MS
 #: All texts are looked through that often, so many at each rendering.
 _SWEEP_NS: Final = 5 * _S
 _SWEPT_AT_ONCE: Final = 16
@@ -202,7 +200,8 @@ class OwnMount:
             mode = self._names.mode(index)
             if not stat.S_ISREG(mode):
                 return self._fixed_attributes(unique, node, mode)
-            page = self._revalidate(node, pid, page, now)
+            reads = bool(wire.GETATTR_IN.unpack_from(body)[0] & wire.GETATTR_FH)
+            page = self._revalidate(node, pid, page, now, reads)
         page.asked = now
         return self._page_attributes(unique, node, page, now)
 
@@ -228,7 +227,7 @@ class OwnMount:
     def _read(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
         page = self._pages.get(node)
         if page is None:
-            page = self._revalidate(node, pid, None, self._clock())
+            page = self._revalidate(node, pid, None, self._clock(), False)
         page.unread, page.taken = False, True
         return self._part(unique, page, body)
 
@@ -240,13 +239,16 @@ class OwnMount:
             data = data.ljust(size, b"\n")
         return wire.data_reply(unique, data)
 
-    def _revalidate(self, node: int, pid: int, page: Page | None, now: int) -> Page:
-        """Return the page to show now that the one before, if any, has expired."""
+    def _revalidate(self, node: int, pid: int, page: Page | None, now: int, reads: bool) -> Page:
+        """Return the page to show now that the one before, if any, has expired.
+
+        `reads`: the caller is in read(2), so it may be in the middle of that one.
+        """
         if page is not None:
-            if page.unread and now - page.born < (_UNREAD_NS if page.taken else _FIRST_NS):
-                page.unread = not page.taken
+            if reads and page.unread and now - page.born < _UNREAD_NS:
+                page.unread = False
                 return page
-            offset = self._callers.containers.offset(pid) or 0
+            offset = (self._callers.containers.offset(pid) or 0) if reads else 0
             if offset < 0:
                 # A busy machine: it may be in the middle, or at the beginning of its first read.
                 offset = int(page.held == _INHERITED or now - page.expires < _BUSY_NS)

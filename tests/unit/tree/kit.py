@@ -199,8 +199,10 @@ class Asked:
         assert data == b""
         return error
 
-    def getattr(self, node: int, pid: int = A_PID) -> Attr:
-        return attributes(self.succeed(wire.GETATTR, node, pid, bytes(16)))
+    def getattr(self, node: int, pid: int = A_PID, *, reads: bool = True) -> Attr:
+        """Ask as read(2) does, or as open(2) and stat(2) do."""
+        body = wire.GETATTR_IN.pack(wire.GETATTR_FH if reads else 0)
+        return attributes(self.succeed(wire.GETATTR, node, pid, body))
 
     def read(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,6 +25,9 @@ from pylxcfs.views.model import Container
 
 DIRECTORY: Final = stat.S_IFDIR | 0o555
 LINK: Final = stat.S_IFLNK | 0o777
+#: How long a listing of sysfs is shown, and how many are kept.
+_LISTING_S: Final = 1.0
+_MOST_LISTINGS: Final = 256
 _PRESSURE: Final = "proc/pressure"
 _LINKS: Final = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
 
@@ -36,6 +40,9 @@ class Names:
     ) -> None:
         self._sysfs = sysfs
         self._contents = contents
+        #: Listings of sysfs, all of the last second: a listing is read in several requests.
+        self._listings: dict[tuple[int, Container | None], list[Entry]] = {}
+        self._listed = 0.0
         shared: dict[int, dict[bytes, int]] = {
             nodes.ROOT: {b"proc": nodes.PROC, b"sys": nodes.SYS, b"own": nodes.OWN},
             nodes.PROC: {},
@@ -96,6 +103,15 @@ class Names:
             if found is None:
                 raise Refused(errno.ENOTDIR)
             return [Entry(name, child, self.mode(child)) for name, child in found.items()]
+        now = time.monotonic()
+        if now - self._listed > _LISTING_S or len(self._listings) >= _MOST_LISTINGS:
+            self._listings, self._listed = {}, now
+        listing = self._listings.get((index, container))
+        if listing is None:
+            listing = self._listings[index, container] = self._list(index, container)
+        return listing
+
+    def _list(self, index: int, container: Container | None) -> list[Entry]:
         path = self._path(index)
         try:
             entries = self._sysfs.entries(path)

@@ -416,10 +416,17 @@ def test_what_is_not_there_is_enoent(world: World) -> None:
 
 def test_what_reads_do_not_need_goes_to_pyfuse3(world: World) -> None:
     for opcode in (wire.LOOKUP, wire.OPENDIR, wire.READDIRPLUS, wire.STATFS):
-        request = (opcode, 7, nodes.ROOT, A_PID, b"body")
+        request = (opcode, 7, nodes.ROOT, A_PID, b"proc\0")
         assert opcode not in world.caller_mount.handlers
         assert world.caller_mount.other(request) is None
         assert world.sent.pop() == request
+
+
+def test_a_guessed_name_does_not_reach_pyfuse3(world: World) -> None:
+    with pytest.raises(Refused) as caught:
+        world.caller_mount.other((wire.LOOKUP, 7, nodes.ROOT, A_PID, b"guess\0"))
+    assert caught.value.errno == errno.ENOENT
+    assert not world.sent
 
 
 def test_requests_belong_to_the_caller_and_releases_to_the_owner_of_the_handle(

@@ -29,6 +29,8 @@ INTERRUPT: Final = 36
 POLL: Final = 40
 BATCH_FORGET: Final = 42
 READDIRPLUS: Final = 44
+#: Not implemented by any server: the kernel sends GETATTR then.
+STATX: Final = 52
 
 #: Requests to which the kernel expects no answer.
 UNANSWERED: Final = frozenset({FORGET, BATCH_FORGET, INTERRUPT})

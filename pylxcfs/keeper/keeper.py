@@ -110,6 +110,8 @@ class Keeper:
         self._stored = False
         self._signals = child.signal_fd()
         self._server: child.ServerProcess | None = None
+        #: Servers that SIGKILL has not ended yet.
+        self._abandoned: list[child.ServerProcess] = []
         self._probe: child.Child | None = None
         self._resolver: reload.Resolver | None = None
         #: Rescue servers by the kind of their mount.
@@ -186,6 +188,8 @@ class Keeper:
             if self._server.heartbeat >= 0:
                 handlers[self._server.heartbeat] = partial(self._on_heartbeat, self._server)
             handlers[self._server.child.pidfd] = partial(self._on_server_end, self._server)
+        for server in self._abandoned:
+            handlers[server.child.pidfd] = partial(self._on_server_end, server)
         for kind, process in self._rescues.items():
             handlers[process.pidfd] = partial(self._on_rescue_end, kind, process)
         if not (self._server or self._rescues.keys() & {OWN, CALLER} or self._remount in self._at):
@@ -267,8 +271,17 @@ class Keeper:
 
     def _on_server_end(self, server: child.ServerProcess) -> None:
         code = server.end()
+        if server in self._abandoned:
+            self._abandoned.remove(server)
+            return
         self._server = None
-        for work in (self._hung, self._kill, self._failures.clear, self._start_probe):
+        self._after_server(server, code)
+
+    def _after_server(self, server: child.ServerProcess, code: int) -> None:
+        for work in (
+            *(self._hung, self._kill, self._abandon),
+            *(self._failures.clear, self._start_probe),
+        ):
             self._at.pop(work, None)
         if self._stopping:
             self._finish_if_all_ended()
@@ -314,6 +327,19 @@ class Keeper:
         if self._server is not None:
             self._server.killed = True
             self._server.child.send(signal.SIGKILL)
+            if not self._stopping:
+                self._after(KILL_S, self._abandon)
+
+    def _abandon(self) -> None:
+        """Go on without a server that SIGKILL does not end: a thread waits in the kernel.
+
+        Its other threads have ended, and the kernel resends what it had taken.
+        """
+        server, self._server = self._server, None
+        if server is not None:
+            say(ERR, f"the server (pid {server.child.pid}) does not end after SIGKILL; left behind")
+            self._abandoned.append(server)
+            self._after_server(server, -signal.SIGKILL)
 
     def _to_server(self, number: int) -> None:
         if self._server is not None:

@@ -149,7 +149,7 @@ class Rescue:
             self._texts.pop((index, wire.RELEASE_IN.unpack_from(request, body)[0]), None)
         if opcode in (wire.RELEASE, wire.RELEASEDIR, wire.FLUSH, wire.ACCESS):
             return wire.error_reply(unique, 0)
-        if self._kind == fusemount.OWN:
+        if self._kind == fusemount.OWN or opcode == wire.STATX:
             return wire.error_reply(unique, errno.ENOSYS)  # OPEN and others: never sent again
         # ENOSYS would hold for the life of the connection, and so for the servers to come.
         if opcode == wire.POLL:
@@ -186,9 +186,12 @@ class Rescue:
             return _DIRECTORY, 0, 0
         if index in self._links:
             return _LINK, 0, 0
-        mode = _FILE
-        if index >= nodes.SYSFS:
+        try:
             mode = self._sysfs.lstat(self._path(index)).st_mode & ~0o222
+        except OSError:
+            if index >= nodes.SYSFS:
+                raise
+            mode = _FILE  # a READ says what is wrong
         if not stat.S_ISREG(mode):
             return mode, 0, 0
         try:

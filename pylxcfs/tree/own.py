@@ -81,7 +81,9 @@ _HOST_NAME: Final = b"host"
 class Page:
     """What the kernel is told of a file: one text."""
 
-    __slots__ = ("asked", "born", "data", "expires", "held", "mtime", "next", "taken", "unread")
+    __slots__ = (
+        *("asked", "born", "data", "expires", "filled", "held", "mtime", "next", "taken", "unread"),
+    )
 
     def __init__(self, data: bytes, mtime: int, now: int, life: int) -> None:
         self.data = data
@@ -96,6 +98,8 @@ class Page:
         #: The text that comes after this one, whose size was told ahead of it.
         self.next: bytes | None = None
         self.unread = True
+        #: This server has given the kernel this text for the mtime that it was told.
+        self.filled = False
         #: A read has taken this text, or one before it.
         self.taken = False
 
@@ -124,6 +128,9 @@ class OwnMount:
         self._clock = clock
         self._started_ns = time.time_ns()
         self._epochs: dict[int, int] = {}
+        #: Nodes by pid namespace that were looked up since it got another epoch. The kernel may
+        #: have others from before, of descriptors that outlived their container.
+        self._looked_up: dict[int, set[int]] = {}
         #: The container that the texts of a pid namespace were rendered for.
         self._rendered_for: dict[int, weakref.ref[Known]] = {}
         self._to_sweep: list[int] = []
@@ -228,7 +235,7 @@ class OwnMount:
         page = self._pages.get(node)
         if page is None:
             page = self._revalidate(node, pid, None, self._clock(), False)
-        page.unread, page.taken = False, True
+        page.unread, page.taken, page.filled = False, True, True
         return self._part(unique, page, body)
 
     @staticmethod
@@ -262,7 +269,7 @@ class OwnMount:
                 return self._replace(node, page.next, self._life(node), now)
         self._sweep_some(now)
         owner = nodes.pair_of(node)
-        container = self._container(owner, pid)
+        container = self._container(node, pid)
         # A container that is not found yet may be found at the next question.
         found = container is not None or owner == self._callers.host
         life = self._life(node) if found and page is not None and page.taken else 0
@@ -283,7 +290,7 @@ class OwnMount:
                     step.born, step.next = page.born, data
                     return self._show(node, step)
                 data = padded(data, size)
-            if data == page.data:  # the kernel's pages stay good
+            if data == page.data and page.filled:  # the kernel's pages stay good
                 page.born, page.expires, page.next, page.unread = now, now + life, None, True
                 page.held = 0
                 return page
@@ -301,9 +308,15 @@ class OwnMount:
     def _life(self, node: int) -> int:
         return self.ttl_ns * self._contents.lives(nodes.index_of(node))
 
-    def _container(self, owner: int, pid: int) -> Container | None:
+    def _is_old(self, node: int) -> bool:
+        """Return whether the kernel has a node from an earlier container of the same number."""
+        looked_up = self._looked_up.get(nodes.pidns_offset(nodes.pair_of(node)))
+        return looked_up is not None and node not in looked_up
+
+    def _container(self, node: int, pid: int) -> Container | None:
         """Return the container of a node; None where the node is that of an earlier one."""
-        if owner == self._callers.host:
+        owner = nodes.pair_of(node)
+        if owner == self._callers.host or self._is_old(node):
             return None
         container = self._callers.known(owner, pid)
         if container is None or container.epoch != self._epoch(owner):
@@ -327,8 +340,13 @@ class OwnMount:
             owner = self._owner_of(name, pid)
             child = nodes.node(owner, nodes.VIEW_ROOT)
         else:
-            container = self._container(owner, pid) if index >= SYSFS else None
+            if self._is_old(node):
+                raise Refused(errno.ESTALE)
+            container = self._container(node, pid) if index >= SYSFS else None
             child = nodes.node(owner, self._names.child(index, name, container))
+        looked_up = self._looked_up.get(nodes.pidns_offset(owner))
+        if looked_up is not None:
+            looked_up.add(child)
         mode = self._names.mode(nodes.index_of(child))
         page = self._pages.get(child)
         size, mtime, valid, nlink = 0, self._started_ns, self._valid(child), 2
@@ -364,6 +382,8 @@ class OwnMount:
     def _begin_epoch(self, owner: int, epoch: int) -> None:
         """Give the nodes of a pid namespace to the next container that has its number."""
         offset = nodes.pidns_offset(owner)
+        if self._epoch(owner):
+            self._looked_up[offset] = set()
         self._drop_pages(lambda other: nodes.pidns_offset(other) == offset)
         self._store.set_epoch(offset, epoch)
         self._epochs[offset] = epoch
@@ -429,7 +449,7 @@ class OwnMount:
 
     def _entries(self, node: int, pid: int) -> list[Entry]:
         index, owner = nodes.index_of(node), nodes.pair_of(node)
-        container = self._container(owner, pid) if index >= SYSFS else None
+        container = self._container(node, pid) if index >= SYSFS else None
         entries = [
             Entry(entry.name, nodes.node(owner, entry.number), entry.mode)
             for entry in self._names.children(index, container)

@@ -626,13 +626,33 @@ def test_a_server_that_takes_over_goes_on_with_sizes_and_texts(world: World) -> 
     assert content(world, node) == padded(SHORT, len(LONGER))
 
 
-def test_a_server_that_takes_over_asks_for_the_text_again_and_keeps_pages_that_are_good(
-    world: World,
-) -> None:
+def test_a_server_that_takes_over_has_the_pages_filled_again_once(world: World) -> None:
+    """Another process may have filled them: the rescue server, with the host's text."""
     node = world.file()
     first = in_use(world, node)
     world.next_server()
-    assert world.own.getattr(node) == first
+    second = world.own.getattr(node)
+    assert second.size == first.size
+    assert second.mtime > first.mtime
+    content(world, node)
+    world.pass_time(TTL)
+    assert world.own.getattr(node) == second
+
+
+def test_a_node_that_the_next_container_has_not_looked_up_shows_the_host(world: World) -> None:
+    """A descriptor that outlived its container; another file of the next one is looked up."""
+    old = world.file()
+    assert content(world, old) == TEXT
+    directory = nodes.node(nodes.pair((A, 0)), nodes.VIEW_SYS)
+    world.end(A)
+    world.start(A, 30, b"text of C\n", epoch=9999)
+    world.own.walk(f"{world.directory()}/proc/cpuinfo")
+    world.pass_time(2 * S)
+    assert content(world, old) == HOST_TEXT
+    assert world.own.error(wire.LOOKUP, directory, A_PID, b"devices\0") == errno.ESTALE
+    world.file()
+    world.pass_time(2 * S)
+    assert content(world, old) == b"text of C\n"
 
 
 def test_a_server_that_takes_over_tells_a_longer_text_in_two_steps(world: World) -> None:

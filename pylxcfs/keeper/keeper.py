@@ -231,11 +231,12 @@ class Keeper:
         beats = server.beats()
         if beats and self._settings.watchdog and not server.killed:
             self._after(self._settings.watchdog, self._hung)
+        if beats and self._rescuing:
+            self._end_rescues()
         if b"R" in beats and not server.serves:
             server.serves = True
             self._after(HEALTHY_S, self._failures.clear)
-            if self._rescuing:
-                self._end_rescues()
+            self._rescuing = False
             if self._announced:
                 say(NOTICE, "a server serves again")
                 self._report.change(report.SERVING, "serving")
@@ -388,6 +389,8 @@ class Keeper:
         """A server that was tried beside the rescue server has failed."""
         for mount in self._mounts.values():
             fusemount.resend(mount.connection)  # what it had taken goes to the rescue server
+        self._at.pop(self._end_rescues, None)
+        self._start_rescues()
         self._rescue_pause = min(self._rescue_pause * 2, RESCUE_S[1])
         pause = self._rescue_pause
         say(WARNING, f"the server still fails ({_describe(code)}); the next try is in {pause:g} s")
@@ -400,7 +403,7 @@ class Keeper:
             self._finish_if_all_ended()
         elif kind == rescue.PREVIOUS and not self._is_previous_connected():
             self._forget_previous()
-        elif kind != rescue.PREVIOUS and not self._rescuing:
+        elif kind != rescue.PREVIOUS and (not self._rescuing or self._end_rescues in self._at):
             if code != 0:
                 fusemount.resend(self._mounts[kind].connection)
         elif kind != rescue.PREVIOUS and self._dead():
@@ -411,8 +414,10 @@ class Keeper:
             self._after(self._rescue_failures.delay, self._start_rescues)
 
     def _end_rescues(self) -> None:
-        """Tell the rescue servers of the mounts to end, until they have."""
-        self._rescuing = False
+        """Tell the rescue servers of the mounts to end, until they have.
+
+        A server is about to serve, and two must not both answer.
+        """
         for kind, process in self._rescues.items():
             if kind != rescue.PREVIOUS:
                 process.send(signal.SIGTERM)

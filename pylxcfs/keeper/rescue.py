@@ -42,8 +42,6 @@ _LIFE_NS: Final = 100_000_000
 _MOST_TEXTS: Final = 512
 _MOST_BYTES: Final = 1 << 22
 _BUFFER: Final = 1 << 18
-#: SIGTERM is noticed after so long at most.
-_TURN_MS: Final = 100
 #: SETATTR to LINK, UNLINK, WRITE, CREATE, RENAME2: what would change something.
 _CHANGES: Final = frozenset({4, 6, 8, 9, 10, 11, 12, 13, 16, 35, 45})
 #: What poll(2) returns for a file that cannot be polled (DEFAULT_POLLMASK).
@@ -123,8 +121,8 @@ class Rescue:
             return wire.entry_reply(unique, found, 0, number, mode, 1, size, mtime, 0, 0)
         if opcode == wire.GETATTR:
             mode, size, mtime = self._attributes(index)
-            valid = max(0, mtime + _LIFE_NS - time.time_ns())
-            return wire.attr_reply(unique, nodes.inode_number(node), mode, 1, size, mtime, valid)
+            # Valid for no time: a server that is back answers the next reader.
+            return wire.attr_reply(unique, nodes.inode_number(node), mode, 1, size, mtime, 0)
         if opcode == wire.READLINK:
             return wire.data_reply(unique, self._target(index))
         if opcode == wire.OPEN and self._kind != fusemount.OWN:
@@ -276,13 +274,18 @@ def serve(kind: str, connection: int, files: Sequence[str]) -> int:
     rescue = Rescue(kind, files)
     fusemount.resend(connection)
     buffer = ctypes.create_string_buffer(_BUFFER)
+    # As servers do (fuse/queue.py): the flag belongs to the open file that all share.
+    os.set_blocking(connection, False)
+    woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake)  # SIGTERM ends poll(2), too
     poller = select.poll()
     poller.register(connection, select.POLLIN)
+    poller.register(woken, select.POLLIN)
     while not told:
         length = fusemount.libc.read(connection, buffer, _BUFFER)
         if length < 0:
             if ctypes.get_errno() == errno.EAGAIN:
-                poller.poll(_TURN_MS)  # servers make the device one that does not block
+                poller.poll()
                 continue
             if ctypes.get_errno() in (errno.EINTR, errno.ENOENT):
                 continue

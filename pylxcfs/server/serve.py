@@ -46,8 +46,8 @@ def main() -> NoReturn:
     descriptors = Descriptors(*(numbers[f"--{name}-fd"] for name in names))
     heartbeat = numbers["--heartbeat-fd"]
     server = Server(options, descriptors, ended.set)
+    beat(heartbeat, HEALTHY)  # a rescue server ends at this: the two must not both answer
     server.begin()
-    beat(heartbeat, HEALTHY)
     # Readers are served from here on. The rest takes as long to load as everything before it.
     import trio
 

@@ -124,7 +124,8 @@ class Daemon:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.keeper).children():
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                    if "serve" in child.cmdline():
+                    # The keeper and its rescue servers have "serve" in theirs.
+                    if "--heartbeat-fd" in child.cmdline():
                         return child.pid
         return None
 

@@ -73,6 +73,10 @@ class Place:
         """The directories that may limit its processes."""
         return self.directories[:-1] if self.up_to_root else self.directories
 
+    def above(self, directory: str) -> tuple[str, ...]:
+        """Return the directories above one of them that may limit its processes."""
+        return self.limiting[self.directories.index(directory) + 1 :]
+
     def nearest(self, name: str) -> str | None:
         """Return the closest of the directories that has file `name`."""
         for directory in self.directories:

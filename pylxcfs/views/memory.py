@@ -2,9 +2,10 @@
 
 meminfo, swaps and the meminfo of NUMA nodes all use this module, so they agree. The total is the
 smallest limit of the cgroup and its ancestors (v1 memory.limit_in_bytes, v2 memory.max), at most
-the host's total. Free memory is the total minus usage, whatever the host's MemFree is: a program
-that computes used memory from it gets what the container uses. What the host can give bounds
-available memory alone.
+the host's total. Free memory is the total minus usage, or what an ancestor with a limit leaves if
+that is less (its limit minus its usage), whatever the host's MemFree is: a program that computes
+used memory from it gets what the container, and others under the same limit, use. What the host
+can give bounds available memory alone.
 
 No value wraps: usage may exceed a limit that was lowered, and then 0 is free.
 """
@@ -41,7 +42,11 @@ def amounts(host: MemInfo, memory: Memory, options: Options) -> Amounts:
 
     # Not cut to the host's MemFree or MemAvailable: the page cache, and the memory of others,
     # would look as if the container used them.
-    free = max(total - memory.usage, 0)
+    free = total - memory.usage
+    if memory.left is not None and memory.left < free:
+        free = memory.left
+    if free < 0:
+        free = 0
     stat = memory.stat.get
     # Memory that the kernel reclaims before an OOM (mm/show_mem.c si_mem_available, without
     # watermarks, which a cgroup does not have).
@@ -63,7 +68,10 @@ def _swap(host: MemInfo, memory: Memory, options: Options) -> tuple[int, int]:
         total = min(total, max(memory.swap_limit, 0))
     if memory.swappiness == 0:  # no more of it will be swapped out
         return min(total, usage), 0
-    return total, max(total - usage, 0)
+    free = total - usage
+    if memory.swap_left is not None:
+        free = min(free, memory.swap_left)
+    return total, max(free, 0)
 
 
 def _number(host: MemInfo, name: bytes) -> int:

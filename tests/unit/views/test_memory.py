@@ -99,6 +99,23 @@ def test_free_swap_was_cut_to_the_hosts_so_others_swap_was_used_swap():
     assert seen.swap_total - seen.swap_free == MIB
 
 
+def test_what_others_under_an_ancestors_limit_use_was_free():
+    values = memory(limit=256 * MIB, usage=6 * MIB, left=48 * MIB, stat=FILES)
+    seen = amounts(host(), values, Options())
+    assert seen[:3] == (256 * MIB, 48 * MIB, 83 * MIB)
+
+
+def test_an_ancestor_over_its_lowered_limit_leaves_nothing():
+    values = memory(limit=256 * MIB, usage=6 * MIB, left=-MIB, swap_limit=GIB, swap_left=-MIB)
+    seen = amounts(host(), values, Options())
+    assert (seen.free, seen.available, seen.swap_free) == (0, 0, 0)
+
+
+def test_swap_that_others_under_an_ancestors_limit_use_was_free():
+    values = memory(swap_limit=GIB, swap_usage=MIB, swap_left=7 * MIB)
+    assert amounts(host(), values, Options())[3:] == (GIB, 7 * MIB)
+
+
 def test_kernels_without_memavailable():
     seen = amounts(host(available=None), memory(limit=GIB, usage=MIB), Options())
     assert seen[:3] == (GIB, 1023 * MIB, 1023 * MIB)
@@ -133,6 +150,8 @@ MEMORIES = st.builds(
     swap_limit=st.none() | st.integers(-(2**40), 2**45),
     swap_usage=st.none() | SIZE,
     swappiness=st.none() | st.integers(0, 100),
+    left=st.none() | st.integers(-(2**40), 2**45),
+    swap_left=st.none() | st.integers(-(2**40), 2**45),
     stat=st.dictionaries(st.sampled_from([*FILES, b"file", b"anon"]), SIZE),
 )
 

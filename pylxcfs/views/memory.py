@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from pylxcfs.errors import FormatError
 from pylxcfs.formats.meminfo import MemInfo
-from pylxcfs.units import KIB
 from pylxcfs.views.model import Memory, Options
 
 
@@ -37,8 +36,8 @@ def amounts(host: MemInfo, memory: Memory, options: Options) -> Amounts:
     if host_available is None:
         host_available = host_total
     total = host_total
-    if memory.limit is not None and KIB <= memory.limit < host_total:
-        total = memory.limit
+    if memory.limit is not None and memory.limit < host_total:
+        total = max(memory.limit, 0)  # a limit of 0 is a limit
 
     # Not cut to the host's MemFree or MemAvailable: the page cache, and the memory of others,
     # would look as if the container used them.

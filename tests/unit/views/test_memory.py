@@ -40,7 +40,8 @@ CASES = [
     ("usage above a lowered limit", memory(limit=GIB, usage=2 * GIB), (GIB, 0, 0)),
     ("no limit", memory(usage=GIB), (16 * GIB, 15 * GIB, 12 * GIB)),
     ("a limit above the host's", memory(limit=64 * GIB, usage=GIB), (16 * GIB, 15 * GIB, 12 * GIB)),
-    ("a limit of nothing is none", memory(limit=0, usage=GIB), (16 * GIB, 15 * GIB, 12 * GIB)),
+    ("a limit of 0 was none", memory(limit=0, usage=GIB), (0, 0, 0)),
+    ("a limit below 1 kB was none", memory(limit=1000, usage=GIB), (1000, 0, 0)),
     (
         "a limit that the host cannot give",
         memory(limit=15 * GIB, usage=GIB),
@@ -165,5 +166,5 @@ def test_nothing_is_negative_or_more_than_the_host_has(info, values, swap):
     assert seen.swap_free <= seen.swap_total <= info.number(b"SwapTotal")
     if info.number(b"MemAvailable") is not None:
         assert seen.available <= info.number(b"MemAvailable")
-    if values.limit is not None and values.limit >= KIB:
+    if values.limit is not None:
         assert seen.total <= values.limit

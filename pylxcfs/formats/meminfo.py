@@ -13,7 +13,7 @@ the host's is policy and lives in views/meminfo.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from operator import gt, itemgetter
+from operator import itemgetter
 
 from pylxcfs.errors import FormatError
 from pylxcfs.units import KIB
@@ -27,48 +27,56 @@ _MOST_LAYOUTS = 16
 class Plan:
     """How the lines of some names are replaced in one layout."""
 
-    __slots__ = ("format", "lines", "names", "places", "plain", "runs", "values")
+    __slots__ = ("format", "names", "runs", "values")
 
-    def __init__(self, names: tuple[bytes, ...], index: Mapping[bytes, int]) -> None:
+    def __init__(self, names: tuple[bytes, ...], layout: Layout) -> None:
         #: The names, in the caller's order. Plans are compared by the identity of this tuple.
         self.names = names
+        index, fronts, widths = layout.index, layout.fronts, layout.widths
         found = sorted([(index[name], name) for name in names if name in index])
         if len(found) < 2:  # itemgetter of one key returns no tuple
             raise FormatError(WHAT, b"")
-        self.places = [place for place, _ in found]
-        self.format = b"\n".join([b"%-16b%%8d kB" % (name + b":") for _, name in found])
+        places = [place for place, _ in found]
+        self.format = b"\n".join(
+            [(name + b":").ljust(fronts[name]) + b"%%%dd kB" % widths[name] for _, name in found]
+        )
         self.values = itemgetter(*[name for _, name in found])
-        self.lines = itemgetter(*self.places)
-        #: Length of the text while no number is wider than its column.
-        self.plain = len(self.format % tuple([0] * len(found)))
         #: Runs of adjacent places: (first, end) in the file, (first, end) in the plan.
         self.runs: list[tuple[int, int, int, int]] = []
         start = 0
         for end in range(1, len(found) + 1):
-            if end == len(found) or self.places[end] != self.places[end - 1] + 1:
-                self.runs.append((self.places[start], self.places[end - 1] + 1, start, end))
+            if end == len(found) or places[end] != places[end - 1] + 1:
+                self.runs.append((places[start], places[end - 1] + 1, start, end))
                 start = end
 
 
 class Layout:
     """The place of each name's line; the first, if repeated."""
 
-    __slots__ = ("_plan", "index")
+    __slots__ = ("_plan", "fronts", "index", "widths")
 
     def __init__(self, lines: list[bytes]) -> None:
         self.index: dict[bytes, int] = {}
+        #: Columns before a number: 16, or less where the kernel does not align a line
+        #: (FileHugePages of nodes, Linux 6.1). Columns of a number: 8, or less after a long name.
+        self.fronts: dict[bytes, int] = {}
+        self.widths: dict[bytes, int] = {}
         for position, entry in enumerate(lines[:-1]):
             name, colon, _ = entry.partition(b":")
             if not colon:
                 raise FormatError(WHAT, entry)
-            self.index.setdefault(name, position)
+            if self.index.setdefault(name, position) == position:
+                end = len(entry) - len(b" kB")
+                digits = len(entry[:end].rpartition(b" ")[2])
+                front = self.fronts[name] = max(len(name) + 1, end - max(8, digits))
+                self.widths[name] = max(1, min(8, end - front))
         self._plan: Plan | None = None
 
     def plan(self, names: tuple[bytes, ...]) -> Plan:
         """Return the plan for `names`; the last one is cached."""
         plan = self._plan
         if plan is None or plan.names is not names:
-            plan = self._plan = Plan(names, self.index)
+            plan = self._plan = Plan(names, self)
         return plan
 
 
@@ -121,36 +129,18 @@ class MemInfo:
             raise FormatError(WHAT, entry)
         return value
 
-    def capped(self, names: tuple[bytes, ...], kib: Mapping[bytes, int]) -> bytes:
-        """Return the file with values replaced, none above its old value.
+    def filled(self, names: tuple[bytes, ...], kib: Mapping[bytes, int]) -> bytes:
+        """Return the file with values replaced.
 
         `kib` holds the values in kB for `names`; lines that the file does not have are left out.
         `names` is a constant of the caller, so that its plan is made once.
         """
         plan = self._layout.plan(names)
         lines = self._lines.copy()
-        text = plan.format % plan.values(kib)
-        entries = text.split(b"\n")
-        # All lines have one layout, so of two lines of equal length the one with the larger
-        # number sorts later, as blanks sort before digits. Usually no line exceeds its old value.
-        if len(text) == plan.plain and True not in map(gt, entries, plan.lines(lines)):
-            for first, end, start, stop in plan.runs:
-                lines[first:end] = entries[start:stop]
-            return b"\n".join(lines)
-        for place, entry in zip(plan.places, entries, strict=True):
-            host = lines[place]
-            if len(entry) < len(host) or (entry < host and len(entry) == len(host)):
-                lines[place] = entry
+        entries = (plan.format % plan.values(kib)).split(b"\n")
+        for first, end, start, stop in plan.runs:
+            lines[first:end] = entries[start:stop]
         return b"\n".join(lines)
-
-    def replaced(self, kib: Mapping[bytes, int]) -> MemInfo:
-        """Return the file with values replaced, `kib` in kB."""
-        lines = self._lines.copy()
-        for name, value in kib.items():
-            place = self._layout.index.get(name)
-            if place is not None:
-                lines[place] = b"%-16b%8d kB" % (name + b":", value)
-        return MemInfo(lines, self._layout)
 
     def render(self) -> bytes:
         """Return the file."""

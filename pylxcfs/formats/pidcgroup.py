@@ -7,7 +7,8 @@ Printed by proc_cgroup_show (kernel/cgroup/cgroup.c):
     0::/docker/x                   v2
 
 Paths are relative to the root of the reader's cgroup namespace; a path outside it starts with
-"/..". The path of a removed v2 cgroup (of a zombie) ends in " (deleted)".
+"/..". The path of a removed v2 cgroup (of a zombie) ends in " (deleted)"; so may the name of one
+that lives, and v1 has no such mark.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pylxcfs.errors import FormatError
 #: Key of the v2 cgroup in the result of `parse`.
 UNIFIED = ""
 
+#: The kernel's mark of a removed v2 cgroup.
 DELETED = " (deleted)"
 
 

@@ -73,6 +73,10 @@ class Place:
         """The directories that may limit its processes."""
         return self.directories[:-1] if self.up_to_root else self.directories
 
+    def above(self, directory: str) -> tuple[str, ...]:
+        """Return the directories above one of them that may limit its processes."""
+        return self.limiting[self.directories.index(directory) + 1 :]
+
     def nearest(self, name: str) -> str | None:
         """Return the closest of the directories that has file `name`."""
         for directory in self.directories:
@@ -117,10 +121,21 @@ class Hierarchies:
         """Return the cgroups of a process. Gone if it has ended."""
         return self.paths_in(read_whole(self.cgroup_file(pid)))
 
-    @staticmethod
-    def paths_in(text: bytes) -> Paths:
-        """Return the cgroups that /proc/PID/cgroup names, as a container's init has them."""
-        return {name: _strip(path) for name, path in pidcgroup.parse(text).items()}
+    def paths_in(self, text: bytes) -> Paths:
+        """Return the cgroups that /proc/PID/cgroup names, as a container's init has them.
+
+        Gone if its v2 cgroup was removed.
+        """
+        paths = pidcgroup.parse(text)
+        unified = paths.get(UNIFIED, "")
+        if unified.endswith(pidcgroup.DELETED) and not self._lives(unified):
+            raise Gone(f"cgroup {unified}")
+        return {name: _strip(path) for name, path in paths.items()}
+
+    def _lives(self, path: str) -> bool:
+        """Return whether a path that ends as the kernel marks removed ones is a cgroup's name."""
+        place = _place(2, self.v2, path) if self.v2 is not None else None
+        return place is not None and os.path.isdir(place.own)
 
     def cgroup_file(self, pid: int) -> str:
         """Return the path of /proc/PID/cgroup below the root."""
@@ -184,8 +199,6 @@ class Hierarchies:
 def _strip(path: str) -> str:
     if path.endswith(_INIT_SCOPE):
         return path[: -len(_INIT_SCOPE)] or "/"
-    if path.endswith(pidcgroup.DELETED):
-        raise Gone(f"cgroup {path}")
     return path
 
 

@@ -4,6 +4,10 @@ For each container of which a reader has asked the load, the sampler counts the 
 cgroup and everything below it that run (R) or are in uninterruptible sleep (D), as the kernel's
 calc_load_fold_active does for the machine, and steps averages.py.
 
+Threads that v1's freezer has frozen are shown as D, but the kernel does not count them (PF_FROZEN
+before Linux 6.1, TASK_FROZEN since then), and neither does the sampler. v2's freezer
+(cgroup.freeze) leaves threads in an interruptible sleep, shown as S, which is no load.
+
 A count takes 10 us a thread and 25 us a cgroup, and the container's user decides how many there
 are. So it runs in slices, one cgroup after the other in turn, and never in a reader's thread.
 """
@@ -20,11 +24,12 @@ from itertools import islice
 from typing import Final
 
 from pylxcfs.errors import PylxcfsError
+from pylxcfs.formats import pidcgroup
 from pylxcfs.sources.averages import STEP_NS, Averages, LoadState
 from pylxcfs.sources.background import Attempt, Background, run
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.containers import ContainerSource
-from pylxcfs.sources.kept import Descriptor, read_optional, translate
+from pylxcfs.sources.kept import Descriptor, read_optional, read_whole, translate
 from pylxcfs.units import NS_PER_S
 from pylxcfs.views.model import Load
 
@@ -80,8 +85,12 @@ class Counting:
     `proc` is the directory of processes.
     """
 
-    def __init__(self, place: Place, proc: str) -> None:
+    def __init__(self, place: Place, proc: str, hierarchies: Hierarchies) -> None:
         self._proc = proc
+        self._hierarchies = hierarchies
+        self._freezes = "freezer" in hierarchies.v1
+        #: Whether a freezer cgroup, by its directory, has frozen its threads.
+        self._frozen: dict[str, bool] = {}
         self._running = self._uninterruptible = self._total = self._last = 0
         #: Iterates over the files that the count reads, and counts. Raises Gone, SourceError.
         self.files = self._count(place)
@@ -102,9 +111,37 @@ class Counting:
             if state is None:
                 continue
             self._running += state == _RUNNING
-            self._uninterruptible += state == _UNINTERRUPTIBLE
+            if state == _UNINTERRUPTIBLE:
+                if self._freezes:
+                    yield
+                if not self._is_frozen(thread):
+                    self._uninterruptible += 1
             self._total += 1
             self._last = max(self._last, thread)
+
+    def _is_frozen(self, thread: int) -> bool:
+        """Return whether v1's freezer has frozen a thread.
+
+        freezer.state is FROZEN, below a frozen ancestor as well, once all threads are
+        (update_if_frozen, kernel/cgroup/legacy_freezer.c); until then they count.
+        """
+        if not self._freezes:
+            return False
+        try:
+            text = read_whole(f"{self._proc}/{thread}/task/{thread}/cgroup")
+            place = self._hierarchies.named("freezer", pidcgroup.parse(text))
+        except PylxcfsError:
+            return False
+        if place is None:
+            return False
+        known = self._frozen.get(place.own)
+        if known is None:
+            try:
+                known = read_optional(f"{place.own}/freezer.state") == b"FROZEN\n"
+            except PylxcfsError:
+                known = False
+            self._frozen[place.own] = known
+        return known
 
     def _state(self, thread: int) -> int | None:
         """Return the letter of a thread's state (do_task_stat, fs/proc/array.c)."""
@@ -225,7 +262,7 @@ class Sampler:
             return
         counting = self._countings.get(key)
         if counting is None:
-            counting = self._countings[key] = Counting(place, self._proc)
+            counting = self._countings[key] = Counting(place, self._proc, self._hierarchies)
         counting.waiting[container] = None
 
     def _drop(self, container: ContainerSource) -> None:

@@ -40,6 +40,15 @@ class MemoryReader:
         swappiness = KeptFile(own, "memory.swappiness")
         self._swappiness = hierarchies.setting([swappiness], swappiness.read)
         self._kernel = KeptFile(own, "memory.kmem.usage_in_bytes")
+        self._above = Above(
+            hierarchies, place.above(own), "memory.limit_in_bytes", "memory.usage_in_bytes"
+        )
+        self._memsw_above = Above(
+            hierarchies,
+            place.above(own),
+            "memory.memsw.limit_in_bytes",
+            "memory.memsw.usage_in_bytes",
+        )
         self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
 
     def read(self) -> Memory | None:
@@ -55,8 +64,10 @@ class MemoryReader:
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
         limit = self._limit.get() if limits[0] is None else cgroupvalue.limit_v1(limits[0])
+        # Without a limit no ancestor has one.
+        left = None if limit is None else self._above.left()
         memsw_usage = self._memsw_usage.read()
-        swap_limit = None
+        swap_limit = swap_left = None
         if memsw_usage is None:
             swap_usage = None
         else:
@@ -65,6 +76,11 @@ class MemoryReader:
             )
             # The limit is on the sum. Without one on memory all of the sum may be in swap.
             swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
+            sum_left = None if memsw is None else self._memsw_above.left()
+            if sum_left is not None:
+                # The rest of the sum, after the container has all memory that it can get.
+                memory_left = (limit or 0) - usage
+                swap_left = sum_left - (memory_left if left is None else min(left, memory_left))
             if swap_usage is None:
                 swap_usage = max(0, cgroupvalue.number(memsw_usage) - usage)
         swappiness = self._swappiness.get()
@@ -75,6 +91,8 @@ class MemoryReader:
             swap_usage=swap_usage,
             swappiness=None if swappiness is None else cgroupvalue.number(swappiness),
             stat=stat,
+            left=left,
+            swap_left=swap_left,
         )
 
     @cached_property
@@ -110,6 +128,69 @@ def smallest(
         return min([value for value in map(parse, texts) if value is not None], default=None)
 
     return hierarchies.setting(files, read)
+
+
+class Above:
+    """Memory that the levels above a cgroup leave to it: their limits minus their usage.
+
+    Usage is read at the levels with a limit only. Levels from the first one on whose
+    memory.use_hierarchy is 0 (v1 before Linux 5.11) neither limit nor count what is below;
+    v2 has no such file.
+    """
+
+    def __init__(
+        self,
+        hierarchies: Hierarchies,
+        directories: Sequence[str],
+        limit: str,
+        usage: str,
+        hierarchical: str | None = "memory.use_hierarchy",
+    ) -> None:
+        self._hierarchies = hierarchies
+        self._hierarchical_name = hierarchical
+        self._directories = directories
+        self._limit_name = limit
+        self._usage_name = usage
+
+    def left(self) -> int | None:
+        """Return the least that a level leaves; None if none has a limit."""
+        if not self._directories:
+            return None
+        found: int | None = None
+        for limit, file in self._limited.get():
+            usage = file.read()
+            if usage is not None:
+                left = limit - cgroupvalue.number(usage)
+                if found is None or left < found:
+                    found = left
+        return found
+
+    @cached_property
+    def _limited(self) -> Setting[list[tuple[int, KeptFile]]]:
+        shared = self._hierarchies.shared
+        name = self._hierarchical_name
+        levels = [
+            (
+                shared(f"{directory}/{name}") if name is not None else None,
+                shared(f"{directory}/{self._limit_name}"),
+                f"{directory}/{self._usage_name}",
+            )
+            for directory in self._directories
+        ]
+
+        def read() -> list[tuple[int, KeptFile]]:
+            found = []
+            for hierarchical, limit_file, usage in levels:
+                if hierarchical is not None and hierarchical.read() == b"0\n":
+                    break
+                text = limit_file.read()
+                limit = None if text is None else cgroupvalue.limit(text)
+                if limit is not None:
+                    found.append((limit, shared(usage)))
+            return found
+
+        files = [file for *pair, _ in levels for file in pair if file is not None]
+        return self._hierarchies.setting(files, read)
 
 
 class QuotaReader:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.kept import KeptFile
-from pylxcfs.sources.v1 import smallest
+from pylxcfs.sources.v1 import Above, smallest
 from pylxcfs.views.model import BlockIO, CpuUsage, Memory
 
 
@@ -29,6 +29,9 @@ class MemoryReader:
         self._usage = KeptFile(own, "memory.current")
         self._swap_usage = KeptFile(own, "memory.swap.current")
         self._stat = KeptFile(own, "memory.stat")
+        above = place.above(own)
+        self._above = Above(hierarchies, above, "memory.max", "memory.current", None)
+        self._swap_above = Above(hierarchies, above, "memory.swap.max", "memory.swap.current", None)
 
     def read(self) -> Memory | None:
         usage = self._usage.read()
@@ -36,13 +39,18 @@ class MemoryReader:
         if usage is None or stat is None:
             return None
         swap_usage = self._swap_usage.read()
+        # Without a limit no ancestor has one.
+        limit = self._limit.get()
+        swap_limit = None if swap_usage is None else self._swap_limit.get()
         return Memory(
-            limit=self._limit.get(),
+            limit=limit,
             usage=cgroupvalue.number(usage),
-            swap_limit=None if swap_usage is None else self._swap_limit.get(),
+            swap_limit=swap_limit,
             swap_usage=None if swap_usage is None else cgroupvalue.number(swap_usage),
             swappiness=None,
             stat=memorystat.parse(stat),
+            left=None if limit is None else self._above.left(),
+            swap_left=None if swap_limit is None else self._swap_above.left(),
         )
 
     def slabinfo(self) -> bytes | None:

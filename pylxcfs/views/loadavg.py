@@ -2,9 +2,9 @@
 
 The averages are those of a sampler (sources/loadavg.py) that counts the threads of the whole
 cgroup subtree every 5 seconds, on v1 and v2 alike. The first read starts the sampler; until it has
-counted, averages are 0 (or those of the server before), one thread runs, and the number of threads
-is that of pids.current. With load averages switched off, and for a container in the root cgroup,
-this is the host's file.
+counted, averages are 0 (or those of the server before), and the number of threads is that of
+pids.current. At least one thread runs, as the kernel counts the reader. With load averages
+switched off, and for a container in the root cgroup, this is the host's file.
 
 Unlike LXCFS, which stops counting three cgroups deep, and shows the host's id of a thread as the
 last pid.
@@ -21,4 +21,6 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     load = container.load() if options.loadavg else None
     if load is None:
         return host.read("proc/loadavg")
-    return loadavg.render(loadavg.LoadAvg(load.averages, load.running, load.total, load.last_pid))
+    running = max(1, load.running)  # the reader itself
+    total = max(running, load.total)
+    return loadavg.render(loadavg.LoadAvg(load.averages, running, total, load.last_pid))

@@ -7,8 +7,9 @@ address range, and CommitLimit and Committed_AS, since the kernel limits overcom
 sums and not by a cgroup. docs/files/meminfo.md lists them all.
 
 Unlike LXCFS: file_mapped, file_dirty, file_writeback, anon_thp and kernel memory are the
-container's on v2, Active is the sum of its two parts, SwapCached is not part of Cached, and no
-line exceeds the host's. Without a memory controller the file is the host's.
+container's on v2, Active is the sum of its two parts, and SwapCached is not part of Cached. No
+line is cut to the host's except MemTotal, SwapTotal and MemAvailable, and Mlocked, which no cgroup
+counts. Without a memory controller the file is the host's.
 """
 
 from __future__ import annotations
@@ -88,9 +89,10 @@ def build(text: bytes, memory: Memory, options: Options) -> bytes:
     kib[b"Cached"] = max((get(b"file", 0) >> 10) - kib[b"SwapCached"], 0)
     kib[b"Active"] = kib[b"Active(anon)"] + kib[b"Active(file)"]
     kib[b"Inactive"] = kib[b"Inactive(anon)"] + kib[b"Inactive(file)"]
-    kib[b"Mlocked"] = kib[b"Unevictable"]  # an upper bound: cgroups do not count it
+    # Cgroups do not count it; both are upper bounds.
+    kib[b"Mlocked"] = min(kib[b"Unevictable"], (info.number(b"Mlocked") or 0) >> 10)
     kib[b"KReclaimable"] = kib[b"SReclaimable"]
     kib[b"Slab"] = kib[b"SReclaimable"] + kib[b"SUnreclaim"]
     if not options.zswap:
         kib[b"Zswap"] = kib[b"Zswapped"] = 0
-    return info.capped(NAMES, kib)
+    return info.filled(NAMES, kib)

@@ -2,8 +2,10 @@
 
 meminfo, swaps and the meminfo of NUMA nodes all use this module, so they agree. The total is the
 smallest limit of the cgroup and its ancestors (v1 memory.limit_in_bytes, v2 memory.max), at most
-the host's total. Free memory is the total minus usage, at most what the host can give: unlike with
-LXCFS, a container with a high limit on a full host does not show memory that it cannot get.
+the host's total. Free memory is the total minus usage, or what an ancestor with a limit leaves if
+that is less (its limit minus its usage), whatever the host's MemFree is: a program that computes
+used memory from it gets what the container, and others under the same limit, use. What the host
+can give bounds available memory alone.
 
 No value wraps: usage may exceed a limit that was lowered, and then 0 is free.
 """
@@ -14,7 +16,6 @@ from typing import NamedTuple
 
 from pylxcfs.errors import FormatError
 from pylxcfs.formats.meminfo import MemInfo
-from pylxcfs.units import KIB
 from pylxcfs.views.model import Memory, Options
 
 
@@ -31,29 +32,26 @@ class Amounts(NamedTuple):
 def amounts(host: MemInfo, memory: Memory, options: Options) -> Amounts:
     """Return the container's share of the memory of `host`."""
     host_total = _number(host, b"MemTotal")
-    host_free = _number(host, b"MemFree")
     host_available = host.number(b"MemAvailable")  # since Linux 3.14
     if host_available is None:
         host_available = host_total
     total = host_total
-    limited = False
-    if memory.limit is not None and KIB <= memory.limit < host_total:
-        total = memory.limit
-        limited = True
+    if memory.limit is not None and memory.limit < host_total:
+        total = max(memory.limit, 0)  # a limit of 0 is a limit
 
-    left = total - memory.usage
-    if left < 0:
-        left = 0
+    # Not cut to the host's MemFree or MemAvailable: the page cache, and the memory of others,
+    # would look as if the container used them.
+    free = total - memory.usage
+    if memory.left is not None and memory.left < free:
+        free = memory.left
+    if free < 0:
+        free = 0
     stat = memory.stat.get
     # Memory that the kernel reclaims before an OOM (mm/show_mem.c si_mem_available, without
     # watermarks, which a cgroup does not have).
     reclaimable = stat(b"active_file", 0) + stat(b"inactive_file", 0)
     reclaimable += stat(b"slab_reclaimable", 0)
-    available = min(left + reclaimable, total, host_available)
-    # The page cache of others is free memory for a container with a limit: the kernel reclaims it
-    # when the container needs memory. With the host's MemFree as the bound, a container would show
-    # that page cache as its own usage, on every host with some uptime.
-    free = min(left, host_available if limited else host_free)
+    available = min(free + reclaimable, total, host_available)
     swap_total, swap_free = _swap(host, memory, options)
     return Amounts(total, free, available, swap_total, swap_free)
 
@@ -69,7 +67,10 @@ def _swap(host: MemInfo, memory: Memory, options: Options) -> tuple[int, int]:
         total = min(total, max(memory.swap_limit, 0))
     if memory.swappiness == 0:  # no more of it will be swapped out
         return min(total, usage), 0
-    return total, min(max(total - usage, 0), host.number(b"SwapFree") or 0)
+    free = total - usage
+    if memory.swap_left is not None:
+        free = min(free, memory.swap_left)
+    return total, max(free, 0)
 
 
 def _number(host: MemInfo, name: bytes) -> int:

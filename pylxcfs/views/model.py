@@ -65,6 +65,11 @@ class Memory:
     #: v1's memory.swappiness; None on v2, which has no such file.
     swappiness: int | None
     stat: Mapping[bytes, int]
+    #: The least of limit minus usage over the ancestors that have a limit, negative after a limit
+    #: was lowered below usage. None: no ancestor has a limit.
+    left: int | None = None
+    #: The same of swap.
+    swap_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

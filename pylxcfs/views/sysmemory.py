@@ -70,7 +70,7 @@ def _needed(host: Host, container: Container, options: Options) -> frozenset[int
     total = memory.amounts(info, used, options).total
     if total == info.number(b"MemTotal"):
         return None
-    wanted = -(-total // _block_size(host))
+    wanted = max(1, -(-total // _block_size(host)))  # a limit may be 0
     chosen: set[int] = set()
     for number in sorted(_candidates(host, container)):
         if len(chosen) == wanted:

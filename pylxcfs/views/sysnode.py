@@ -6,8 +6,8 @@ Nodes that views/numa.py does not list are hidden, and absent from online, has_*
 
 No file that v1 and v2 both have counts a cgroup's memory by node. So the lines of nodeN/meminfo
 are the container's (views/meminfo.py), divided among its nodes in proportion to their sizes, in
-kB. MemTotal and MemFree of all nodes add up to those of meminfo, if the nodes are large enough; no
-line except MemFree and MemUsed exceeds the host's.
+kB. The lines of all nodes add up to those of meminfo, if the nodes are large enough. MemTotal is
+at most the node's; no other line is cut to the host's.
 
 LXCFS has no such tree.
 """
@@ -108,9 +108,7 @@ def _meminfo(node: int, host: Host, container: Container, options: Options) -> b
         for name, amount in amounts.items()
     }
     own[b"MemUsed"] = own[b"MemTotal"] - own[b"MemFree"]
-    # Not bounded by the host's MemFree: views/memory.py counts the page cache of others as free.
-    file = files[node].replaced({name: own[name] for name in (b"MemFree", b"MemUsed")})
-    return nodememinfo.render(node, file.capped(_NAMES, own))
+    return nodememinfo.render(node, files[node].filled(_NAMES, own))
 
 
 def _amounts(info: meminfo_format.MemInfo, memory: Memory) -> dict[bytes, int]:

@@ -2,9 +2,9 @@
 
 Other lines are the host's. Gauges (nr_*, in pages) and events come from memory.stat, which has the
 event names of vmstat (v1: total_*); pgpgin and pgpgout (kB) from the cgroup's block I/O, since
-v1's memory.stat counts charged pages under these names; nr_free_pages is meminfo's MemFree. No line
-exceeds the host's. The view is off by default: a file that is partly the host's is useful to
-vmstat(8), but misleads a program that adds up lines.
+v1's memory.stat counts charged pages under these names; nr_free_pages is meminfo's MemFree. No
+other line exceeds the host's. The view is off by default: a file that is partly the host's is
+useful to vmstat(8), but misleads a program that adds up lines.
 
 LXCFS has no such file.
 """
@@ -74,7 +74,9 @@ def render(host: Host, container: Container, options: Options) -> bytes:
         own.update(_events(lines, memory))
         info = meminfo.read(host.read("proc/meminfo"))
         free = memory_view.amounts(info, memory, options).free // PAGE
-        own[b"nr_free_pages"] = own[b"nr_free_pages_blocks"] = free
+        for name in (b"nr_free_pages", b"nr_free_pages_blocks"):
+            if name in lines:  # as MemFree, not cut to the host's
+                lines[name] = b"%d" % free
     if block_io is not None:
         own.update(_traffic(block_io))
     for name, value in own.items():

@@ -31,6 +31,27 @@ def test_the_smallest_memory_limit_of_all_ancestors_counts(make_cgroup, make_con
     assert container.memory().limit == 500 * MIB
 
 
+def test_what_a_sibling_uses_was_left(make_cgroup, make_container, look_up):
+    """A pod's limit, a slice of systemd."""
+    outer = make_cgroup()
+    outer.limits(memory=256 * MIB)
+    sibling = make_cgroup(parent=outer)
+    container = look_up(make_container(parent=outer).pid)
+    assert container.memory().left > 200 * MIB
+    program = f"x = b'x' * {128 * MIB}; print('taken', flush=True); input()"
+    with subprocess.Popen(
+        sibling.command([sys.executable, "-c", program]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"taken\n"
+        memory = container.memory()
+        assert memory.limit == 256 * MIB
+        assert memory.usage < 64 * MIB
+        assert memory.left < 128 * MIB
+        process.communicate(b"\n")
+
+
 def test_a_changed_limit_shows_at_the_next_read(make_container, look_up):
     made = make_container(memory=300 * MIB, cpus=0.5)
     container = look_up(made.pid)

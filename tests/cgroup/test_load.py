@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,8 @@ from pylxcfs.sources.averages import STEP_NS
 from pylxcfs.sources.loadavg import Counting, Sampler
 from pylxcfs.sources.procfs import HostFiles
 from tests.cgroup.processes import command_of
-from tests.conftest import run_name, wait_until
-from tests.kit.cgroups import Cgroup
+from tests.conftest import require, run_name, wait_until
+from tests.kit.cgroups import Cgroup, is_v2, remove_directory
 from tests.kit.container import Container
 from tests.kit.gate import Gate
 
@@ -32,7 +33,8 @@ def count(hierarchies):
     """Count the threads of a container at once."""
 
     def count(container):
-        counting = Counting(hierarchies.thread_place(container.paths()), "/proc")
+        place = hierarchies.thread_place(container.paths())
+        counting = Counting(place, "/proc", hierarchies)
         for _ in counting.files:
             pass
         return counting.result
@@ -111,6 +113,40 @@ def sampled(sampler, container):
     container.load()
     finish(sampler)
     return container.load()
+
+
+def test_a_paused_container_had_load(make_container, look_up, count, hierarchies):
+    """Docker's pause: the freezer of v1 shows its threads as D, that of v2 as S."""
+    made = make_container()
+    container = look_up(made.pid)
+    if is_v2():
+        file, value, thawed = made.cgroup.directory("pids") / "cgroup.freeze", "1", "0"
+        freezer = None
+    else:
+        if "freezer" not in hierarchies.v1:
+            require("freezer", "v1's freezer is not mounted")
+        place = hierarchies.named("freezer", container.paths())
+        freezer = Path(place.own) / made.cgroup.name
+        freezer.mkdir()
+        file, value, thawed = freezer / "freezer.state", "FROZEN", "THAWED"
+    try:
+        with subprocess.Popen(made.cgroup.command(["cat"]), stdin=subprocess.PIPE) as process:
+            try:
+                wait_until(lambda: count(container).total == 2, what="two threads")
+                if freezer is not None:
+                    (freezer / "cgroup.procs").write_text(str(process.pid))
+                file.write_text(value)
+                if freezer is not None:
+                    wait_until(lambda: file.read_text() == "FROZEN\n", what="a frozen cgroup")
+                    status = Path(f"/proc/{process.pid}/stat").read_text()
+                    assert status.rpartition(")")[2].split()[0] == "D"
+                counted = count(container)
+                assert (counted.uninterruptible, counted.total) == (0, 2)
+            finally:
+                file.write_text(thawed)
+    finally:
+        if freezer is not None:
+            remove_directory(freezer)
 
 
 def test_threads_in_cgroups_deep_below_count(make_container, make_below, look_up, count):

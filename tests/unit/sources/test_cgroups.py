@@ -111,6 +111,23 @@ def test_a_process_that_has_ended_or_lost_its_cgroup_is_gone(tree):
         tree.hierarchies().paths_of(9)
 
 
+def test_a_live_cgroup_whose_name_ends_as_the_kernel_marks_removed_ones_was_gone(tree):
+    tree.v2("memory")
+    tree.cgroup("x (deleted)", {})
+    tree.process(7, "0::/x (deleted)\n")
+    tree.process(8, "0::/y (deleted)\n")
+    hierarchies = tree.hierarchies()
+    assert hierarchies.paths_of(7) == {"": "/x (deleted)"}
+    with pytest.raises(Gone):
+        hierarchies.paths_of(8)
+
+
+def test_v1_paths_that_end_as_the_kernel_marks_removed_v2_cgroups_were_gone(tree):
+    tree.v1("memory")
+    tree.process(7, "3:memory:/x (deleted)\n")
+    assert tree.hierarchies().paths_of(7) == {"memory": "/x (deleted)"}
+
+
 def test_nearest_finds_the_closest_ancestor(tree):
     tree.v2("memory")
     tree.cgroup("a", {"memory.current": "1"})

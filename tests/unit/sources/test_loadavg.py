@@ -71,8 +71,9 @@ def finish(sampler):
 
 
 def counted(tree, paths):
-    place = tree.hierarchies().thread_place(paths)
-    counting = Counting(place, str(tree.root / "proc"))
+    hierarchies = tree.hierarchies()
+    place = hierarchies.thread_place(paths)
+    counting = Counting(place, str(tree.root / "proc"), hierarchies)
     for _ in counting.files:
         pass
     return counting.result
@@ -86,6 +87,22 @@ def test_running_and_uninterruptible_threads_count_at_any_depth(host):
         thread(host, 100 + depth, "RDS"[depth % 3], name="a) S (")
     count = counted(host, {"": "/c"})
     assert count == Count(running=4, uninterruptible=4, total=12, last=111)
+
+
+@pytest.mark.parametrize(
+    ("state", "uninterruptible"), [("FROZEN\n", 1), ("FREEZING\n", 2), ("THAWED\n", 2)]
+)
+def test_threads_of_a_paused_container_were_load(tree, state, uninterruptible):
+    """v1's freezer: frozen threads are shown as D, and the kernel does not count them."""
+    tree.v1("pids")
+    tree.v1("freezer")
+    tree.cgroup("pids/c", {"tasks": "100\n101\n"})
+    tree.cgroup("freezer/c/paused", {"freezer.state": state})
+    tree.cgroup("freezer/c", {"freezer.state": "THAWED\n"})
+    for number, path in ((100, "/c/paused"), (101, "/c")):
+        thread(tree, number, "D")
+        tree.write(f"proc/{number}/task/{number}/cgroup", f"8:pids:/c\n6:freezer:{path}\n")
+    assert counted(tree, {"pids": "/c"}) == Count(0, uninterruptible, 2, 101)
 
 
 def test_threads_that_have_ended_do_not_count(host):

@@ -48,6 +48,28 @@ def test_memory_walks_up_where_the_kernel_does_not_reckon(tree, readers):
     assert readers().memory().limit == 700000
 
 
+@pytest.mark.parametrize(("hierarchical", "left"), [("1\n", 50000), ("0\n", None)])
+def test_what_siblings_use_was_left(tree, readers, hierarchical, left):
+    memory(tree, stat=STAT + HIERARCHICAL)
+    tree.cgroup("memory/a", {"memory.limit_in_bytes": "1000000\n"})
+    tree.cgroup("memory/a", {"memory.usage_in_bytes": "950000\n"})
+    tree.cgroup("memory/a", {"memory.use_hierarchy": hierarchical})
+    source = readers()
+    for _ in range(3):
+        assert source.memory().left == left
+
+
+def test_swap_that_siblings_use_was_left(tree, readers):
+    memory(tree, stat=STAT + HIERARCHICAL)
+    tree.cgroup("memory/a/b", {"memory.memsw.usage_in_bytes": "30000\n"})
+    for name, limit, usage in (("", 1000000, 950000), ("memsw.", 1500000, 1150000)):
+        files = {f"memory.{name}limit_in_bytes": f"{limit}\n"}
+        tree.cgroup("memory/a", files | {f"memory.{name}usage_in_bytes": f"{usage}\n"})
+    found = readers().memory()
+    # The sum leaves 350000, of which 50000 can be memory.
+    assert (found.left, found.swap_left) == (50000, 300000)
+
+
 def test_no_limit_is_none(tree, readers):
     limits = f"hierarchical_memory_limit {NONE}hierarchical_memsw_limit {NONE}"
     memory(tree, stat=STAT + limits)

@@ -39,6 +39,27 @@ def test_the_smallest_limits_of_all_ancestors_count(tree, readers):
     assert (found.limit, found.swap_limit) == (600000, 5)
 
 
+def test_what_siblings_use_was_left(tree, readers):
+    """The least over all levels of a level's limit minus its own usage."""
+    tree.cgroup("a/b", MEMORY | SWAP | {"memory.max": "500000\n", "memory.swap.max": "900\n"})
+    tree.cgroup("a", {"memory.max": "600000\n", "memory.current": "590000\n"})
+    tree.cgroup("a", {"memory.swap.max": "1000\n", "memory.swap.current": "1100\n"})
+    source = readers()
+    for _ in range(3):
+        found = source.memory()
+        assert (found.limit, found.usage, found.left) == (500000, 20480, 10000)
+        assert (found.swap_limit, found.swap_usage, found.swap_left) == (900, 100, -100)
+    tree.cgroup("a", {"memory.current": "30000\n"})
+    assert source.memory().left == 570000
+
+
+def test_ancestors_without_a_limit_leave_what_there_is(tree, readers):
+    tree.cgroup("a/b", MEMORY | SWAP | {"memory.max": "500000\n"})
+    tree.cgroup("a", {"memory.max": "max\n", "memory.current": "590000\n"})
+    found = readers().memory()
+    assert (found.left, found.swap_left) == (None, None)
+
+
 def test_without_swap_accounting_swap_is_unknown(tree, readers):
     tree.cgroup("a/b", MEMORY)
     found = readers().memory()

@@ -38,13 +38,14 @@ CASES = [
         (GIB, 1023 * MIB, GIB),
     ),
     ("usage above a lowered limit", memory(limit=GIB, usage=2 * GIB), (GIB, 0, 0)),
-    ("no limit", memory(usage=GIB), (16 * GIB, 8 * GIB, 12 * GIB)),
-    ("a limit above the host's", memory(limit=64 * GIB, usage=GIB), (16 * GIB, 8 * GIB, 12 * GIB)),
-    ("a limit of nothing is none", memory(limit=0, usage=GIB), (16 * GIB, 8 * GIB, 12 * GIB)),
+    ("no limit", memory(usage=GIB), (16 * GIB, 15 * GIB, 12 * GIB)),
+    ("a limit above the host's", memory(limit=64 * GIB, usage=GIB), (16 * GIB, 15 * GIB, 12 * GIB)),
+    ("a limit of 0 was none", memory(limit=0, usage=GIB), (0, 0, 0)),
+    ("a limit below 1 kB was none", memory(limit=1000, usage=GIB), (1000, 0, 0)),
     (
         "a limit that the host cannot give",
         memory(limit=15 * GIB, usage=GIB),
-        (15 * GIB, 12 * GIB, 12 * GIB),
+        (15 * GIB, 14 * GIB, 12 * GIB),
     ),
 ]
 
@@ -58,7 +59,7 @@ SWAPS = [
     # what, memory, options, (total, free)
     ("no limit", memory(swap_usage=GIB), Options(), (4 * GIB, 3 * GIB)),
     ("limit", memory(swap_limit=GIB, swap_usage=MIB), Options(), (GIB, 1023 * MIB)),
-    ("limit above the host's", memory(swap_limit=9 * GIB), Options(), (4 * GIB, 3 * GIB)),
+    ("limit above the host's", memory(swap_limit=9 * GIB), Options(), (4 * GIB, 4 * GIB)),
     ("limit of nothing", memory(swap_limit=0), Options(), (0, 0)),
     ("lowered limit", memory(swap_limit=MIB, swap_usage=GIB), Options(), (MIB, 0)),
     ("not accounted", memory(swap_limit=GIB, swap_usage=None), Options(), (0, 0)),
@@ -80,9 +81,40 @@ def test_a_host_without_swap_gives_none():
     assert seen[3:] == (0, 0)
 
 
-def test_a_full_host_gives_a_container_with_room_only_what_it_has():
-    seen = amounts(host(free=MIB, available=50 * MIB), memory(limit=GIB), Options())
-    assert seen == Amounts(GIB, 50 * MIB, 50 * MIB, 4 * GIB, 3 * GIB)
+def test_a_full_host_bounds_available_memory_alone():
+    full = host(free=MIB, available=50 * MIB, swap_free=MIB)
+    seen = amounts(full, memory(limit=GIB), Options())
+    assert seen == Amounts(GIB, GIB, 50 * MIB, 4 * GIB, 4 * GIB)
+
+
+@pytest.mark.parametrize("limit", [None, 8 * GIB])
+def test_free_memory_was_cut_to_the_hosts_so_others_page_cache_was_used_memory(limit):
+    """Hosts whose memory is mostly page cache: `used` is what the container uses."""
+    mostly_cache = host(total=32 * GIB, free=3 * GIB, available=22 * GIB)
+    seen = amounts(mostly_cache, memory(limit=limit, usage=6 * MIB), Options())
+    assert seen.total - seen.free == 6 * MIB
+
+
+def test_free_swap_was_cut_to_the_hosts_so_others_swap_was_used_swap():
+    seen = amounts(host(swap_free=MIB), memory(swap_limit=GIB, swap_usage=MIB), Options())
+    assert seen.swap_total - seen.swap_free == MIB
+
+
+def test_what_others_under_an_ancestors_limit_use_was_free():
+    values = memory(limit=256 * MIB, usage=6 * MIB, left=48 * MIB, stat=FILES)
+    seen = amounts(host(), values, Options())
+    assert seen[:3] == (256 * MIB, 48 * MIB, 83 * MIB)
+
+
+def test_an_ancestor_over_its_lowered_limit_leaves_nothing():
+    values = memory(limit=256 * MIB, usage=6 * MIB, left=-MIB, swap_limit=GIB, swap_left=-MIB)
+    seen = amounts(host(), values, Options())
+    assert (seen.free, seen.available, seen.swap_free) == (0, 0, 0)
+
+
+def test_swap_that_others_under_an_ancestors_limit_use_was_free():
+    values = memory(swap_limit=GIB, swap_usage=MIB, swap_left=7 * MIB)
+    assert amounts(host(), values, Options())[3:] == (GIB, 7 * MIB)
 
 
 def test_kernels_without_memavailable():
@@ -90,7 +122,7 @@ def test_kernels_without_memavailable():
     assert seen[:3] == (GIB, 1023 * MIB, 1023 * MIB)
 
 
-@pytest.mark.parametrize("text", [b"MemFree: 1 kB\n", b"MemTotal: 1 kB\n", b"MemTotal: x kB\n"])
+@pytest.mark.parametrize("text", [b"MemFree: 1 kB\n", b"MemTotal: x kB\n"])
 def test_a_host_file_without_totals_is_a_format_error(text):
     with pytest.raises(FormatError):
         amounts(meminfo.parse(text), memory(), Options())
@@ -119,6 +151,8 @@ MEMORIES = st.builds(
     swap_limit=st.none() | st.integers(-(2**40), 2**45),
     swap_usage=st.none() | SIZE,
     swappiness=st.none() | st.integers(0, 100),
+    left=st.none() | st.integers(-(2**40), 2**45),
+    swap_left=st.none() | st.integers(-(2**40), 2**45),
     stat=st.dictionaries(st.sampled_from([*FILES, b"file", b"anon"]), SIZE),
 )
 
@@ -130,10 +164,7 @@ def test_nothing_is_negative_or_more_than_the_host_has(info, values, swap):
     assert seen.free <= seen.total <= info.number(b"MemTotal")
     assert seen.available <= seen.total
     assert seen.swap_free <= seen.swap_total <= info.number(b"SwapTotal")
-    assert seen.swap_free <= info.number(b"SwapFree")
     if info.number(b"MemAvailable") is not None:
         assert seen.available <= info.number(b"MemAvailable")
-    if values.limit is None:
-        assert seen.free <= info.number(b"MemFree")
-    elif values.limit >= KIB:
+    if values.limit is not None:
         assert seen.total <= values.limit

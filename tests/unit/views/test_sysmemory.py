@@ -53,6 +53,7 @@ def seen(machine, who, directory=sysmemory.DIRECTORY, view=sysmemory):
 @pytest.mark.parametrize(
     ("limit", "blocks"),
     [
+        (0, {0}),
         (4096, {0}),
         (128 * MIB, {0}),
         (128 * MIB + 4096, {0, 2}),

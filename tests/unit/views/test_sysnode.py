@@ -273,10 +273,8 @@ def test_nodes_add_up_to_meminfo(mems, values):
         told = sum(info.number(name) for info in seen.values())
         assert told == min(whole.number(name), room)
     for node, info in seen.items():
-        theirs = nodememinfo.parse(FILES[f"node{node}/meminfo"])[1]
         total = info.number(b"MemTotal")
         assert info.number(b"MemFree") + info.number(b"MemUsed") == total
         for name in info:
             assert info.number(name) >= 0
-            if name not in (b"MemFree", b"MemUsed"):
-                assert info.number(name) <= theirs.number(name)
+        assert total <= SIZES[node] * 1024

@@ -91,6 +91,12 @@ def test_lines_that_the_cgroup_counts_are_the_containers():
     assert {seen[name] for name in seen if name not in GOLDEN} == {99999999}
 
 
+def test_free_pages_were_cut_to_the_hosts():
+    text = b"nr_free_pages 1\npgfault 99\n"
+    seen = numbers(vmstat.render(host(text), CONTAINER, Options()))
+    assert seen[b"nr_free_pages"] == (512 - 64) * PAGES
+
+
 def test_without_controllers_it_is_the_hosts_file():
     assert vmstat.render(host(), FakeContainer(), Options()) == HOST
 

@@ -67,6 +67,7 @@ class Inheritance:
             _log.warning("starting without the state of container %s: %r", identity, error)
             return
         container.ledger.cpu_ns, container.ledger.last_ns = cpu_ns, last_ns
+        container.ledger.inherited = True
         if load is not None:
             container.take_over_load(load)
 

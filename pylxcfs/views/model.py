@@ -123,13 +123,15 @@ class Load:
 class Ledger:
     """State that keeps a container's counters from running backwards.
 
-    `cpu_ns` maps a CPU number to the (user, nice, system, idle) nanoseconds shown last; `last_ns`
-    is the CLOCK_BOOTTIME of that reading. Only views/cputime.py reads and writes the values; the
-    server saves them across restarts.
+    `cpu_ns` maps a CPU number to the (user, nice, system, idle) nanoseconds shown last, also of a
+    CPU that has left the view; `last_ns` is the CLOCK_BOOTTIME of that reading. Only
+    views/cputime.py reads and writes the values; the server saves them across restarts.
     """
 
     cpu_ns: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
     last_ns: int = 0
+    #: The values are those of an earlier server, which may have shown later ones before it ended.
+    inherited: bool = field(default=False, compare=False)
 
 
 class Host(Protocol):

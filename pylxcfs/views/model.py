@@ -86,7 +86,7 @@ class CpuUsage:
     #: By CPU number: (user_ns, system_ns). v1: cpuacct.usage_percpu, divided into user and system
     #: as in usage_all; None on v2.
     per_cpu: Mapping[int, tuple[int, int]] | None
-    #: v2's cpu.stat nice_usec, a part of user_ns (Linux 6.12+).
+    #: v2's cpu.stat nice_usec, a part of user_ns (Linux 6.13+).
     nice_ns: int = 0
 
 

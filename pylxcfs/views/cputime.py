@@ -106,8 +106,12 @@ def advance(
         if cpu < 0:
             continue
         now[cpu] = left = last[cpu]
-        if excess > 0 and _OWN - cpu in last:
-            # It was visible at the last reading, and ran what the others cannot have run.
+        if _OWN - cpu not in last:
+            continue
+        # It was visible at the last reading.
+        ledger.unsaved = True
+        if excess > 0:
+            # It ran what the others cannot have run.
             part = min(excess, elapsed)
             excess -= part
             its_user = min(part, user)

@@ -132,6 +132,8 @@ class Ledger:
     last_ns: int = 0
     #: The values are those of an earlier server, which may have shown later ones before it ended.
     inherited: bool = field(default=False, compare=False)
+    #: A CPU has left the view since the values were saved: no other place has its times.
+    unsaved: bool = field(default=False, compare=False)
 
 
 class Host(Protocol):

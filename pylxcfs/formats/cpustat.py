@@ -6,7 +6,7 @@ Printed by cgroup_base_stat_cputime_show (kernel/cgroup/rstat.c) and cpu_extra_s
 usage_usec 500
 user_usec 300
 system_usec 200
-nice_usec 0            (Linux 6.12+; part of user_usec)
+nice_usec 0            (Linux 6.13+; part of user_usec)
 nr_periods 0           (only where the cpu controller is enabled)
 
 v1 has cpuacct (cpuacct.py).

@@ -20,6 +20,8 @@ _MOST_THREADS: Final = 1 << 22
 #: More than a ledger has entries: CPUs are numbered below 8192, each with two keys, one below 0.
 _MOST_CPUS: Final = 1 << 14
 _TOO_LARGE: Final = 1 << 63
+#: Containers whose values are kept although they were not read since the last server.
+_MOST_LEFT: Final = 4096
 
 _log = logging.getLogger(__name__)
 
@@ -31,12 +33,18 @@ def export(containers: Iterable[tuple[Identity, ContainerSource]]) -> dict[str, 
         ledger, load = container.ledger, container.load_state
         if not ledger.last_ns and load is None:
             continue
+        ledger.unsaved = False
         kept[_key(identity, container)] = {
             "cpu_ns": [[cpu, *times] for cpu, times in list(ledger.cpu_ns.items())],
             "last_ns": ledger.last_ns,
             "load": None if load is None else [*load.averages.fixed, load.at_ns],
         }
     return kept
+
+
+def is_urgent(containers: Iterable[tuple[Identity, ContainerSource]]) -> bool:
+    """Return whether a kill now would lose what nothing else has: times of CPUs that have left."""
+    return any(container.ledger.unsaved for _, container in containers)
 
 
 class Inheritance:
@@ -50,6 +58,13 @@ class Inheritance:
         self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
         # A step may be made a little early.
         self._latest_ns = now_ns + STEP_NS
+
+    def left(self) -> dict[str, Any]:
+        """Return what no container has taken yet, newest first, for the server after this one.
+
+        Containers that ended while no server ran never take theirs, so that it is bounded.
+        """
+        return dict(list(self._kept.items())[:_MOST_LEFT])
 
     def hand_over(self, identity: Identity, container: ContainerSource) -> None:
         """Give a container its values.
@@ -67,6 +82,7 @@ class Inheritance:
             _log.warning("starting without the state of container %s: %r", identity, error)
             return
         container.ledger.cpu_ns, container.ledger.last_ns = cpu_ns, last_ns
+        container.ledger.inherited = True
         if load is not None:
             container.take_over_load(load)
 

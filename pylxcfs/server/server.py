@@ -22,7 +22,7 @@ from pylxcfs.fuse.guard import Guard
 from pylxcfs.fuse.session import Session
 from pylxcfs.fuse.store import Store
 from pylxcfs.server.containers import Containers
-from pylxcfs.server.handover import Inheritance, export
+from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
 from pylxcfs.sources.cgroups import Hierarchies
@@ -120,7 +120,12 @@ class Computation:
 
     def save_state(self) -> None:
         """Write what the next server goes on with."""
-        self._state.save({"containers": export(self.registry.containers())})
+        left = self.inheritance.left()
+        self._state.save({"containers": export(self.registry.containers()) | left})
+
+    def must_save(self) -> bool:
+        """Return whether the state should be saved before its time."""
+        return is_urgent(self.registry.containers())
 
     def start(self) -> None:
         """Start what works in the background."""

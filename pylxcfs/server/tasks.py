@@ -104,7 +104,7 @@ async def _sweep(server: Server) -> None:
     while True:
         await trio.sleep(_SWEEP_S)
         server.guard.attempt("sweep", server.sweep)
-        if trio.current_time() - saved >= _SAVE_S:
+        if trio.current_time() - saved >= _SAVE_S or server.computation.must_save():
             await trio.to_thread.run_sync(server.computation.save_state)
             saved = trio.current_time()
 

@@ -38,7 +38,7 @@ from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.names import Names
-from pylxcfs.tree.nodes import FILES
+from pylxcfs.tree.nodes import FILES, SYSFS
 from pylxcfs.tree.sysfs import Entry
 from pylxcfs.tree.triggers import READY, Triggers
 from pylxcfs.views.model import Container
@@ -231,9 +231,11 @@ class CallerMount:
             self._callers.owner(pid), _COMPAT if self._is_compat(node, pid) else 0
         )
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            if self._triggers is None or not self._contents.takes_triggers(node):
-                raise Refused(errno.EACCES)
-            self._triggers.opened(handle)
+            if node >= SYSFS:
+                raise Refused(errno.EACCES)  # as kernfs_fop_open does, also to root
+            # procfs lets root open every file; the write fails.
+            if self._triggers is not None and self._contents.takes_triggers(node):
+                self._triggers.opened(handle)
         return wire.open_reply(unique, handle, wire.FOPEN_DIRECT_IO)
 
     def _handle(self, owner: int, flags: int) -> int:
@@ -284,10 +286,16 @@ class CallerMount:
         return wire.error_reply(unique, 0)
 
     def _write(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        """Arm the trigger that is written to a pressure file."""
+        """Arm the trigger that is written to a pressure file.
+
+        Elsewhere a write fails as that of the kernel's file does: EIO (proc_reg_write), and
+        EOPNOTSUPP for pressure without triggers (psi_write where PSI is off).
+        """
         handle, _, size = wire.WRITE_IN.unpack_from(body)
-        if self._triggers is None or not self._contents.takes_triggers(node):
-            raise Refused(errno.EINVAL)
+        if not self._contents.takes_triggers(node):
+            raise Refused(errno.EIO)
+        if self._triggers is None:
+            raise Refused(errno.EOPNOTSUPP)
         text = body[wire.WRITE_IN.size : wire.WRITE_IN.size + size]
         owner = nodes.unpack(nodes.pair_of(handle) or self._callers.host)
         try:
@@ -310,8 +318,8 @@ class CallerMount:
         return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, events)
 
     def may_truncate(self, node: int) -> bool:
-        """Return whether O_TRUNC passes: on files that take triggers, as the kernel's."""
-        return self._triggers is not None and self._contents.takes_triggers(node)
+        """Return whether O_TRUNC passes: without effect on files of proc, as on the kernel's."""
+        return FILES <= node < SYSFS
 
     # -- renderings ----------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Let O_TRUNC pass on files that take triggers."""
+        """Let O_TRUNC pass on files of proc, which it does not change."""
         if not (fields.update_size and self._mount.may_truncate(inode)):
             raise pyfuse3.FUSEError(errno.EPERM)
         return await self.getattr(inode, ctx)

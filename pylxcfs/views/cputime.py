@@ -1,16 +1,18 @@
-"""CPU time of a container on each visible CPU.
+"""CPU time of a container: of each visible CPU, and of all CPUs that it has had.
 
 stat and uptime both use this module, so they agree. The container's total (v1 cpuacct, v2
-cpu.stat) is distributed over the visible CPUs: their sum is the total to the nanosecond. Only the
-growth since the last reading is distributed, so no counter runs backwards:
+cpu.stat) is distributed over the visible CPUs: the sum over all CPUs that the container has ever
+seen is the total to the nanosecond. Only the growth since the last reading is distributed, so no
+counter runs backwards:
 
 - v1 has times per CPU: each visible CPU keeps its own, by CPU number. The time of CPUs outside the
   view, and on v2 all time, is distributed evenly.
 - Time that exceeds what a CPU can have run since the last reading goes to CPUs with time left.
-- A CPU's idle time is the age of the container minus the CPU's other times, so that between two
-  readings a second apart (`top`) the times of each CPU grow by one second.
-- The times of a CPU that leaves the view are distributed to the others. A CPU that enters the view
-  has been idle until then.
+- Of the time between two readings, a CPU was idle for what its other times did not grow by, so
+  that between two readings a second apart (`top`) the times of each CPU grow by one second.
+- A CPU that leaves the view keeps its times, as an offline CPU does, and the total over all CPUs
+  contains them. A CPU that returns goes on from there. A CPU that enters the view for the first
+  time starts at 0, as one that is plugged in.
 - A total that falls by a second or more is another counter (init moved to another cgroup): the
   times shown stay, and the growth of the new counter is added. A total that falls by less was
   read by a thread that is late: the times stay until the total is higher again.
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import threading
 from operator import add
+from typing import NamedTuple
 
 from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views.model import Container, CpuUsage, Ledger
@@ -34,7 +37,8 @@ Times = tuple[int, int, int, int]
 
 #: Ledger key of the total that has been distributed; its idle is 0. Keys of CPUs are >= 0.
 _TOTAL = -1
-#: The ledger key of v1's last times of CPU n is _OWN - n: (user, 0, system, 0).
+#: The ledger key _OWN - n exists while CPU n is visible: (user, 0, system, ahead). The first three
+#: are v1's last times of the CPU, `ahead` is by how much its times exceed the time it was visible.
 _OWN = -2
 
 _NOTHING: Times = (0, 0, 0, 0)
@@ -42,25 +46,44 @@ _NOTHING: Times = (0, 0, 0, 0)
 #: The kernel adds a running task's time in steps of its own tick, 10 ms at most, so the time of a
 #: CPU may grow by this much more than the time since the last reading.
 _STEP_NS = NS_PER_TICK
-#: While the times of a CPU exceed the container's age by less than this, its idle time stands
-#: still.
-_SLACK_NS = NS_PER_S
-#: Where they exceed it by more (the CPU took over the time of one that left the view), idle time
-#: grows by this part less: idle time that stands still for an hour would look like a hang.
-_SLOWER = 8
+#: The idle time of a CPU whose times exceed the time that it was visible stands still until they
+#: agree, for at most this long.
+_MOST_AHEAD_NS = NS_PER_S
 
 #: Two threads may read for one container: one was abandoned as blocked, and continues.
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def read(container: Container, cpus: tuple[int, ...], now_ns: int) -> list[Times] | None:
-    """Return the times of `cpus`, in order; None without CPU accounting."""
+class CpuTimes(NamedTuple):
+    """The times that a container sees."""
+
+    #: The sum over all CPUs that the container has seen, offline ones included.
+    total: Times
+    #: The times of the visible CPUs, in order.
+    cpus: list[Times]
+
+
+def read(container: Container, cpus: tuple[int, ...], now_ns: int) -> CpuTimes | None:
+    """Return the times in total and of `cpus`; None without CPU accounting."""
     usage = container.cpu_usage()
     if usage is None:
         return None
     started_ns = container.started_ns()
     with _ONE_AT_A_TIME:
-        return advance(container.ledger, cpus, usage, started_ns, now_ns)
+        times = advance(container.ledger, cpus, usage, started_ns, now_ns)
+        return CpuTimes(total(container.ledger), times)
+
+
+def total(ledger: Ledger) -> Times:
+    """Return the sum over all CPUs of a ledger."""
+    users = nices = systems = idles = 0
+    for cpu, (user, nice, system, idle) in ledger.cpu_ns.items():
+        if cpu >= 0:
+            users += user
+            nices += nice
+            systems += system
+            idles += idle
+    return users, nices, systems, idles
 
 
 def advance(
@@ -73,47 +96,71 @@ def advance(
         # The ledger is empty, or of another container or boot.
         last, last_ns = {}, started_ns
     elapsed = max(0, now_ns - last_ns)
-    lived = last_ns - started_ns
 
-    counted, (user, nice, system) = _grown(last.get(_TOTAL, _NOTHING), usage)
-    for key in last.keys() - cpus:
-        if key >= 0:
-            left = last[key]
-            user += left[0]
-            nice += left[1]
-            system += left[2]
-
+    spent = last.get(_TOTAL, _NOTHING)
+    counted, (user, nice, system) = _grown(spent, usage)
     now: dict[int, Times] = {_TOTAL: counted}
     count = len(cpus)
-    idle_so_far = (0, 0, 0, lived)
-    before = [last.get(cpu, idle_so_far) for cpu in cpus]
+    excess = user + nice + system - elapsed * count
+    for cpu in last.keys() - cpus:
+        if cpu < 0:
+            continue
+        now[cpu] = left = last[cpu]
+        if _OWN - cpu not in last:
+            continue
+        # It was visible at the last reading.
+        ledger.unsaved = True
+        if excess > 0:
+            # It ran what the others cannot have run.
+            part = min(excess, elapsed)
+            excess -= part
+            its_user = min(part, user)
+            its_system = min(part - its_user, system)
+            its_nice = part - its_user - its_system
+            user, nice, system = user - its_user, nice - its_nice, system - its_system
+            now[cpu] = (left[0] + its_user, left[1] + its_nice, left[2] + its_system, left[3])
+
+    before = [last.get(cpu, _NOTHING) for cpu in cpus]
+    aheads = [last.get(_OWN - cpu, _NOTHING)[3] for cpu in cpus]
     if usage.per_cpu is None:
-        users = _evenly(user, count, 0)
-        systems = _evenly(system, count, user)
+        users = _evenly(user, count, spent[0])
+        systems = _evenly(system, count, spent[2])
+        owns = [_NOTHING] * count
     else:
-        own_user, own_system = _own(last, now, cpus, usage)
-        users = _spread(user, own_user)
-        systems = _spread(system, own_system)
+        owns = [(its[0], 0, its[1], 0) for its in [usage.per_cpu.get(cpu, (0, 0)) for cpu in cpus]]
+        # The earlier time of a CPU that enters the view is already shown on other CPUs.
+        were = [
+            last.get(_OWN - cpu, own if last else _NOTHING)
+            for cpu, own in zip(cpus, owns, strict=True)
+        ]
+        users = _spread(
+            user, [max(0, own[0] - was[0]) for own, was in zip(owns, were, strict=True)]
+        )
+        systems = _spread(
+            system, [max(0, own[2] - was[2]) for own, was in zip(owns, were, strict=True)]
+        )
         # Usually no CPU's time grew by more than the time that has passed.
         if max(map(add, users, systems)) > elapsed:
-            room = [elapsed + max(0, _STEP_NS + lived - sum(was)) for was in before]
-            _level(users, systems, room)
+            _level(users, systems, [elapsed + max(0, _STEP_NS - ahead) for ahead in aheads])
 
-    nices = _evenly(nice, count, user + system)
+    nices = _evenly(nice, count, spent[1])
     times: list[Times] = []
     for i, (was_user, was_nice, was_system, idle) in enumerate(before):
-        free = elapsed - users[i] - systems[i] - nices[i]
-        if free > 0:
-            ahead = was_user + was_nice + was_system + idle - lived
-            if ahead > _SLACK_NS:
-                idle += free - free // _SLOWER
-            elif ahead < free:
-                idle += free - ahead
+        free = elapsed - users[i] - systems[i] - nices[i] - aheads[i]
+        idle += max(0, free)
+        ahead = min(max(0, -free), _MOST_AHEAD_NS)
+        if ledger.inherited:
+            # The earlier server may have shown this CPU idle while it ran, since the kernel had not
+            # yet added the time.
+            idle += _STEP_NS
+            ahead += _STEP_NS
         shown = (was_user + users[i], was_nice + nices[i], was_system + systems[i], idle)
         now[cpus[i]] = shown
+        now[_OWN - cpus[i]] = (owns[i][0], 0, owns[i][2], ahead)
         times.append(shown)
 
     ledger.cpu_ns = now
+    ledger.inherited = False
     ledger.last_ns = max(last_ns, now_ns)
     return times
 
@@ -136,33 +183,15 @@ def _grown(counted: Times, usage: CpuUsage) -> tuple[Times, tuple[int, int, int]
     return (counted[0] + user, counted[1] + nice, counted[2] + system, 0), (user, nice, system)
 
 
-def _own(
-    last: dict[int, Times], now: dict[int, Times], cpus: tuple[int, ...], usage: CpuUsage
-) -> tuple[list[int], list[int]]:
-    """Return v1's growth of user and of system time on each CPU."""
-    per_cpu = usage.per_cpu or {}
-    users: list[int] = []
-    systems: list[int] = []
-    for cpu in cpus:
-        user, system = per_cpu.get(cpu, (0, 0))
-        key = _OWN - cpu
-        now[key] = (user, 0, system, 0)
-        # The earlier time of a CPU that enters the view is already shown on other CPUs.
-        was = last.get(key, now[key] if last else _NOTHING)
-        users.append(max(0, user - was[0]))
-        systems.append(max(0, system - was[2]))
-    return users, systems
-
-
 def _evenly(amount: int, count: int, first: int) -> list[int]:
     """Split an amount evenly; the remainder goes to CPUs from `first` on.
 
-    If each of several amounts starts where the one before ended, the sums of two CPUs differ by at
-    most one nanosecond.
+    `first` is the sum of what was split before: the shares then add up to the same, in however many
+    parts the sum came, so that a server that replaces a killed one shows no less.
     """
     each, left = divmod(amount, count)
     shares = [each] * count
-    for i in range(first, first + left):
+    for i in range(first % count, first % count + left):
         shares[i % count] += 1
     return shares
 

@@ -91,7 +91,7 @@ class CpuUsage:
     #: By CPU number: (user_ns, system_ns). v1: cpuacct.usage_percpu, divided into user and system
     #: as in usage_all; None on v2.
     per_cpu: Mapping[int, tuple[int, int]] | None
-    #: v2's cpu.stat nice_usec, a part of user_ns (Linux 6.12+).
+    #: v2's cpu.stat nice_usec, a part of user_ns (Linux 6.13+).
     nice_ns: int = 0
 
 
@@ -128,13 +128,17 @@ class Load:
 class Ledger:
     """State that keeps a container's counters from running backwards.
 
-    `cpu_ns` maps a CPU number to the (user, nice, system, idle) nanoseconds shown last; `last_ns`
-    is the CLOCK_BOOTTIME of that reading. Only views/cputime.py reads and writes the values; the
-    server saves them across restarts.
+    `cpu_ns` maps a CPU number to the (user, nice, system, idle) nanoseconds shown last, also of a
+    CPU that has left the view; `last_ns` is the CLOCK_BOOTTIME of that reading. Only
+    views/cputime.py reads and writes the values; the server saves them across restarts.
     """
 
     cpu_ns: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
     last_ns: int = 0
+    #: The values are those of an earlier server, which may have shown later ones before it ended.
+    inherited: bool = field(default=False, compare=False)
+    #: A CPU has left the view since the values were saved: no other place has its times.
+    unsaved: bool = field(default=False, compare=False)
 
 
 class Host(Protocol):

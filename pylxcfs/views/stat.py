@@ -1,8 +1,9 @@
 """proc/stat (show_stat, fs/proc/stat.c): the container's CPU times, in USER_HZ ticks.
 
 CPU lines: one for each CPU of views/cpus.py with the times of views/cputime.py; iowait, irq,
-softirq, steal and guest are 0, since cgroups do not count them. The "cpu" line is the sum of the
-lines below it. v1: cpuacct.usage_percpu and usage_all, else cpuacct.stat; v2: cpu.stat.
+softirq, steal and guest are 0, since cgroups do not count them. The "cpu" line is the sum over all
+CPUs that the container has seen, rounded once, as the kernel's contains offline CPUs. v1:
+cpuacct.usage_percpu and usage_all, else cpuacct.stat; v2: cpu.stat.
 procs_running is the container's if load averages are on. intr, ctxt, btime, processes,
 procs_blocked and softirq are the host's; btime on purpose, since start times of processes are
 relative to it.
@@ -26,21 +27,19 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     times = cputime.read(container, seen, host.now_ns())
     if times is None:
         return _host_lines(text, seen, options)
-    lines = [b""]
-    users = nices = systems = idles = 0
-    for name, (user_ns, nice_ns, system_ns, idle_ns) in zip(
-        cpus.shown(seen, options), times, strict=True
-    ):
-        user = user_ns // NS_PER_TICK
-        nice = nice_ns // NS_PER_TICK
-        system = system_ns // NS_PER_TICK
-        idle = idle_ns // NS_PER_TICK
-        users += user
-        nices += nice
-        systems += system
-        idles += idle
-        lines.append(stat.cpu_line(name, user, nice, system, idle))
-    lines[0] = stat.total_line(users, nices, systems, idles)
+    lines = [stat.total_line(*[ns // NS_PER_TICK for ns in times.total])]
+    lines += [
+        stat.cpu_line(
+            name,
+            user_ns // NS_PER_TICK,
+            nice_ns // NS_PER_TICK,
+            system_ns // NS_PER_TICK,
+            idle_ns // NS_PER_TICK,
+        )
+        for name, (user_ns, nice_ns, system_ns, idle_ns) in zip(
+            cpus.shown(seen, options), times.cpus, strict=True
+        )
+    ]
     lines.append(_rest(stat.rest(text), container, options))
     return b"".join(lines)
 

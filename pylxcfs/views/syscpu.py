@@ -5,11 +5,13 @@
     cpuN/topology, cache    absent for a CPU outside the view, as for an offline one; elsewhere
                             their lists and masks contain visible CPUs only
     present, enabled        the host's, or the visible CPUs with SysCpu.HIDE, which hides cpuN too
+    cpuN/cpu_capacity       the host's, of the CPU that appears as N
     everything else         the host's; `possible` and `kernel_max` always
 
 Printed by drivers/base/{cpu,topology,cacheinfo}.c. v1 and v2: the cpuset and the quota, through
-views/cpus.py. With CpuNumbering.PACKED the CPUs 0..N-1 count as the visible ones, and their
-directories are those of the host's CPUs of the same number.
+views/cpus.py. With CpuNumbering.PACKED the visible CPUs appear as cpu0..cpuN-1: their topology,
+cache and cpu_capacity are those of the real CPUs, with the numbers in lists and masks mapped the
+same way. Which files and links a directory has is that of the host's cpu0..cpuN-1.
 
 Unlike LXCFS, which narrows `online` only.
 """
@@ -50,15 +52,8 @@ def render(path: str, host: Host, container: Container, options: Options) -> byt
             except SourceError:
                 return None
             return b"1\n" if number in _shown(host, container, options) else b"0\n"
-        case [name, "topology", file] if _number(name) is not None:
-            if file.endswith("_list"):
-                return _narrowed_list(path, host, container, options)
-            if file.endswith(_MASKS):
-                return _narrowed_mask(path, host, container, options)
-        case [name, "cache", _, "shared_cpu_list"] if _number(name) is not None:
-            return _narrowed_list(path, host, container, options)
-        case [name, "cache", _, "shared_cpu_map"] if _number(name) is not None:
-            return _narrowed_mask(path, host, container, options)
+        case [name, *below] if (number := _number(name)) is not None:
+            return _of_cpu(number, below, host, container, options)
     return None
 
 
@@ -87,15 +82,28 @@ def _line(numbers: tuple[int, ...]) -> bytes:
     return cpulist.render(numbers) + b"\n"
 
 
-def _narrowed_list(path: str, host: Host, container: Container, options: Options) -> bytes | None:
-    shown = frozenset(_shown(host, container, options))
-    numbers = shown.intersection(cpulist.parse(host.read(path)))
-    # Empty: the CPU itself is outside the view, and only an old handle reads the file.
-    return cpulist.render(numbers) + b"\n" if numbers else None
-
-
-def _narrowed_mask(path: str, host: Host, container: Container, options: Options) -> bytes | None:
-    shown = frozenset(_shown(host, container, options))
-    numbers, width = cpulist.parse_mask(host.read(path))
-    numbers = tuple([cpu for cpu in numbers if cpu in shown])
-    return cpulist.mask(numbers, width) + b"\n" if numbers else None
+def _of_cpu(
+    number: int, below: list[str], host: Host, container: Container, options: Options
+) -> bytes | None:
+    """Return the file `below` of the real CPU that appears as `number`; None: the host's file."""
+    match below:
+        case ["topology", file]:
+            is_list, is_mask = file.endswith("_list"), file.endswith(_MASKS)
+        case ["cache", _, file]:
+            is_list, is_mask = file == "shared_cpu_list", file == "shared_cpu_map"
+        case ["cpu_capacity"]:
+            is_list = is_mask = False
+        case _:
+            return None
+    names = cpus.names(cpus.visible(host, container, options), options)
+    real = next((cpu for cpu, shown in names.items() if shown == number), None)
+    # Not visible: only an old handle reads the file.
+    path = "/".join([f"{TREE}cpu{number if real is None else real}", *below])
+    if is_list:
+        numbers = [names[cpu] for cpu in cpulist.parse(host.read(path)) if cpu in names]
+        return cpulist.render(numbers) + b"\n" if numbers else None
+    if is_mask:
+        members, width = cpulist.parse_mask(host.read(path))
+        numbers = [names[cpu] for cpu in members if cpu in names]
+        return cpulist.mask(numbers, width) + b"\n" if numbers else None
+    return None if real in (None, number) else host.read(path)

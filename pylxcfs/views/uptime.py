@@ -1,8 +1,8 @@
 """proc/uptime (uptime_proc_show, fs/proc/uptime.c): age of init and idle time, in seconds.
 
-Idle is the sum over the visible CPUs of the idle times of /proc/stat (views/cputime.py): CPUs
-times age, minus the CPU time used. v1: cpuacct, v2: cpu.stat; the age is computed from init's start
-time in /proc/PID/stat on both.
+Idle is the idle time of the "cpu" line of /proc/stat (views/cputime.py): visible CPUs times age,
+minus the CPU time used, where CPUs that left the view keep what they had. v1: cpuacct, v2:
+cpu.stat; the age is computed from init's start time in /proc/PID/stat on both.
 
 Unlike LXCFS, which shows as idle on v1 the age minus the CPU time used, and on v2 the age.
 """
@@ -24,4 +24,4 @@ def render(host: Host, container: Container, options: Options) -> bytes:
         # No CPU accounting: the host's idle time, at most the age of all visible CPUs.
         host_idle_ns = uptime.parse(host.read("proc/uptime")).idle_ns
         return uptime.render(uptime.Uptime(up_ns, min(host_idle_ns, len(seen) * up_ns)))
-    return uptime.render(uptime.Uptime(up_ns, sum([idle_ns for _, _, _, idle_ns in times])))
+    return uptime.render(uptime.Uptime(up_ns, times.total[3]))

@@ -287,6 +287,43 @@ def test_what_would_change_something_is_refused(
         assert done.stdout == b""
 
 
+_WRITES = """
+import errno, os, sys
+top = sys.argv[1]
+for name in "proc/meminfo", "proc/pressure/cpu", "sys/devices/system/cpu/online":
+    path = top + "/" + name
+    assert not os.access(path, os.X_OK), path
+    if not os.path.exists(path):
+        continue
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError as error:
+        print(name, "open", errno.errorcode[error.errno])
+        continue
+    assert os.read(file, 4096)
+    try:
+        os.write(file, b"some 150000 1000000")
+    except OSError as error:
+        print(name, "write", errno.errorcode[error.errno])
+"""
+
+
+def test_a_write_fails_as_that_of_the_kernels_file_and_no_file_is_executable(
+    daemon: Daemon, tree: Path
+) -> None:
+    if not os.path.exists("/proc/pressure/cpu"):
+        require("psi", "this kernel has no /proc/pressure")
+    said = run([sys.executable, "-c", _WRITES, tree]).stdout.splitlines()
+    if tree.is_relative_to(daemon.mountpoint):
+        assert [line.split()[1:] for line in said] == [["open", "EROFS"]] * 3
+    else:
+        assert said == [
+            "proc/meminfo write EIO",
+            f"proc/pressure/cpu write {errno.errorcode[errno.EOPNOTSUPP]}",
+            "sys/devices/system/cpu/online open EACCES",
+        ]
+
+
 def test_touch_and_rm_say_why(daemon: Daemon) -> None:
     for top, number in (
         (daemon.mountpoint, errno.EROFS),

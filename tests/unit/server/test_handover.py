@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylxcfs.server.handover import Inheritance, export
+from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.sources.averages import STEP_NS, Averages, LoadState
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.identity import Identity
+from pylxcfs.views.cputime import advance
+from pylxcfs.views.model import CpuUsage
 
 NOW = 10**15
 WHO = Identity(4026532180, 0)
@@ -60,6 +62,31 @@ def test_a_container_gets_its_own_values_once(wanted):
     inheritance.hand_over(WHO, second)
     assert second.load_state is None
     assert not second.ledger.cpu_ns
+
+
+def test_a_container_that_was_not_read_lost_its_values_at_the_next_save():
+    unread = Identity(1, 0)
+    first = export([(WHO, used()), (unread, used())])
+    inheritance = Inheritance(by_way_of_a_file(first), NOW)
+    read = container()
+    inheritance.hand_over(WHO, read)
+    assert by_way_of_a_file(export([(WHO, read)]) | inheritance.left()) == first
+
+
+def test_values_that_no_container_takes_are_bounded():
+    kept = {str(number): {} for number in range(5000)}
+    assert list(Inheritance(kept, NOW).left()) == list(kept)[:4096]
+
+
+def test_the_times_of_a_cpu_that_has_left_were_not_saved_for_a_minute():
+    made = container()
+    for cpus in (0, 1), (0,):
+        assert not is_urgent([(WHO, made)])
+        advance(made.ledger, cpus, CpuUsage(0, 0, None), 7, NOW)
+    assert is_urgent([(WHO, made)])
+    export([(WHO, made)])
+    advance(made.ledger, (0,), CpuUsage(0, 0, None), 7, NOW)
+    assert not is_urgent([(WHO, made)])
 
 
 @pytest.mark.parametrize(

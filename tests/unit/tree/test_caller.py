@@ -151,12 +151,26 @@ def test_the_size_is_that_of_what_the_caller_reads_and_is_asked_for_each_time(
     assert attr.ino == MEMINFO
 
 
-def test_nobody_may_write(world: World) -> None:
-    for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_TRUNC):
-        for node in (MEMINFO, PRESSURE):
-            body = wire.OPEN_IN.pack(flags)
-            assert world.caller.error(wire.OPEN, node, A_PID, body) == errno.EACCES
-    assert not world.caller.getattr(PRESSURE).mode & 0o222
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_TRUNC])
+def test_an_open_for_writing_was_refused_where_procfs_refuses_the_write(
+    world: World, flags: int
+) -> None:
+    """Without write permission the kernel lets only root get here (default_permissions)."""
+    for node, number in ((MEMINFO, errno.EIO), (PRESSURE, errno.EOPNOTSUPP)):
+        assert not world.caller.getattr(node).mode & 0o222
+        handle = open_file(world, node, flags=flags)
+        assert write(world, handle, b"some 150000 1000000\0", node) == (number, b"")
+        assert read(world, handle, node=node)
+        assert world.caller_mount.may_truncate(node)
+
+
+def test_a_file_of_sysfs_is_not_opened_for_writing(world: World) -> None:
+    node = nodes.VIEW_SYSTEM
+    for name in (b"cpu", b"online"):
+        node = world.caller_mount.lookup(node, name)
+    body = wire.OPEN_IN.pack(os.O_RDWR)
+    assert world.caller.error(wire.OPEN, node, A_PID, body) == errno.EACCES
+    assert not world.caller_mount.may_truncate(node)
 
 
 def test_a_directory_is_opened_by_opendir_alone(world: World) -> None:
@@ -495,10 +509,6 @@ def test_while_triggers_are_off_a_poll_is_not_implemented(world: World) -> None:
 def test_pressure_files_alone_are_writable(triggers: World) -> None:
     assert triggers.caller.getattr(PRESSURE).mode & 0o222
     assert not triggers.caller.getattr(MEMINFO).mode & 0o222
-    assert triggers.caller_mount.may_truncate(PRESSURE)
-    assert not triggers.caller_mount.may_truncate(MEMINFO)
-    body = wire.OPEN_IN.pack(os.O_RDWR)
-    assert triggers.caller.error(wire.OPEN, MEMINFO, A_PID, body) == errno.EACCES
 
 
 def test_a_trigger_is_armed_on_the_openers_own_file(triggers: World) -> None:
@@ -516,7 +526,8 @@ def test_the_error_of_the_kernels_file_is_the_writers(triggers: World) -> None:
 
 
 def test_other_files_cannot_be_written(triggers: World) -> None:
-    assert write(triggers, open_file(triggers), b"x", MEMINFO) == (errno.EINVAL, b"")
+    handle = open_file(triggers, flags=os.O_RDWR)
+    assert write(triggers, handle, b"x", MEMINFO) == (errno.EIO, b"")
 
 
 def test_other_files_are_always_ready(triggers: World) -> None:

@@ -63,11 +63,30 @@ def test_packed_numbers():
     assert {cpu: columns[0] for cpu, columns in parsed.cpus.items()} == {0: 300, 1: 100}
 
 
-def test_the_cpu_line_is_the_sum_of_the_lines_below():
+def test_the_cpu_line_is_the_sum_of_the_lines_below_rounded_once_as_the_kernels():
     # A third of this is not a whole number of ticks.
     seen = container(cpu_usage_=CpuUsage(1_000_000_007, 500_000_003, None, 333_333_331))
     parsed = format_stat.parse(stat.render(host(), seen, Options()))
-    assert parsed.total == tuple(map(sum, zip(*parsed.cpus.values(), strict=True)))
+    assert parsed.total[:4] == (66, 33, 50, 2849)
+    for column, parts in zip(parsed.total, zip(*parsed.cpus.values(), strict=True), strict=True):
+        assert sum(parts) <= column < sum(parts) + len(parts)
+
+
+def test_the_cpu_line_ran_backwards_when_a_cpu_was_taken_away():
+    the_host = host()
+    seen = container(cpu_usage_=CpuUsage(2 * S, S, None), cpu_limit_=CpuLimit(None, 2.0))
+    before = format_stat.parse(stat.render(the_host, seen, Options())).total
+    assert before[:4] == (200, 0, 100, 1700)
+    seen.cpu_limit_ = CpuLimit(None, 1.0)
+    the_host.now += S
+    after = format_stat.parse(stat.render(the_host, seen, Options()))
+    assert after.total[:4] == (200, 0, 100, 1800)
+    assert after.cpus[0][:4] == (100, 0, 50, 950)
+    seen.cpu_limit_ = CpuLimit(None, 2.0)
+    the_host.now += S
+    again = format_stat.parse(stat.render(the_host, seen, Options()))
+    assert again.total[:4] == (200, 0, 100, 2000)
+    assert [again.cpus[cpu][3] for cpu in (0, 1)] == [1050, 950]
 
 
 def test_a_busy_second_shows_as_a_second():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pylxcfs.formats import cpulist
 from pylxcfs.views import cpus, stat, syscpu
 from pylxcfs.views.model import CpuLimit, CpuNumbering, CpuUsage, CpuView, Options, SysCpu
-from tests.unit.views.fakes import FakeContainer, FakeHost
+from tests.unit.views.fakes import HOSTS, FakeContainer, FakeHost
 
 CPU = "sys/devices/system/cpu"
 FILES = {
@@ -20,6 +20,11 @@ FILES = {
     f"{CPU}/kernel_max": b"8191\n",
     f"{CPU}/isolated": b"\n",
     f"{CPU}/smt/active": b"1\n",
+    **{f"{CPU}/cpu{cpu}/topology/thread_siblings": b"03\n" for cpu in (0, 1)},
+    **{f"{CPU}/cpu{cpu}/topology/thread_siblings_list": b"0-1\n" for cpu in (0, 1)},
+    f"{CPU}/cpu1/cache/index3/shared_cpu_list": b"0-3\n",
+    f"{CPU}/cpu1/cpu_capacity": b"512\n",
+    f"{CPU}/cpu2/cpu_capacity": b"1024\n",
     # cpu0 has no online file, as on most x86
     **{f"{CPU}/cpu{cpu}/online": b"1\n" for cpu in (1, 2, 3)},
     **{f"{CPU}/cpu{cpu}/topology/core_id": b"%d\n" % (cpu // 2) for cpu in range(4)},
@@ -54,11 +59,21 @@ CASES = [
     ("cpu2/topology/core_id", None, None, None),
     ("cpu2/topology/core_siblings_list", b"1-2\n", b"1-2\n", b"0-1\n"),
     ("cpu2/topology/core_siblings", b"06\n", b"06\n", b"03\n"),
-    ("cpu2/topology/thread_siblings_list", b"2\n", b"2\n", None),
-    ("cpu2/topology/thread_siblings", b"04\n", b"04\n", None),
+    ("cpu2/topology/thread_siblings_list", b"2\n", b"2\n", b"1\n"),
+    ("cpu2/topology/thread_siblings", b"04\n", b"04\n", b"02\n"),
     ("cpu2/cache/index3/shared_cpu_list", b"1-2\n", b"1-2\n", b"0-1\n"),
     ("cpu2/cache/index3/shared_cpu_map", b"00000000,00000006\n", b"00000000,00000006\n", None),
     ("cpu2/cache/index3/size", None, None, None),
+    ("cpu1/topology/thread_siblings_list", b"1\n", b"1\n", b"1\n"),
+    ("cpu1/topology/thread_siblings", b"02\n", b"02\n", b"02\n"),
+    ("cpu0/topology/thread_siblings_list", b"1\n", b"1\n", b"0\n"),
+    ("cpu0/topology/thread_siblings", b"02\n", b"02\n", b"01\n"),
+    ("cpu0/topology/core_id", None, None, b"0\n"),
+    ("cpu1/topology/core_id", None, None, b"1\n"),
+    ("cpu0/cpu_capacity", None, None, b"512\n"),
+    ("cpu1/cpu_capacity", None, None, b"1024\n"),
+    ("cpu1/cache/index3/size", None, None, b"32768K\n"),
+    ("cpu1/cache/index3/shared_cpu_list", b"1-2\n", b"1-2\n", b"0-1\n"),
     ("cpufreq/online", None, None, None),
 ]
 
@@ -69,6 +84,38 @@ def test_render(path, default, hide, packed):
     assert syscpu.render(f"{CPU}/{path}", HOST, SEEN, HIDE) == hide
     if path != "cpu2/cache/index3/shared_cpu_map":
         assert syscpu.render(f"{CPU}/{path}", HOST, SEEN, PACKED) == packed
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "cpuset"),
+    [
+        ("debian12-qemu-64cpu-4node-6.1", 64, {20, 21, 22, 23, 40}),
+        ("debian12-qemu-8cpu-2node-6.1", 8, {3, 6, 7}),
+        ("debian12-firecracker-2cpu-6.18", 2, {1}),
+    ],
+)
+def test_packed_cpus_were_in_no_core_of_the_topology(name, count, cpuset):
+    """lstopo found no PU: the files were of other CPUs, and their lists had real numbers."""
+    host = FakeHost(directory=HOSTS / name, cpus=tuple(range(count)))
+    seen = FakeContainer(cpu_limit_=CpuLimit(frozenset(cpuset), None))
+    online = cpulist.parse(syscpu.render(f"{CPU}/online", host, seen, PACKED))
+    assert online == tuple(range(len(cpuset)))
+    for cpu, real in zip(online, sorted(cpuset), strict=True):
+        assert not syscpu.hidden(f"{CPU}/cpu{cpu}/topology", host, seen, PACKED)
+        for file in host.list(f"{CPU}/cpu{cpu}/topology"):
+            path = f"{CPU}/cpu{cpu}/topology/{file}"
+            text = syscpu.render(path, host, seen, PACKED) or host.read(path)
+            its = host.read(f"{CPU}/cpu{real}/topology/{file}")
+            if file.endswith("_list"):
+                names = dict(zip(sorted(cpuset), online, strict=True))
+                members = [names[number] for number in cpulist.parse(its) if number in names]
+                assert list(cpulist.parse(text)) == members
+                assert cpu in members
+            elif file.endswith(("_cpus", "_siblings")):
+                assert cpu in cpulist.parse_mask(text)[0]
+                assert set(cpulist.parse_mask(text)[0]) <= set(online)
+            else:
+                assert text == its
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_time_is_the_containers_and_lines_add_up(host: HostFiles, source: Source
         assert set(after) == {"cpu", "cpu2", "cpu3", "cpu4"}
         # Of three lines, user and system are whole ticks each.
         assert used - 6 < after["cpu"] <= ticks(container)
-        # The sum is rounded once, as the kernel's is, and each line for itself: two columns of each.
+        # The sum is rounded once, as the kernel's is, and each line's two columns for themselves.
         parts = sum(after.values()) - after["cpu"]
         assert parts <= after["cpu"] < parts + 2 * 3
 

@@ -53,6 +53,16 @@ CHILDREN = {
 }
 
 
+#: The owner of the nodes below own/host, as servers and the rescue server number them.
+HOST = nodes.pair((os.stat("/proc/self/ns/pid").st_ino, 0))
+
+
+def number(kind: str, index: int) -> int:
+    """Return the node of a file index: another one for a name would unhash its dentry."""
+    is_view = nodes.VIEW_ROOT <= index < nodes.LINKS or index >= nodes.FILES
+    return nodes.node(HOST, index) if kind == "own" and is_view else index
+
+
 def attributes(node: int) -> tuple[int, int]:
     """Return mode and size."""
     if node in CONTENTS:
@@ -60,16 +70,20 @@ def attributes(node: int) -> tuple[int, int]:
     return (0o120777 if node in LINKS else 0o040555), 0
 
 
-def answer(kind: str, opcode: int, unique: int, node: int, body: bytes) -> bytes:
+def answer(kind: str, opcode: int, unique: int, told: int, body: bytes) -> bytes:
+    node = nodes.index_of(told)
     if opcode == wire.LOOKUP:
         child = CHILDREN[kind].get(node, {}).get(body.rstrip(b"\0"))
         if child is None:
             return wire.error_reply(unique, errno.ENOENT)
         mode, size = attributes(child)
-        return wire.entry_reply(unique, child, 0, child, mode, 1, size, time.time_ns(), 0, 0)
+        found = number(kind, child)
+        ino = nodes.inode_number(found)
+        return wire.entry_reply(unique, found, 0, ino, mode, 1, size, time.time_ns(), 0, 0)
     if opcode == wire.GETATTR:
         mode, size = attributes(node)
-        return wire.attr_reply(unique, node, mode, 1, size, time.time_ns(), 0)
+        ino = nodes.inode_number(told)
+        return wire.attr_reply(unique, ino, mode, 1, size, time.time_ns(), 0)
     if opcode == wire.READLINK:
         return wire.data_reply(unique, LINKS[node])
     if opcode == wire.OPEN and kind == "caller":

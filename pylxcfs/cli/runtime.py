@@ -81,8 +81,10 @@ def last_good(flags: Mapping[str, Any], env: Mapping[str, str]) -> Config | None
     kind = BY_NAME["runtime_dir"]
     runtime_dir = flags.get(kind.name, kind.default)
     if kind.name not in flags and kind.env in env:
-        with contextlib.suppress(ValueError):
+        try:
             runtime_dir = kind.kind.text(env[kind.env])
+        except ValueError:
+            return None  # not that of another instance
     try:
         with open(os.path.join(runtime_dir, _DOCUMENT), "rb") as file:
             config = Config.parse(file.read())

@@ -51,7 +51,7 @@ _MS: Final = 1_000_000
 _S: Final = 1000 * _MS
 
 #: How long the old text is shown with the size of a longer one.
-STEP_NS: Final = 20 * _MS
+STEP_NS: Final = 100 * _MS
 #: How long a text stays for a reader in the middle of it, and how many times.
 _HOLD_NS: Final = 10 * _MS
 _MOST_HOLDS: Final = 100
@@ -252,13 +252,18 @@ class OwnMount:
         `reads`: the caller is in read(2), so it may be in the middle of that one.
         """
         if page is not None:
+            if page.held == _INHERITED:
+                # The server before may have been killed ahead of its answer: tell this size with
+                # this text first, as for any that grows.
+                page.held, page.expires = 0, now + STEP_NS
+                return page
             if reads and page.unread and now - page.born < _UNREAD_NS:
                 page.unread = False
                 return page
             offset = (self._callers.containers.offset(pid) or 0) if reads else 0
             if offset < 0:
                 # A busy machine: it may be in the middle, or at the beginning of its first read.
-                offset = int(page.held == _INHERITED or now - page.expires < _BUSY_NS)
+                offset = int(now - page.expires < _BUSY_NS)
             if offset and page.held < _MOST_HOLDS:
                 # In the middle of the text, or at its end: only the first has to be kept for long.
                 if offset < len(page.data):

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.conftest import require, wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
@@ -103,45 +100,3 @@ def test_times_never_run_backwards_and_idle_fills_the_rest(daemon: Daemon) -> No
         last = now
     names = ("busy", "idle", "iowait", "irq", "softirq", "steal")
     assert sum(last[name] for name in names) == pytest.approx(last["uptime"], abs=0.5)
-
-
-def _columns(container: Container) -> dict[str, list[int]]:
-    """Return the CPU lines of stat, and the idle time of uptime in ticks, read before them."""
-    idle = int(float(container.read("/proc/uptime").split()[1]) * 100 + 0.5)
-    lines = container.read("/proc/stat").decode().split("intr")[0].splitlines()
-    found = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in lines}
-    return found | {"uptime": [idle]}
-
-
-def _sees(container: Container, lines: int, readings: list[dict[str, list[int]]]) -> bool:
-    """Add a reading; return whether it has so many CPU lines."""
-    readings.append(_columns(container))
-    return len(readings[-1]) - 1 == lines
-
-
-def test_the_cpu_line_ran_backwards_when_a_cpu_was_taken_away() -> None:
-    """2 CPUs, 1 CPU, a kill, 2 CPUs, a kill."""
-    if len(os.sched_getaffinity(0)) < 2:
-        require("cpus", "needs two CPUs")
-    with (
-        Daemon("--cache-ttl", "0", expect_log=["the server was ended"]) as daemon,
-        Container(daemon.mountpoint, cpus=2) as container,
-    ):
-        readings = [_columns(container)]
-        for cpus in (1, 2):
-            container.limits(cpus=cpus)
-            # A text that grows is shown 20 ms after its size.
-            wait_until(partial(_sees, container, 1 + cpus, readings), 60, what=f"{cpus} CPUs")
-            # Saved since a CPU has left: otherwise it would be after a minute.
-            state = daemon.runtime_dir / "state.json"
-            wait_until(state.exists, 60, what="the state to be saved")
-            server = daemon.server
-            os.kill(server, signal.SIGKILL)
-            daemon.wait_new_server(server)
-            readings.append(_columns(container))
-    last: dict[str, list[int]] = {}
-    for now in readings:
-        for name, columns in now.items():
-            was = last.get(name, [0] * len(columns))
-            assert all(new >= old for new, old in zip(columns, was, strict=True)), readings
-        last |= now

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pylxcfs.fuse import wire
 from pylxcfs.tree import nodes
-from pylxcfs.tree.own import padded
+from pylxcfs.tree.own import STEP_NS, padded
 from tests.unit.tree.kit import (
     A_PID,
     B_PID,
@@ -222,10 +222,10 @@ def test_a_longer_text_is_told_in_two_steps(world: World) -> None:
     world.pass_time(TTL)
     step = world.own.getattr(node)
     assert step.size >= len(LONGER)
-    assert step.valid == 20 * MS
+    assert step.valid == STEP_NS
     assert step.mtime > first.mtime
     assert content(world, node) == padded(TEXT, step.size)
-    world.pass_time(20 * MS)
+    world.pass_time(STEP_NS)
     second = world.own.getattr(node)
     assert (second.size, second.valid) == (step.size, TTL)
     assert second.mtime > step.mtime
@@ -239,7 +239,7 @@ def test_a_size_that_grew_leaves_room_for_a_text_that_grows_a_little(world: Worl
     world.pass_time(TTL)
     size = world.own.getattr(node).size
     assert size > len(LONGER)
-    world.pass_time(20 * MS)
+    world.pass_time(STEP_NS)
     world.own.getattr(node)
     for more in range(1, size - len(LONGER) + 1):
         text = LONGER[:-1] + b"x" * more + b"\n"
@@ -280,7 +280,7 @@ def test_readers_whose_texts_live_long_are_no_pause(world: World, path: str, ttl
     world.pass_time(first.valid + MS)
     size = world.own.getattr(node).size
     assert content(world, node) == padded(TEXT, size)
-    world.pass_time(20 * MS)
+    world.pass_time(STEP_NS)
     assert content(world, node) == padded(LONGER, size)
     world.say(SHORT, path=path)
     world.pass_time(world.own.getattr(node).valid + MS)
@@ -294,7 +294,7 @@ def test_a_text_in_waiting_is_not_shown_after_a_pause(world: World) -> None:
     world.pass_time(TTL)
     world.own.getattr(node)
     world.say(SHORT)
-    world.pass_time(20 * MS + S + 1)
+    world.pass_time(STEP_NS + S + 1)
     assert content(world, node) == SHORT
 
 
@@ -310,7 +310,7 @@ def test_while_readers_come_a_size_only_grows_and_never_with_the_text(data: st.D
         for _ in range(20):
             world.say(b"x" * data.draw(st.integers(0, 100)) + b"\n")
             world.containers.offsets[A_PID] = data.draw(st.sampled_from([0, 5, 4096]))
-            pauses = st.sampled_from([0, MS, 20 * MS, TTL, TTL + 20 * MS, S])
+            pauses = st.sampled_from([0, MS, STEP_NS, TTL, TTL + STEP_NS, S])
             world.pass_time(data.draw(pauses))
             if data.draw(st.integers(0, 9)) == 0:
                 world.next_server()
@@ -392,7 +392,7 @@ def test_a_text_in_waiting_waits_for_a_reader_in_the_middle(world: World) -> Non
     world.pass_time(TTL)
     grown = world.own.getattr(node)
     world.containers.offsets[A_PID] = 5
-    world.pass_time(20 * MS)
+    world.pass_time(STEP_NS)
     assert world.own.getattr(node) == grown._replace(valid=10 * MS)
     world.containers.offsets[A_PID] = 0
     world.pass_time(10 * MS)
@@ -408,7 +408,7 @@ def test_an_unknown_container_shows_the_host_and_is_asked_for_again_at_once(worl
     attr = world.own.getattr(node, 0)
     assert (attr.size, attr.valid) == (len(HOST_TEXT), 0)
     assert world.own.read(node, pid=0).rstrip() == HOST_TEXT.rstrip()
-    world.pass_time(20 * MS)
+    world.pass_time(STEP_NS)
     world.own.getattr(node, A_PID)
     assert content(world, node).rstrip(b" \n") == TEXT.rstrip()
 
@@ -423,7 +423,7 @@ def test_the_old_nodes_of_a_number_show_the_host_until_the_next_container_is_loo
     world.start(A, 30, b"text of C\n", epoch=9999)
     world.pass_time(TTL)
     world.own.getattr(old, 30)  # the size
-    world.pass_time(20 * MS)
+    world.pass_time(STEP_NS)
     world.own.getattr(old, 30)  # the text
     assert world.own.read(old, pid=30).rstrip(b" \n") == HOST_TEXT.rstrip()
     world.pass_time(TTL)
@@ -619,6 +619,8 @@ def test_a_server_that_takes_over_goes_on_with_sizes_and_texts(world: World) -> 
     first = in_use(world, node)
     world.next_server()
     assert world.own.read(node).rstrip() == LONGER.rstrip()  # a page that was dropped
+    assert world.own.getattr(node).valid == STEP_NS  # the kernel may not have been told yet
+    world.pass_time(STEP_NS)
     world.say(SHORT)
     second = world.own.getattr(node)
     assert second.size == first.size
@@ -631,6 +633,8 @@ def test_a_server_that_takes_over_has_the_pages_filled_again_once(world: World) 
     node = world.file()
     first = in_use(world, node)
     world.next_server()
+    assert world.own.getattr(node).mtime == first.mtime
+    world.pass_time(STEP_NS)
     second = world.own.getattr(node)
     assert second.size == first.size
     assert second.mtime > first.mtime
@@ -659,6 +663,8 @@ def test_a_server_that_takes_over_tells_a_longer_text_in_two_steps(world: World)
     node = world.file()
     first = in_use(world, node)
     world.next_server()
+    world.own.getattr(node)
+    world.pass_time(STEP_NS)
     world.say(LONGER)
     step = world.own.getattr(node)
     assert step.size >= len(LONGER)
@@ -850,7 +856,7 @@ def test_a_thread_that_may_be_in_the_middle_keeps_a_text_that_has_just_ended(
     world.containers.offsets[A_PID] = -1
     world.pass_time(TTL + MS)
     assert content(world, node) == TEXT
-    world.pass_time(120 * MS)
+    world.pass_time(TTL + STEP_NS)
     assert content(world, node) == b"TEXT OF A\n"
 
 
@@ -862,7 +868,7 @@ def test_a_thread_that_may_be_in_the_middle_keeps_a_text_over_a_handover(world: 
     world.next_server()
     world.pass_time(S)
     assert content(world, node) == TEXT
-    world.pass_time(120 * MS)
+    world.pass_time(TTL + STEP_NS)
     assert content(world, node) == b"TEXT OF A\n"
 
 
@@ -873,5 +879,7 @@ def test_readlink_in_a_container_that_lives_forgets_no_size_after_a_handover(wor
     world.next_server()
     world.own.readlink(world.own.walk("proc/meminfo"), A_PID)
     world.say(SHORT)
+    assert world.own.getattr(node).size == size
+    world.pass_time(STEP_NS)
     assert world.own.getattr(node).size == size
     assert content(world, node) == padded(SHORT, size)

@@ -15,6 +15,7 @@ from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, ROOT, Daemon
 
 LIMIT = 256 << 20
+ONLINE = Path("/sys/devices/system/cpu/online")
 #: What the log has to say of servers that fail.
 EXPECTED = ("the server", "no server", "correct the cause")
 #: Servers exit while the file exists: as where an upgrade is broken.
@@ -88,9 +89,8 @@ def test_a_container_sees_the_host_until_there_is_a_server_again(
                 DEADLINE_S,
                 what="the host's memory",
             )
-            online = Path("/sys/devices/system/cpu/online")
             wait_until(
-                lambda: container.read(str(online)) == online.read_bytes(),
+                lambda: container.read(str(ONLINE)) == ONLINE.read_bytes(),
                 DEADLINE_S,
                 what="the host's CPUs",
             )

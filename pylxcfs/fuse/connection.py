@@ -55,7 +55,6 @@ class Connection:
         self._on_end = on_end
         self.device = device if self.header.can_resend else _clone(device)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
-        self._requests: Requests | None = None
         self._queue: FairQueue | None = None
         self._loop: Loop | None = None
         self._watchdog: threading.Thread | None = None
@@ -64,7 +63,6 @@ class Connection:
 
     def serve(self, requests: Requests) -> None:
         """Start to answer, with the requests that a dead server left."""
-        self._requests = requests
         if self.header.can_resend:
             self._queue = FairQueue(self.device, requests.key)
             try:

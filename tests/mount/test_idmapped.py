@@ -38,7 +38,7 @@ class Mapped:
 
 
 def refuses(place: Mapped) -> str:
-    """Return why ids cannot be mapped here, if that is so."""
+    """Return why ids cannot be mapped here; empty where they can."""
     process = place.popen(["true"], stderr=subprocess.PIPE)
     _, said = process.communicate(timeout=60)
     assert process.returncode in (0, 77), said.decode()

@@ -9,9 +9,9 @@ import errno
 import os
 
 from pylxcfs.errors import SourceError
-from pylxcfs.sources import reading
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.helper import Positions
 from pylxcfs.sources.identity import Identity, pidns_of
 from pylxcfs.sources.personality import is_32bit
 from pylxcfs.sources.prewarm import Prewarm
@@ -34,6 +34,11 @@ class Containers:
         self._prewarm = prewarm
         self._caller_mount = f" / {caller_mount} ".encode()
         self._own_mounts = _mount_namespace("self")
+        self._positions = Positions()
+
+    def start(self) -> None:
+        """Start what the first reader in the middle of a text needs."""
+        self._positions.start()
 
     def identify(self, pid: int) -> Identity | None:
         """Return the container of a process."""
@@ -71,7 +76,7 @@ class Containers:
 
     def offset(self, tid: int) -> int | None:
         """Return the file position of a thread that waits in read(2)."""
-        return reading.offset(tid)
+        return self._positions.offset(tid)
 
     def is_32bit(self, pid: int) -> bool:
         """Return whether a process has a 32-bit personality."""

@@ -131,6 +131,7 @@ class Computation:
         """Start what works in the background."""
         self.registry.start()
         self.sampler.start()
+        self.guard.attempt("positions", self.containers.start)
 
     def apply(self, settings: Settings) -> None:
         """Take over the options that may change while it runs."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 
 from pylxcfs.errors import Gone, SourceError
+from pylxcfs.sources.helper import Translator
 from pylxcfs.sources.kept import Descriptor, translate
-from pylxcfs.sources.translation import Translator
 
 #: _IO(NSIO, 0x2) of linux/nsfs.h: a descriptor of the parent namespace. Linux 4.9+.
 NS_GET_PARENT = 0xB702
@@ -28,6 +29,12 @@ _MOST_LEVELS = 32
 
 METHODS = ("auto", "ioctl", "scm")
 
+#: Seconds in which a namespace that could not be entered is not tried again: its root may have
+#: stopped the process that does it, and readers wait meanwhile.
+_AGAIN_S = 10.0
+#: Such namespaces that are remembered.
+_MOST_FAILED = 1024
+
 
 class InitFinder:
     """Finds inits.
@@ -40,6 +47,8 @@ class InitFinder:
             raise ValueError(f"no such method: {method}")
         self.method = method
         self.translator = translator or Translator()
+        #: When namespaces that could not be entered are tried again.
+        self._again: dict[int, float] = {}
 
     def find(self, pid: int, pidns: int = 0) -> int:
         """Return the pid of the init of namespace `pidns`.
@@ -60,7 +69,21 @@ class InitFinder:
                 if self.method == "ioctl":
                     raise SourceError("this kernel has no NS_GET_TGID_FROM_PIDNS") from None
             self.method = "scm"
-        return self.translator.init_of(namespace)
+        return self._from_inside(namespace)
+
+    def _from_inside(self, namespace: Descriptor) -> int:
+        number = os.fstat(namespace.number).st_ino
+        if time.monotonic() < self._again.get(number, 0.0):
+            raise SourceError(f"pid namespace {number}: it could not be entered a moment ago")
+        try:
+            return self.translator.init_of(namespace)
+        except Gone:
+            raise
+        except SourceError:
+            if len(self._again) >= _MOST_FAILED:
+                self._again.clear()
+            self._again[number] = time.monotonic() + _AGAIN_S
+            raise
 
     def prepare(self) -> None:
         """Find the server's own init.
@@ -68,6 +91,7 @@ class InitFinder:
         That starts the helper process where one is needed. Raise SourceError where inits cannot be
         found at all.
         """
+        self._again.clear()
         self.find(os.getpid())
 
     def close(self) -> None:

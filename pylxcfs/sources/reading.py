@@ -3,11 +3,19 @@
 A FUSE server is not told which part of a file a reader has already taken from the page cache. The
 kernel shows it in /proc/TID/syscall (proc_pid_syscall, fs/proc/base.c), for a thread that sleeps
 in a system call, and in /proc/TID/fdinfo/FD (seq_show, fs/proc/fd.c).
+
+Another thread of the container may put any file in the place of FD, and printing that one's fdinfo
+may block: of an epoll file, for as long as a page fault of the container takes (ep_show_fdinfo).
+So this file is a helper process (helper.py), which imports nothing of pylxcfs. A request is a
+thread's id in decimal, the answer its offset, or nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import sys
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -95,3 +103,19 @@ def _read(path: str) -> bytes:
         return os.read(descriptor, 256)
     finally:
         os.close(descriptor)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer until the other end closes."""
+    connection.send(b"+")
+    while request := connection.recv(64):
+        found = offset(int(request))
+        connection.send(b"+" if found is None else b"+%d" % found)
+
+
+if __name__ == "__main__":
+    with (
+        contextlib.suppress(ConnectionError),  # from a server that was killed
+        socket.socket(fileno=int(sys.argv[1])) as _connection,
+    ):
+        serve(_connection)

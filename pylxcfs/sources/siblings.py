@@ -15,9 +15,9 @@ from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.formats import pidcgroup
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
 from pylxcfs.sources.containers import ContainerSource, WantLoad, start_ticks_of
+from pylxcfs.sources.helper import Translator
 from pylxcfs.sources.kept import Descriptor, read_start, read_whole
 from pylxcfs.sources.readers import Readers
-from pylxcfs.sources.translation import Translator
 from pylxcfs.units import NS_PER_TICK
 
 #: Processes of which the start is read: the kernel lists old ones first (v1 by pid, v2 as they

@@ -2,7 +2,7 @@
 
 It forks inside of another pid namespace, or changes its cgroup namespace; a process with threads
 can do neither. It imports nothing of pylxcfs, holds no state, and ends with its socket. Started
-by translation.py as `python -I -S translator.py FD`.
+by helper.py as `python -I -S translator.py FD`.
 
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
     b"P"            the pid of the namespace's init, in the helper's pid namespace, in decimal
@@ -12,6 +12,7 @@ The answer is b"+" and that, or b"-" and the reason.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -24,8 +25,9 @@ from collections.abc import Callable
 _CLONE_NEWCGROUP = 0x02000000
 _CLONE_NEWPID = 0x20000000
 
-#: Milliseconds that a child in the namespace has to send its message.
-_PATIENCE_MS = 2000
+#: Milliseconds that a child in the namespace has to send its message. The container's root may
+#: have stopped it, and readers wait.
+_PATIENCE_MS = 500
 
 _UCRED = struct.Struct("=iII")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -114,6 +116,7 @@ def answer(request: bytes, namespace: int, own: int) -> bytes:
 def serve(connection: socket.socket) -> None:
     """Answer until the other end closes."""
     own = os.open("/proc/self/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    connection.send(b"+")
     while True:
         request, descriptors, _, _ = socket.recv_fds(connection, 64, 1)
         if not request:
@@ -126,5 +129,8 @@ def serve(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as _connection:
+    with (
+        contextlib.suppress(ConnectionError),  # from a server that was killed
+        socket.socket(fileno=int(sys.argv[1])) as _connection,
+    ):
         serve(_connection)

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Final
 
 from pylxcfs.fuse import memory, wire
-from pylxcfs.fuse.guard import Guard
 from pylxcfs.fuse.loop import Loop, Request, Requests
 from pylxcfs.fuse.queue import FairQueue
+from pylxcfs.guard import Guard
 
 _log = logging.getLogger(__name__)
 

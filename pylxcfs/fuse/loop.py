@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.guard import Guard, Refused
 from pylxcfs.fuse.queue import FairQueue
+from pylxcfs.guard import Guard
 
 #: unique, node id, pid of the caller (0: not visible here), body -> the whole answer, or None.
 Handler = Callable[[int, int, int, bytes], bytes | None]

@@ -20,8 +20,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from pylxcfs.fuse import init, wire
-from pylxcfs.fuse.guard import Guard
 from pylxcfs.fuse.loop import Request
+from pylxcfs.guard import Guard
 
 if TYPE_CHECKING:
     import pyfuse3

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pylxcfs import log
 from pylxcfs.errors import SourceError
 from pylxcfs.fuse.connection import Connection
-from pylxcfs.fuse.guard import Guard
 from pylxcfs.fuse.session import Session
 from pylxcfs.fuse.store import Store
+from pylxcfs.guard import Guard
 from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings

@@ -29,9 +29,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.guard import Refused
 from pylxcfs.fuse.loop import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
 from pylxcfs.tree import nodes

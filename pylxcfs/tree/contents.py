@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from pylxcfs.errors import SourceError
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.guard import Guard
 from pylxcfs.tree.nodes import FILES, SYSFS
 from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, SysTree
 from pylxcfs.views import View, syscpu, sysmemory, sysnode

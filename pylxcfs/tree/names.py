@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from pylxcfs.fuse.guard import Refused
+from pylxcfs.errors import Refused
 from pylxcfs.tree import nodes
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, Entry, SysTree

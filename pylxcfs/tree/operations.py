@@ -13,7 +13,8 @@ from typing import NoReturn, TypeVar
 
 import pyfuse3
 
-from pylxcfs.fuse.guard import Guard, Refused
+from pylxcfs.errors import Refused
+from pylxcfs.guard import Guard
 from pylxcfs.tree.caller import Attributes, CallerMount
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import pytest
 from pylxcfs.fuse import connection as module
 from pylxcfs.fuse import memory, wire
 from pylxcfs.fuse.connection import Connection
-from pylxcfs.fuse.guard import Guard
 from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.guard import Guard
 from tests.conftest import wait_until
 from tests.unit.fuse.device import Device
 

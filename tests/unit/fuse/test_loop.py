@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.guard import Guard, Refused
 from pylxcfs.fuse.loop import Handler, Loop, Request
 from pylxcfs.fuse.queue import FairQueue
+from pylxcfs.guard import Guard
 from tests.unit.fuse.device import Answer, Device
 
 FALLBACK = b"the host's"

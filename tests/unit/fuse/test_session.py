@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from pylxcfs.fuse import init, wire
-from pylxcfs.fuse.guard import Guard
 from pylxcfs.fuse.session import Session
+from pylxcfs.guard import Guard
 from tests.conftest import wait_until
 from tests.unit.fuse.device import Device
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import memory, wire
-from pylxcfs.fuse.guard import Guard, Refused
 from pylxcfs.fuse.loop import Handler, Request
 from pylxcfs.fuse.store import Store
+from pylxcfs.guard import Guard
 from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.callers import Callers

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.guard import Refused
 from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import Texts
 from tests.unit.tree.kit import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pylxcfs.errors import SourceError
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.guard import Guard
 from pylxcfs.tree import nodes
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, SysTree

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from pylxcfs.fuse.guard import Refused
+from pylxcfs.errors import Refused
 from pylxcfs.tree import nodes
 from pylxcfs.tree.sysfs import CPU
 from pylxcfs.views.model import Options, SysCpu

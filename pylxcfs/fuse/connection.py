@@ -8,6 +8,7 @@ with ECONNABORTED.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -15,9 +16,10 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from pylxcfs.fuse import memory, wire
+from pylxcfs.fuse import wire
 from pylxcfs.fuse.loop import Loop, Request, Requests
 from pylxcfs.fuse.queue import FairQueue
 from pylxcfs.guard import Guard
@@ -42,48 +44,42 @@ class Connection:
         self,
         name: str,
         device: int,
-        memory_fd: int,
+        requests: Requests,
         guard: Guard,
         timeout_s: float,
         on_end: Callable[[], object],
+        *,
+        can_resend: bool,
     ) -> None:
-        self.name = name
-        self.memory = memory_fd
-        self.header = memory.read(memory_fd)
-        self._guard = guard
+        self._device = device
         self._timeout_s = timeout_s
-        self._on_end = on_end
-        self.device = device if self.header.can_resend else _clone(device)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
-        self._queue: FairQueue | None = None
-        self._loop: Loop | None = None
-        self._watchdog: threading.Thread | None = None
+        self._queue = FairQueue(device, requests.key) if can_resend else None
+        self._make_loop = partial(
+            Loop, name, requests, guard, device, self._queue, self._stop, on_end
+        )
+        self._loop = self._make_loop()
+        self._watchdog = threading.Thread(target=self._watch, name=f"watchdog-{name}", daemon=True)
         self._stuck: list[Loop] = []
         self._over = threading.Event()
 
-    def serve(self, requests: Requests) -> None:
+    def serve(self) -> None:
         """Start to answer, with the requests that a dead server left."""
-        if self.header.can_resend:
-            self._queue = FairQueue(self.device, requests.key)
+        if self._queue is not None:
             try:
-                os.write(self.device, wire.NOTIFY_RESEND)
+                os.write(self._device, wire.NOTIFY_RESEND)
             except OSError as error:
                 _log.warning("the kernel does not resend unanswered requests: %s", error)
-        self._start_loop(requests)
+        self._loop.start()
         if self._timeout_s:
-            self._watchdog = threading.Thread(
-                target=self._watch, args=(requests,), name=f"watchdog-{self.name}", daemon=True
-            )
             self._watchdog.start()
 
     @property
     def healthy(self) -> bool:
         """False when another server should take over."""
-        loop, watchdog = self._loop, self._watchdog
         return (
-            loop is not None
-            and loop.is_alive()
-            and (watchdog is None or watchdog.is_alive())
+            self._loop.is_alive()
+            and (self._watchdog.is_alive() or not self._timeout_s)
             and len(self._stuck) < _MOST_STUCK
         )
 
@@ -94,7 +90,7 @@ class Connection:
         """
         loop = self._loop
         for _ in range(_MOST_MOMENTS):
-            if loop is None or loop.serving is None:
+            if loop.serving is None:
                 break
             time.sleep(_MOMENT_S)
 
@@ -102,8 +98,6 @@ class Connection:
         """Take no more requests, and finish the one in service. The mount stays."""
         self._over.set()
         loop = self._loop
-        if loop is None:
-            return
         loop.leaving = True
         os.eventfd_write(self._stop, 1)
         deadline = time.monotonic() + _LEAVE_S
@@ -112,55 +106,45 @@ class Connection:
         while loop.serving is not None and time.monotonic() < deadline:
             time.sleep(_MOMENT_S)
 
-    def _start_loop(self, requests: Requests) -> None:
-        loop = Loop(
-            self.name, requests, self._guard, self.device, self._queue, self._stop, self._on_end
-        )
-        loop.start()
-        self._loop = loop
-
-    def _watch(self, requests: Requests) -> None:
+    def _watch(self) -> None:
         """Answer a request that takes longer than the timeout, and start another thread."""
         seen: Request | None = None
         while not self._over.wait(self._timeout_s):
             self._stuck = [loop for loop in self._stuck if loop.is_alive()]
             loop = self._loop
-            request = loop.serving if loop is not None else None
-            if loop is None or request is None or request is not seen:
-                seen = request
-                continue
-            if not loop.disown(request):
+            before, seen = seen, loop.serving
+            if seen is None or seen is not before or not loop.disown(seen):
                 continue
             self._stuck.append(loop)
-            self._start_loop(requests)
+            successor = self._make_loop()
+            successor.start()
+            self._loop = successor
             _log.error(
                 "request %d of node %#x takes longer than %g s; answering with the host's file",
-                request[0],
-                request[2],
+                seen[0],
+                seen[2],
                 self._timeout_s,
             )
-            self._answer_stuck(requests, request)
+            self._answer_stuck(loop, seen)
 
-    def _answer_stuck(self, requests: Requests, request: Request) -> None:
-        replies: list[bytes | None] = [wire.error_reply(request[1], 5)]  # EIO
-
-        def answer() -> None:
-            replies.append(requests.fallback(request))
-
+    def _answer_stuck(self, loop: Loop, request: Request) -> None:
+        replies = [wire.error_reply(request[1], errno.EIO)]
         # The host's file may block as well.
-        reader = threading.Thread(target=answer, name="fallback", daemon=True)
+        reader = threading.Thread(
+            target=lambda: replies.append(loop.fallback(request)), name="fallback", daemon=True
+        )
         reader.start()
         reader.join(self._timeout_s)
-        reply = replies[-1]
         try:
-            if reply is not None:
-                os.write(self.device, reply)
+            os.write(self._device, replies[-1])
         except OSError:
             _log.info("the stuck request was answered or given up meanwhile")
 
 
-def _clone(connection: int) -> int:
-    """Open the device again on the same connection: its requests are this process's own."""
-    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    fcntl.ioctl(device, wire.DEV_IOC_CLONE, struct.pack("=I", connection))
-    return device
+def device_of_server(device: int, *, can_resend: bool) -> int:
+    """Return the descriptor whose requests are this process's own."""
+    if can_resend:
+        return device
+    clone = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    fcntl.ioctl(clone, wire.DEV_IOC_CLONE, struct.pack("=I", device))
+    return clone

@@ -19,8 +19,8 @@ from pylxcfs.fuse import wire
 from pylxcfs.fuse.queue import FairQueue
 from pylxcfs.guard import Guard
 
-#: unique, node id, pid of the caller (0: not visible here), body -> the whole answer, or None.
-Handler = Callable[[int, int, int, bytes], bytes | None]
+#: node id, pid of the caller (0: not visible here), body -> the data of the answer.
+Handler = Callable[[int, int, bytes], bytes]
 
 #: A request in service: opcode, unique, node id, pid, body.
 Request = tuple[int, int, int, int, bytes]
@@ -35,16 +35,16 @@ def is_disowned() -> bool:
 
 
 class Requests(Protocol):
-    """What the requests of one mount mean."""
+    """What the requests of one mount mean. What answers one may raise Refused."""
 
     @property
     def handlers(self) -> Mapping[int, Handler]:
-        """By opcode. A handler may raise Refused."""
+        """By opcode."""
 
     def other(self, request: Request) -> bytes | None:
-        """Answer a request that has no handler."""
+        """Answer a request that has no handler; None: pyfuse3 answers it."""
 
-    def fallback(self, request: Request) -> bytes | None:
+    def fallback(self, request: Request) -> bytes:
         """Answer a request whose handler failed or did not come back in time."""
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
@@ -87,8 +87,7 @@ class Loop(threading.Thread):
         device = self._device
         read = self._reader()
         unpack, header = wire.REQUEST.unpack_from, wire.IN_HEADER.size
-        handlers = self._requests.handlers
-        call, answer, fallback = self._guard.call, self._answer, self._fallback
+        call, answer, fallback = self._guard.call, self._answer, self.fallback
         while True:
             try:
                 length = read(buffers)
@@ -106,7 +105,7 @@ class Loop(threading.Thread):
                 continue  # FORGET and INTERRUPT: nothing here depends on them
             request = (opcode, unique, node, pid, bytes(body[header:length]))
             self.serving = request
-            reply = call(f"request {opcode}", answer, fallback, handlers.get(opcode), request)
+            reply = call(f"request {opcode}", answer, fallback, request)
             with self._answering:
                 if self.disowned:
                     return
@@ -127,18 +126,25 @@ class Loop(threading.Thread):
             self.disowned = True
             return True
 
-    def _answer(self, handler: Handler | None, request: Request) -> bytes | None:
-        _, unique, node, pid, body = request
+    def fallback(self, request: Request) -> bytes:
+        """Return the answer in place of a handler, EIO if that fails as well; in any thread."""
+        return self._guard.call("fallback", self._fall_back, _eio, request)
+
+    def _answer(self, request: Request) -> bytes | None:
+        opcode, unique, node, pid, body = request
+        handler = self._requests.handlers.get(opcode)
         try:
-            if handler is None:
-                return self._requests.other(request)
-            return handler(unique, node, pid, body)
+            data = handler(node, pid, body) if handler else self._requests.other(request)
         except Refused as refused:
             return wire.error_reply(unique, refused.errno)
+        return None if data is None else wire.data_reply(unique, data)
 
-    def _fallback(self, handler: Handler | None, request: Request) -> bytes | None:
-        """Answer a request that failed, with EIO if that fails as well."""
-        return self._guard.call("fallback", self._requests.fallback, _eio, request)
+    def _fall_back(self, request: Request) -> bytes:
+        unique = request[1]
+        try:
+            return wire.data_reply(unique, self._requests.fallback(request))
+        except Refused as refused:
+            return wire.error_reply(unique, refused.errno)
 
     def _reader(self) -> Callable[[list[bytearray]], int]:
         """Return what reads the next request; it returns 0 once `stop` is readable."""

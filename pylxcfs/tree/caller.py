@@ -33,6 +33,7 @@ from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
 from pylxcfs.fuse.loop import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
+from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers
 from pylxcfs.tree.contents import Contents
@@ -66,16 +67,6 @@ class Rendering(NamedTuple):
     expires: int
 
 
-class Attributes(NamedTuple):
-    """What stat(2) shows; st_ino is the node id."""
-
-    mode: int
-    size: int
-    mtime_ns: int
-    #: For how long the kernel may believe it.
-    valid_ns: int
-
-
 class CallerMount:
     """The requests of the caller mount. `send` passes a request on to pyfuse3."""
 
@@ -87,11 +78,11 @@ class CallerMount:
         store: Store,
         ttl_ns: int,
         triggers: Triggers | None,
-        send: Callable[[Request], bytes | None],
+        send: Callable[[Request], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.ttl_ns = ttl_ns
-        self._names = names
+        self.names = names
         self._contents = contents
         self._callers = callers
         self._store = store
@@ -118,34 +109,30 @@ class CallerMount:
 
     # -- what the loop and the server ask ------------------------------------------------------
 
-    def other(self, request: Request) -> bytes | None:
+    def other(self, request: Request) -> None:
         """Pass a request on to pyfuse3, but for names that do not exist: guesses are cheap."""
         opcode, _, node, _, body = request
         if opcode == wire.LOOKUP:
             self.lookup(node, body[:-1])
-        return self._send(request)
+        self._send(request)
 
-    def fallback(self, request: Request) -> bytes | None:
+    def fallback(self, request: Request) -> bytes:
         """Show the host's file where a request failed; a RELEASE is done."""
-        opcode, unique, node, _, body = request
+        opcode, _, node, _, body = request
         if opcode == wire.RELEASE:
-            return wire.error_reply(unique, 0)
+            return b""
         if opcode == wire.OPEN:
-            return wire.open_reply(unique, self._handle(0, 0), wire.FOPEN_DIRECT_IO)
-        if opcode in (wire.READ, wire.GETATTR) and node >= FILES:
-            try:
-                text = self._contents.host(node)
-            except SourceError:
-                return wire.error_reply(unique, errno.EIO)
-            if opcode == wire.GETATTR:
-                mode = self._contents.mode(node)
-                return wire.attr_reply(unique, node, mode, 1, len(text), time.time_ns(), 0)
-            handle, offset, size, flags = wire.READ_IN.unpack_from(body)
-            if flags & wire.READ_LOCKOWNER:
-                text = self._texts.get(handle) or text  # the rest of the text that it began
-                self._texts.keep(handle, text)
-                return wire.data_reply(unique, text[offset : offset + size])
-        return wire.error_reply(unique, errno.EIO)
+            return wire.OPEN_OUT.pack(self._handle(0, 0), wire.FOPEN_DIRECT_IO)
+        if opcode not in (wire.READ, wire.GETATTR) or node < FILES:
+            raise Refused(errno.EIO)
+        text = self._contents.host(node)
+        if opcode == wire.GETATTR:
+            mode = self._contents.mode(node)
+            return wire.attr_out(node, Attributes(mode, len(text), time.time_ns(), 0))
+        handle, offset, size = self._private(body)
+        text = self._texts.get(handle) or text  # the rest of the text that it began
+        self._texts.keep(handle, text)
+        return text[offset : offset + size]
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         """Return the pid namespace of the caller, else that of the handle's owner."""
@@ -175,13 +162,13 @@ class CallerMount:
         try:
             # From runtimes this comes before the container has its limits.
             rendering = self._rendering(node, owner, pid, compat, most_ns=_UNREAD_NS)
-        except Refused:
+        except SourceError:
             return found  # it exists, and READ gets the error
         return found._replace(size=len(rendering.text), mtime_ns=rendering.made_ns)
 
     def listed(self, node: int) -> Attributes:
         """Return attributes as LOOKUP and READDIR give them: sizes are not rendered for that."""
-        mode = self._names.mode(self._index(node))
+        mode = self.names.mode(self._index(node))
         if not stat.S_ISREG(mode):
             return Attributes(mode, 0, self._started_ns, 1_000_000_000)
         if self._triggers is not None and self._contents.takes_triggers(node):
@@ -193,11 +180,7 @@ class CallerMount:
 
         Dentries are shared by all callers, so a name that is hidden from some is found by all.
         """
-        return self._names.child(self._index(parent), name, None)
-
-    def readlink(self, node: int) -> bytes:
-        """Return the target of a link. Raise Refused."""
-        return self._names.target(node)
+        return self.names.child(self._index(parent), name, None)
 
     def open_directory(self, node: int, pid: int) -> int:
         """Return a handle for a listing: it carries owner and directory, so nothing is kept."""
@@ -208,7 +191,7 @@ class CallerMount:
     def entries(self, handle: int) -> list[Entry]:
         """List the directory of a handle as its opener sees it. Raise Refused."""
         container = self._callers.known(nodes.pair_of(handle), 0)
-        return self._names.children(nodes.index_of(handle), container)
+        return self.names.children(nodes.index_of(handle), container)
 
     @staticmethod
     def _index(node: int) -> int:
@@ -216,13 +199,10 @@ class CallerMount:
 
     # -- the handlers --------------------------------------------------------------------------
 
-    def _getattr(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        mode, size, mtime, valid = self.attributes(node, pid)
-        return wire.attr_reply(
-            unique, node, mode, 2 if stat.S_ISDIR(mode) else 1, size, mtime, valid
-        )
+    def _getattr(self, node: int, pid: int, body: bytes) -> bytes:
+        return wire.attr_out(node, self.attributes(node, pid))
 
-    def _open(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _open(self, node: int, pid: int, body: bytes) -> bytes:
         if node < FILES:
             raise Refused(errno.EISDIR)
         (flags,) = wire.OPEN_IN.unpack_from(body)
@@ -235,7 +215,7 @@ class CallerMount:
             # procfs lets root open every file; the write fails.
             if self._triggers is not None and self._contents.takes_triggers(node):
                 self._triggers.opened(handle)
-        return wire.open_reply(unique, handle, wire.FOPEN_DIRECT_IO)
+        return wire.OPEN_OUT.pack(handle, wire.FOPEN_DIRECT_IO)
 
     def _handle(self, owner: int, flags: int) -> int:
         for serial in itertools.islice(self._serial, _TRIES):
@@ -245,20 +225,26 @@ class CallerMount:
                 break
         return handle
 
-    def _read(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        handle, offset, size, flags = wire.READ_IN.unpack_from(body)
-        if not flags & wire.READ_LOCKOWNER:
-            raise Refused(errno.EINVAL)  # it would fill a page that all share
+    def _read(self, node: int, pid: int, body: bytes) -> bytes:
+        handle, offset, size = self._private(body)
         text = self._text(node, handle, offset, pid)
         if offset == 0:
             if size < len(text):
                 self._store.put(handle, 0, text)  # the rest has to come from the same text
             else:
                 self._store.drop(handle)
-        return wire.data_reply(unique, text[offset : offset + size])
+        return text[offset : offset + size]
+
+    @staticmethod
+    def _private(body: bytes) -> tuple[int, int, int]:
+        """Return handle, offset and size of a READ. Refuse one that fills a page all share."""
+        handle, offset, size, flags = wire.READ_IN.unpack_from(body)
+        if not flags & wire.READ_LOCKOWNER:
+            raise Refused(errno.EINVAL)
+        return handle, offset, size
 
     def _text(self, node: int, handle: int, offset: int, pid: int) -> bytes:
-        """Return the text that a handle reads. Raise Refused."""
+        """Return the text that a handle reads. Raise SourceError or Refused."""
         text = self._texts.get(handle) if offset else None
         if text is None:
             if offset and not self._is_ours(handle):
@@ -276,15 +262,15 @@ class CallerMount:
         """Return whether this server has given the handle out."""
         return (handle - self._first) % _SERIALS < self._issued
 
-    def _release(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _release(self, node: int, pid: int, body: bytes) -> bytes:
         (handle,) = wire.RELEASE_IN.unpack_from(body)
         self._texts.drop(handle)
         self._store.drop(handle)
         if self._triggers is not None:
             self._triggers.release(handle)
-        return wire.error_reply(unique, 0)
+        return b""
 
-    def _write(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _write(self, node: int, pid: int, body: bytes) -> bytes:
         """Arm the trigger that is written to a pressure file.
 
         Elsewhere a write fails as that of the kernel's file does: EIO (proc_reg_write), and
@@ -303,9 +289,9 @@ class CallerMount:
             self._triggers.arm(handle, descriptor, text)
         except OSError as error:
             raise Refused(error.errno or errno.EIO) from error
-        return wire.WRITE_REPLY.pack(wire.WRITE_REPLY.size, 0, unique, size)
+        return wire.WRITE_OUT.pack(size)
 
-    def _poll(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _poll(self, node: int, pid: int, body: bytes) -> bytes:
         """Answer ENOSYS while triggers are off: a pending poll can prevent suspend."""
         if self._triggers is None:
             raise Refused(errno.ENOSYS)
@@ -314,11 +300,7 @@ class CallerMount:
         if self._contents.takes_triggers(node):
             schedule = bool(flags & wire.POLL_SCHEDULE_NOTIFY)
             events = self._triggers.poll(handle, poller, schedule)
-        return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, events)
-
-    def may_truncate(self, node: int) -> bool:
-        """Return whether O_TRUNC passes: without effect on files of proc, as on the kernel's."""
-        return FILES <= node < SYSFS
+        return wire.POLL_OUT.pack(events)
 
     # -- renderings ----------------------------------------------------------------------------
 
@@ -328,16 +310,13 @@ class CallerMount:
     def _rendering(
         self, index: int, owner: int, pid: int, compat: bool, *, most_ns: int = sys.maxsize
     ) -> Rendering:
-        """Return what is shown now; one that is made lives `most_ns` at most. Raise Refused."""
+        """Return what is shown now; one that is made lives `most_ns` at most. Raise SourceError."""
         container = self._callers.container(owner, pid)
         key = container, index, compat
         now = self._clock()
         rendering = self._renderings.get(key)
         if rendering is None or now >= rendering.expires:
-            try:
-                text = self._contents.render(index, container, compat)
-            except SourceError as error:
-                raise Refused(errno.EIO) from error
+            text = self._contents.render(index, container, compat)
             life = min(most_ns, self.ttl_ns * self._contents.lives(index))
             # mtime is that of the text: tar(1) complains of a file that changes.
             same = rendering is not None and rendering.text == text

@@ -7,15 +7,16 @@ exception but FUSEError. What changes something is refused with EPERM.
 from __future__ import annotations
 
 import errno
-import stat
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import pyfuse3
 
 from pylxcfs.errors import Refused
+from pylxcfs.fuse.wire import BLOCK_SIZE, Attributes
 from pylxcfs.guard import Guard
-from pylxcfs.tree.caller import Attributes, CallerMount
+from pylxcfs.tree.caller import CallerMount
+from pylxcfs.tree.nodes import FILES, SYSFS
 
 T = TypeVar("T")
 
@@ -58,14 +59,9 @@ class Operations(pyfuse3.Operations):
         node = self._guarded("lookup", lambda: self._mount.lookup(parent_inode, name))
         return self._entry(node, self._guarded("lookup", lambda: self._mount.listed(node)))
 
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        """Return the attributes of a node as the caller sees them."""
-        found = self._guarded("getattr", lambda: self._mount.attributes(inode, ctx.pid))
-        return self._entry(inode, found)
-
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Return the target of a link of sysfs."""
-        return self._guarded("readlink", lambda: self._mount.readlink(inode))
+        return self._guarded("readlink", lambda: self._mount.names.target(inode))
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Return a handle that any server understands."""
@@ -94,10 +90,11 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Let O_TRUNC pass on files of proc, which it does not change."""
-        if not (fields.update_size and self._mount.may_truncate(inode)):
+        """Let O_TRUNC pass on files of proc: without effect, as on the kernel's."""
+        if not (fields.update_size and FILES <= inode < SYSFS):
             raise pyfuse3.FUSEError(errno.EPERM)
-        return await self.getattr(inode, ctx)
+        found = self._guarded("setattr", lambda: self._mount.attributes(inode, ctx.pid))
+        return self._entry(inode, found)
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Answer like procfs: no blocks. Podman refuses to bind what has no statfs(2)."""
@@ -123,10 +120,10 @@ class Operations(pyfuse3.Operations):
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = node
         entry.st_mode = found.mode
-        entry.st_nlink = 2 if stat.S_ISDIR(found.mode) else 1
+        entry.st_nlink = found.nlink
         entry.st_size = found.size
         entry.st_mtime_ns = entry.st_atime_ns = entry.st_ctime_ns = found.mtime_ns
-        entry.st_blksize = 65536
+        entry.st_blksize = BLOCK_SIZE
         entry.attr_timeout = found.valid_ns / _NS
-        entry.entry_timeout = _NAME_S if node < 256 else _SYSFS_NAME_S
+        entry.entry_timeout = _NAME_S if node < SYSFS else _SYSFS_NAME_S
         return entry

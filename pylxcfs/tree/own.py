@@ -31,12 +31,14 @@ import stat
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
 from pylxcfs.fuse.loop import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
+from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers, packed
 from pylxcfs.tree.contents import Contents
@@ -65,8 +67,7 @@ _IDLE_NS: Final = _S
 _ROOM_PART: Final = 16
 #: A rendering that no read has taken yet is good for the read of the process that has just opened.
 _UNREAD_NS: Final = 10 * _MS
-#: All texts are looked through that often, so many at each rendering.
-_SWEEP_NS: Final = 5 * _S
+#: So many texts are looked through at each rendering, all of them in turn.
 _SWEPT_AT_ONCE: Final = 16
 #: Names and directories do not change, but for sysfs, where CPUs come and go.
 _NAME_NS: Final = 60 * _S
@@ -77,30 +78,27 @@ _UNKNOWN_SIZE: Final = 4096
 _HOST_NAME: Final = b"host"
 
 
+@dataclass(slots=True)
 class Page:
     """What the kernel is told of a file: one text."""
 
-    __slots__ = (
-        *("asked", "born", "data", "expires", "filled", "held", "mtime", "next", "taken", "unread"),
-    )
-
-    def __init__(self, data: bytes, mtime: int, now: int, life: int) -> None:
-        self.data = data
-        #: In nanoseconds; differs from that of the page before.
-        self.mtime = mtime
-        #: Monotonic nanoseconds: rendered, last asked for, and until when it is shown.
-        self.born = self.asked = now
-        self.expires = now + life
-        #: How many times it has stayed for a reader in the middle. Not a time: the server may have
-        #: been stopped for longer than a text may ever stay.
-        self.held = 0
-        #: The text that comes after this one, whose size was told ahead of it.
-        self.next: bytes | None = None
-        self.unread = True
-        #: This server has given the kernel this text for the mtime that it was told.
-        self.filled = False
-        #: A read has taken this text, or one before it.
-        self.taken = False
+    data: bytes
+    #: In nanoseconds; differs from that of the page before.
+    mtime: int
+    #: Monotonic nanoseconds: rendered, last asked for, and until when it is shown.
+    born: int
+    asked: int
+    expires: int
+    #: How many times it has stayed for a reader in the middle. Not a time: the server may have
+    #: been stopped for longer than a text may ever stay.
+    held: int = 0
+    #: The text that comes after this one, whose size was told ahead of it.
+    next: bytes | None = None
+    unread: bool = True
+    #: This server has given the kernel this text for the mtime that it was told.
+    filled: bool = False
+    #: A read has taken this text, or one before it.
+    taken: bool = False
 
 
 class OwnMount:
@@ -133,12 +131,12 @@ class OwnMount:
         #: The container that the texts of a pid namespace were rendered for.
         self._rendered_for: dict[int, weakref.ref[Known]] = {}
         self._to_sweep: list[int] = []
-        self._next_sweep = 0
         now = clock()
         # What the kernel was told by a server before this one; it has to be asked for again.
-        self._pages = {node: Page(text, mtime, now, 0) for node, mtime, text in store.load()}
-        for page in self._pages.values():
-            page.unread, page.taken, page.held = False, True, _INHERITED
+        self._pages = {
+            node: Page(text, mtime, now, now, now, _INHERITED, unread=False, taken=True)
+            for node, mtime, text in store.load()
+        }
         self.handlers: dict[int, Handler] = {
             wire.GETATTR: self._getattr,
             wire.READ: self._read,
@@ -146,32 +144,34 @@ class OwnMount:
             wire.READLINK: self._readlink,
             wire.OPENDIR: self._opendir,
             wire.READDIR: self._readdir,
-            wire.RELEASEDIR: self._done,
-            wire.STATFS: lambda unique, node, pid, body: wire.statfs_reply(unique),
+            wire.RELEASEDIR: lambda node, pid, body: b"",
+            wire.STATFS: lambda node, pid, body: wire.STATFS_OUT,
         }
 
     # -- what the loop and the server ask ------------------------------------------------------
 
     def other(self, request: Request) -> bytes:
-        """Answer OPEN, FLUSH, POLL, xattrs and so on: not implemented, never asked again."""
-        return wire.error_reply(request[1], errno.ENOSYS)
+        """Refuse OPEN, FLUSH, POLL, xattrs and so on: not implemented, never asked again."""
+        raise Refused(errno.ENOSYS)
 
     def fallback(self, request: Request) -> bytes:
         """Show the host's file where a request failed."""
-        opcode, unique, node, _, body = request
-        if opcode in (wire.GETATTR, wire.READ) and nodes.index_of(node) >= FILES:
-            try:
-                now = self._clock()
-                page = self._replace(node, self._contents.host(nodes.index_of(node)), 0, now)
-                if opcode == wire.GETATTR:
-                    return self._page_attributes(unique, node, page, now)
-                page.unread, page.taken = False, True
-                return self._part(unique, page, body)
-            except (SourceError, Refused):
-                self._forget(node)
-                if opcode == wire.GETATTR:
-                    return self._unreadable(unique, node)
-        return wire.error_reply(unique, errno.EIO)
+        opcode, _, node, _, body = request
+        index = nodes.index_of(node)
+        if opcode not in (wire.GETATTR, wire.READ) or index < FILES:
+            raise Refused(errno.EIO)
+        now = self._clock()
+        try:
+            page = self._replace(node, self._contents.host(index), 0, now)
+        except SourceError:
+            self._forget(node)
+            if opcode == wire.READ:
+                raise
+            return self._told(node, None, now)  # it exists, and READ gets the error
+        if opcode == wire.GETATTR:
+            return self._told(node, page, now)
+        page.unread, page.taken = False, True
+        return self._part(page, body)
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         """Return the pid namespace of the node's owner, else that of the caller."""
@@ -186,64 +186,53 @@ class OwnMount:
 
     def _sweep_some(self, now: int) -> None:
         """Forget texts that nobody has asked for lately: a few at each rendering."""
-        if not self._to_sweep and now >= self._next_sweep:
+        if not self._to_sweep:
             self._to_sweep = list(self._pages)
-            self._next_sweep = now + _SWEEP_NS
         for node in self._to_sweep[-_SWEPT_AT_ONCE:]:
             page = self._pages.get(node)
             if page is not None and now - max(page.asked, page.expires) > 2 * _IDLE_NS:
-                del self._pages[node]
-                self._store.drop(node)
+                self._forget(node)
         del self._to_sweep[-_SWEPT_AT_ONCE:]
 
     # -- attributes and texts ------------------------------------------------------------------
 
-    def _getattr(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _getattr(self, node: int, pid: int, body: bytes) -> bytes:
         page = self._pages.get(node)
         now = self._clock()
         if page is None or now >= page.expires:
-            index = nodes.index_of(node)
-            mode = self._names.mode(index)
-            if not stat.S_ISREG(mode):
-                return self._fixed_attributes(unique, node, mode)
+            if not stat.S_ISREG(self._names.mode(nodes.index_of(node))):
+                return self._told(node, None, now)
             reads = bool(wire.GETATTR_IN.unpack_from(body)[0] & wire.GETATTR_FH)
             page = self._revalidate(node, pid, page, now, reads)
         page.asked = now
-        return self._page_attributes(unique, node, page, now)
+        return self._told(node, page, now)
 
-    def _page_attributes(self, unique: int, node: int, page: Page, now: int) -> bytes:
+    def _told(self, node: int, page: Page | None, now: int) -> bytes:
+        return wire.attr_out(inode_number(node), self._attributes(node, page, now))
+
+    def _attributes(self, node: int, page: Page | None, now: int) -> Attributes:
+        """Return attributes; a file without a text has a size that no reader takes for its end."""
         mode = self._names.mode(nodes.index_of(node))
-        size, valid = len(page.data), max(0, page.expires - now)
-        return wire.attr_reply(unique, inode_number(node), mode, 1, size, page.mtime, valid)
+        if not stat.S_ISREG(mode):
+            return Attributes(mode, 0, self._started_ns, self._valid(node))
+        if page is None:
+            return Attributes(mode, _UNKNOWN_SIZE, time.time_ns(), 0)
+        return Attributes(mode, len(page.data), page.mtime, max(0, page.expires - now))
 
-    def _unreadable(self, unique: int, node: int) -> bytes:
-        """Return attributes of a file that cannot be read: it exists, and READ gets the error."""
-        try:
-            mode = self._names.mode(nodes.index_of(node))
-        except Refused as refused:
-            return wire.error_reply(unique, refused.errno)
-        ino = inode_number(node)
-        return wire.attr_reply(unique, ino, mode, 1, _UNKNOWN_SIZE, time.time_ns(), 0)
-
-    def _fixed_attributes(self, unique: int, node: int, mode: int) -> bytes:
-        nlink = 2 if stat.S_ISDIR(mode) else 1
-        ino = inode_number(node)
-        return wire.attr_reply(unique, ino, mode, nlink, 0, self._started_ns, self._valid(node))
-
-    def _read(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _read(self, node: int, pid: int, body: bytes) -> bytes:
         page = self._pages.get(node)
         if page is None:
             page = self._revalidate(node, pid, None, self._clock(), False)
         page.unread, page.taken, page.filled = False, True, True
-        return self._part(unique, page, body)
+        return self._part(page, body)
 
     @staticmethod
-    def _part(unique: int, page: Page, body: bytes) -> bytes:
+    def _part(page: Page, body: bytes) -> bytes:
         _, offset, size, flags = wire.READ_IN.unpack_from(body)
         data = page.data[offset : offset + size]
         if not flags & wire.READ_LOCKOWNER:
             data = data.ljust(size, b"\n")
-        return wire.data_reply(unique, data)
+        return data
 
     def _revalidate(self, node: int, pid: int, page: Page | None, now: int, reads: bool) -> Page:
         """Return the page to show now that the one before, if any, has expired.
@@ -290,8 +279,10 @@ class OwnMount:
             if page.taken and now - max(page.asked, page.expires) <= _IDLE_NS:
                 if len(data) > size:
                     room = len(data) + len(data) // _ROOM_PART
-                    step = Page(padded(page.data, room), page.mtime + 1, now, STEP_NS)
-                    step.born, step.next = page.born, data
+                    step = Page(
+                        padded(page.data, room), page.mtime + 1, page.born, now, now + STEP_NS
+                    )
+                    step.next = data
                     return self._show(node, step)
                 data = padded(data, size)
             if data == page.data and page.filled:  # the kernel's pages stay good
@@ -299,7 +290,7 @@ class OwnMount:
                 page.held = 0
                 return page
         mtime = max(page.mtime + 1 if page is not None else 0, time.time_ns())
-        return self._show(node, Page(data, mtime, now, life))
+        return self._show(node, Page(data, mtime, now, now, now + life))
 
     def _show(self, node: int, page: Page) -> Page:
         before = self._pages.get(node)
@@ -337,7 +328,7 @@ class OwnMount:
 
     # -- names ---------------------------------------------------------------------------------
 
-    def _lookup(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _lookup(self, node: int, pid: int, body: bytes) -> bytes:
         name = body[:-1]
         index, owner = nodes.index_of(node), nodes.pair_of(node)
         if index == nodes.OWN:
@@ -351,22 +342,13 @@ class OwnMount:
         looked_up = self._looked_up.get(nodes.pidns_offset(owner))
         if looked_up is not None:
             looked_up.add(child)
-        mode = self._names.mode(nodes.index_of(child))
-        page = self._pages.get(child)
-        size, mtime, valid, nlink = 0, self._started_ns, self._valid(child), 2
-        if not stat.S_ISDIR(mode):
-            nlink = 1
-        if stat.S_ISREG(mode):
-            size, mtime, valid = (
-                (len(page.data), page.mtime, 0) if page is not None else (_UNKNOWN_SIZE, 0, 0)
-            )
+        found = self._attributes(child, self._pages.get(child), self._clock())
+        if stat.S_ISREG(found.mode):
+            found = found._replace(valid_ns=0)
         generation = 0
         if owner not in (0, self._callers.host):
             generation = self._callers.generation(owner, self._epoch(owner))
-        return wire.entry_reply(
-            unique, child, generation, inode_number(child), mode, nlink, size, mtime, valid,
-            self._valid(child),
-        )  # fmt: skip
+        return wire.entry_out(child, generation, inode_number(child), found, self._valid(child))
 
     def _owner_of(self, name: bytes, pid: int) -> int:
         """Return the owner of a key, and the kernel's nodes with it. Raise Refused."""
@@ -408,12 +390,12 @@ class OwnMount:
         self._pages.pop(node, None)
         self._store.drop(node)
 
-    def _readlink(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _readlink(self, node: int, pid: int, body: bytes) -> bytes:
         index = nodes.index_of(node)
         path = self._names.links.get(index)
         if path is None:
-            return wire.data_reply(unique, self._names.target(index))
-        return wire.data_reply(unique, self._target(index, path, pid))
+            return self._names.target(index)
+        return self._target(index, path, pid)
 
     def _target(self, index: int, path: str, pid: int) -> bytes:
         """Return where a link of the shared part leads a caller."""
@@ -431,11 +413,11 @@ class OwnMount:
                 callers.containers.prewarm(nodes.unpack(owner), pid)
         return b"../" * path.count("/") + b"own/" + name + b"/" + path.encode()
 
-    def _opendir(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _opendir(self, node: int, pid: int, body: bytes) -> bytes:
         self._may_list(node, pid)
-        return wire.open_reply(unique, 0, 0)
+        return wire.OPEN_OUT.pack(0, 0)
 
-    def _readdir(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _readdir(self, node: int, pid: int, body: bytes) -> bytes:
         """List from an offset on. Nothing is kept of open directories, so servers may change."""
         self._may_list(node, pid)
         _, offset, size, _ = wire.READ_IN.unpack_from(body)
@@ -445,7 +427,7 @@ class OwnMount:
             if len(data) + len(item) > size:
                 break
             data += item
-        return wire.data_reply(unique, data)
+        return data
 
     def _may_list(self, node: int, pid: int) -> None:
         if nodes.index_of(node) == nodes.OWN and self._callers.owner(pid) != self._callers.host:
@@ -472,9 +454,6 @@ class OwnMount:
     def _valid(self, node: int) -> int:
         """Return for how long the kernel may believe a name, and attributes that do not change."""
         return _NAME_NS if nodes.index_of(node) < SYSFS else _SYSFS_NAME_NS
-
-    def _done(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        return wire.error_reply(unique, 0)
 
 
 def padded(data: bytes, size: int) -> bytes:

@@ -18,6 +18,7 @@ import select
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pylxcfs.fuse import wire
@@ -29,21 +30,18 @@ READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLW
 #: Pollers of a dead server have numbers that count up from 1 with each polled handle.
 _OLD_POLLERS: Final = 4096
 
-
 #: Triggers of one container, and of all: each costs a descriptor here.
 _MOST_EACH: Final = 64
 _MOST: Final = 4096
 
 
+@dataclass(slots=True)
 class Trigger:
     """One armed trigger: its descriptor, whether it has fired, and who waits for that."""
 
-    __slots__ = ("descriptor", "fired", "poller")
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.fired = False
-        self.poller = 0
+    descriptor: int
+    fired: bool = False
+    poller: int = 0
 
 
 class Triggers:

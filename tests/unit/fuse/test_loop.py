@@ -29,39 +29,39 @@ class Table:
             wire.READ: self._bug,
             wire.READLINK: self._source,
             wire.READDIR: self._wait,
-            wire.FORGET: lambda unique, node, pid, body: None,
+            wire.FORGET: lambda node, pid, body: b"",
         }
         self.entered = threading.Event()
         self.go_on = threading.Event()
         self.fails = False
 
     def other(self, request: Request) -> bytes:
-        return wire.error_reply(request[1], errno.ENOSYS)
+        raise Refused(errno.ENOSYS)
 
     def fallback(self, request: Request) -> bytes:
         if self.fails:
             raise ZeroDivisionError
-        return wire.data_reply(request[1], FALLBACK)
+        return FALLBACK
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         return pid
 
-    def _good(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        return wire.data_reply(unique, b"%d %d %d" % (node, pid, len(body)))
+    def _good(self, node: int, pid: int, body: bytes) -> bytes:
+        return b"%d %d %d" % (node, pid, len(body))
 
-    def _refused(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _refused(self, node: int, pid: int, body: bytes) -> bytes:
         raise Refused(errno.EACCES)
 
-    def _bug(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _bug(self, node: int, pid: int, body: bytes) -> bytes:
         raise KeyError(node)
 
-    def _source(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _source(self, node: int, pid: int, body: bytes) -> bytes:
         raise SourceError("gone")
 
-    def _wait(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _wait(self, node: int, pid: int, body: bytes) -> bytes:
         self.entered.set()
         self.go_on.wait()
-        return wire.data_reply(unique, b"late")
+        return b"late"
 
 
 class Served:

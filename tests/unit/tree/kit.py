@@ -125,7 +125,7 @@ class Mount(Protocol):
 
     def other(self, request: Request) -> bytes | None: ...
 
-    def fallback(self, request: Request) -> bytes | None: ...
+    def fallback(self, request: Request) -> bytes: ...
 
 
 class Attr(NamedTuple):
@@ -167,26 +167,25 @@ class Asked:
         """Return the errno and the data of the answer."""
         request = (opcode, 77, node, pid, body)
 
-        def answer() -> bytes | None:
+        def answer() -> tuple[int, bytes]:
             handler = self.mount.handlers.get(opcode)
             try:
-                if handler is None:
-                    return self.mount.other(request)
-                return handler(77, node, pid, body)
+                data = handler(node, pid, body) if handler else self.mount.other(request)
             except Refused as refused:
-                return wire.error_reply(77, refused.errno)
+                return refused.errno, b""
+            assert data is not None
+            return 0, data
 
-        reply = self._guard.call("request", answer, lambda: self.mount.fallback(request))
-        assert reply is not None
-        length, error, unique = wire.OUT_HEADER.unpack_from(reply)
-        assert (length, unique) == (len(reply), 77)
-        return -error, reply[16:]
+        return self._guard.call("request", answer, lambda: self.fallback(opcode, node, pid, body))
 
     def fallback(self, opcode: int, node: int, pid: int, body: bytes = b"") -> tuple[int, bytes]:
-        """Return what the watchdog answers in place of a handler."""
-        reply = self.mount.fallback((opcode, 77, node, pid, body))
-        assert reply is not None
-        return -wire.OUT_HEADER.unpack_from(reply)[1], reply[16:]
+        """Return what is answered where a handler failed, or by the watchdog."""
+        try:
+            return 0, self.mount.fallback((opcode, 77, node, pid, body))
+        except Refused as refused:
+            return refused.errno, b""
+        except SourceError:
+            return errno.EIO, b""
 
     def succeed(self, opcode: int, node: int, pid: int, body: bytes = b"") -> bytes:
         error, data = self.request(opcode, node, pid, body)

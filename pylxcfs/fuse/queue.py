@@ -38,8 +38,6 @@ _MOST: Final = 8 << 20
 #: request belongs to. Must not block: only the order of requests depends on it.
 Key = Callable[[int, int, int, int], int]
 
-_HEADER_AND_WORD: Final = wire.REQUEST_AND_WORD
-
 
 class FairQueue:
     """The requests of one connection that were taken and not yet served, and their order."""
@@ -115,7 +113,7 @@ class FairQueue:
                 if error.errno != errno.ENOENT:  # the caller was interrupted
                     raise
                 continue
-            opcode, _, node, pid, word = _HEADER_AND_WORD.unpack_from(buffer)
+            opcode, _, node, pid, word = wire.REQUEST_AND_WORD.unpack_from(buffer)
             if opcode in wire.UNANSWERED:
                 continue
             owner = self._key(opcode, node, pid, word)

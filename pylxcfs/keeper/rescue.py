@@ -29,7 +29,7 @@ from typing import Final
 from pylxcfs.fuse import wire
 from pylxcfs.keeper import child, fusemount
 from pylxcfs.tree import nodes
-from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, Entry, SysTree
+from pylxcfs.tree.sysfs import Entry, SysTree
 
 PREVIOUS: Final = "previous"
 
@@ -61,43 +61,17 @@ class Rescue:
         self._handles = 0
         self._host = 0 if kind == fusemount.CALLER else _host_pair()
         self._own = b"by-pidns" if kind == PREVIOUS else b"own"
-        self._links: dict[int, str] = {nodes.LINKS + i: path for i, path in enumerate(files)}
-        self._links[nodes.PRESSURE_LINK] = "proc/pressure"
-        links = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
-        self._links |= {index: path for path, index in links.items()}
-        view: dict[bytes, int] = {b"proc": nodes.VIEW_PROC, b"sys": nodes.VIEW_SYS}
-        self._children: dict[int, dict[bytes, int]] = {
-            nodes.VIEW_ROOT: view,
-            nodes.VIEW_PROC: {},
-            nodes.VIEW_PRESSURE: {},
-            nodes.VIEW_SYS: {b"devices": nodes.VIEW_DEVICES},
-            nodes.VIEW_DEVICES: {b"system": nodes.VIEW_SYSTEM},
-            nodes.VIEW_SYSTEM: {},
-            nodes.ROOT: {b"proc": nodes.PROC, b"sys": nodes.SYS, self._own: nodes.OWN},
-            nodes.PROC: {},
-            nodes.SYS: {b"devices": nodes.DEVICES},
-            nodes.DEVICES: {b"system": nodes.SYSTEM},
-            nodes.SYSTEM: {},
-            nodes.OWN: {b"host": nodes.VIEW_ROOT},
+        served = {
+            path: nodes.FILES + i
+            for i, path in enumerate(files)
+            if os.path.exists(os.path.join(root, path))
         }
+        self._children, self._links = nodes.names(served | self._sysfs.roots())
+        self._children[nodes.OWN] = {b"host": nodes.VIEW_ROOT}
         if kind == fusemount.CALLER:
-            self._children[nodes.ROOT] = view
-        for i, path in enumerate(files):
-            if not os.path.exists(os.path.join(root, path)):
-                continue
-            directory, _, last = path.rpartition("/")
-            name = last.encode()
-            if directory == "proc/pressure":
-                self._children[nodes.VIEW_PROC][b"pressure"] = nodes.VIEW_PRESSURE
-                self._children[nodes.VIEW_PRESSURE][name] = nodes.FILES + i
-                self._children[nodes.PROC][b"pressure"] = nodes.PRESSURE_LINK
-            else:
-                self._children[nodes.VIEW_PROC][name] = nodes.FILES + i
-                self._children[nodes.PROC][name] = nodes.LINKS + i
-        for path, index in self._sysfs.roots():
-            name = path.rpartition("/")[2].encode()
-            self._children[nodes.VIEW_SYSTEM][name] = index
-            self._children[nodes.SYSTEM][name] = links[path]
+            self._children[nodes.ROOT] = self._children[nodes.VIEW_ROOT]
+        elif kind == PREVIOUS:
+            self._children[nodes.ROOT][self._own] = self._children[nodes.ROOT].pop(b"own")
 
     def answer(self, request: bytes) -> bytes | None:
         """Return the reply to a request; None where the kernel expects none."""

@@ -6,28 +6,14 @@ Every failure of a view ends here with the host's file. Knows no nodes, handles 
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Sequence
 
 from pylxcfs.errors import SourceError
 from pylxcfs.guard import Guard
 from pylxcfs.tree.nodes import FILES, SYSFS
-from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, SysTree
-from pylxcfs.views import View, syscpu, sysmemory, sysnode
+from pylxcfs.tree.sysfs import SysTree
+from pylxcfs.views import TREES, TreeView, View
 from pylxcfs.views.model import Container, Host, Options
-
-
-class TreeView(Protocol):
-    """What a module of views/ says of a tree of sysfs; paths are relative to the root."""
-
-    def render(
-        self, path: str, host: Host, container: Container, options: Options
-    ) -> bytes | None: ...
-
-    def hidden(self, path: str, host: Host, container: Container, options: Options) -> bool: ...
-
-
-_TREE_VIEWS: Final[Mapping[str, TreeView]] = {CPU: syscpu, NODE: sysnode, MEMORY: sysmemory}
 
 
 class Contents:
@@ -55,23 +41,18 @@ class Contents:
     def render(self, index: int, container: Container | None, compat: bool = False) -> bytes:
         """Return a file's text for a container, or the host's. Raise SourceError."""
         host = self._host32 if compat and self._host32 is not None else self._host
+        path = self.path(index)
         if container is None or not self.virtual:
-            return host.read(self.path(index))
+            return host.read(path)
+        args = host, container, self.options
         if index >= SYSFS:
-            return self._render_sysfs(index, container)
-        view = self._view(index)
-        if not view.enabled(self.options):
-            return host.read(view.host)
-        text = self._guard.call(
-            view.path,
-            view.render,
-            lambda host, container, options: host.read(view.host),
-            host,
-            container,
-            self.options,
-        )
+            found = self._guard.call(path, _tree(path).render, lambda *_: None, path, *args)
+            return host.read(path) if found is None else found
+        view, text = self._view(index), b""
+        if view.enabled(self.options):
+            text = self._guard.call(view.path, view.render, lambda *_: b"", *args)
         # An empty file would be worse than the host's.
-        return text or host.read(view.host)
+        return text or host.read(path)
 
     def host(self, index: int) -> bytes:
         """Return the host's file. Raise SourceError."""
@@ -85,14 +66,8 @@ class Contents:
         """Return whether a path of sysfs does not exist for this container."""
         if container is None or not self.virtual:
             return False
-        view = _tree_view(path)
-        if view is None:
-            return False
-        return self._guard.call(
-            path,
-            lambda: view.hidden(path, self._host, container, self.options),
-            lambda: False,
-        )
+        args = path, self._host, container, self.options
+        return self._guard.call(path, _tree(path).hidden, lambda *_: False, *args)
 
     def mode(self, index: int) -> int:
         """Return st_mode of the host's file, never writable; 0 if there is none."""
@@ -134,19 +109,7 @@ class Contents:
             raise SourceError(f"no file has the number {index}")
         return self._views[index - FILES]
 
-    def _render_sysfs(self, index: int, container: Container) -> bytes:
-        path = self.path(index)
-        view = _tree_view(path)
-        if view is None:
-            return self._host.read(path)
-        text = self._guard.call(
-            path,
-            lambda: view.render(path, self._host, container, self.options),
-            lambda: None,
-        )
-        return self._host.read(path) if text is None else text
 
-
-def _tree_view(path: str) -> TreeView | None:
+def _tree(path: str) -> TreeView:
     """Return the view of the tree that `path` is in: its first four names."""
-    return _TREE_VIEWS.get("/".join(path.split("/", 4)[:4]))
+    return TREES["/".join(path.split("/", 4)[:4])]

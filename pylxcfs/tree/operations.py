@@ -21,17 +21,12 @@ from pylxcfs.tree.nodes import FILES, SYSFS
 T = TypeVar("T")
 
 _NS = 1_000_000_000
-_NAME_S = 60.0
-#: CPUs come and go below sys/devices/system.
-_SYSFS_NAME_S = 1.0
 
 
 class Operations(pyfuse3.Operations):
     """The caller mount as pyfuse3 wants it."""
 
     supports_dot_lookup = False
-    enable_writeback_cache = False
-    enable_acl = False
 
     def __init__(self, mount: CallerMount, guard: Guard) -> None:
         super().__init__()
@@ -115,8 +110,7 @@ class Operations(pyfuse3.Operations):
     def stacktrace(self) -> None:
         """Log nothing when a process sets an attribute of the root."""
 
-    @staticmethod
-    def _entry(node: int, found: Attributes) -> pyfuse3.EntryAttributes:
+    def _entry(self, node: int, found: Attributes) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = node
         entry.st_mode = found.mode
@@ -125,5 +119,5 @@ class Operations(pyfuse3.Operations):
         entry.st_mtime_ns = entry.st_atime_ns = entry.st_ctime_ns = found.mtime_ns
         entry.st_blksize = BLOCK_SIZE
         entry.attr_timeout = found.valid_ns / _NS
-        entry.entry_timeout = _NAME_S if node < SYSFS else _SYSFS_NAME_S
+        entry.entry_timeout = self._mount.names.valid_ns(node) / _NS
         return entry

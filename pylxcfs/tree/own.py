@@ -1,10 +1,5 @@
 """The own mount: each container's files as pages of the kernel's page cache, without OPEN.
 
-    MOUNT/proc/meminfo               link, resolved per caller: ../own/KEY/proc/meminfo in a
-                                     container, CALLER_MOUNT/proc/meminfo for the host's processes
-    MOUNT/own/KEY/proc/meminfo       the text of one container
-    MOUNT/own/host/proc/meminfo      the host's text
-
 OPEN is answered ENOSYS, so the kernel opens, reads and closes from its page cache alone. It asks
 GETATTR once the text it was told of has expired, and READ for a page that it does not have. The
 mount is read-only and has default_permissions: open(2) asks for expired attributes, too, which
@@ -69,9 +64,6 @@ _ROOM_PART: Final = 16
 _UNREAD_NS: Final = 10 * _MS
 #: So many texts are looked through at each rendering, all of them in turn.
 _SWEPT_AT_ONCE: Final = 16
-#: Names and directories do not change, but for sysfs, where CPUs come and go.
-_NAME_NS: Final = 60 * _S
-_SYSFS_NAME_NS: Final = _S
 #: st_size of a file that was never read, until the first GETATTR.
 _UNKNOWN_SIZE: Final = 4096
 
@@ -212,9 +204,10 @@ class OwnMount:
 
     def _attributes(self, node: int, page: Page | None, now: int) -> Attributes:
         """Return attributes; a file without a text has a size that no reader takes for its end."""
-        mode = self._names.mode(nodes.index_of(node))
+        index = nodes.index_of(node)
+        mode = self._names.mode(index)
         if not stat.S_ISREG(mode):
-            return Attributes(mode, 0, self._started_ns, self._valid(node))
+            return Attributes(mode, 0, self._started_ns, self._names.valid_ns(index))
         if page is None:
             return Attributes(mode, _UNKNOWN_SIZE, time.time_ns(), 0)
         return Attributes(mode, len(page.data), page.mtime, max(0, page.expires - now))
@@ -348,7 +341,8 @@ class OwnMount:
         generation = 0
         if owner not in (0, self._callers.host):
             generation = self._callers.generation(owner, self._epoch(owner))
-        return wire.entry_out(child, generation, inode_number(child), found, self._valid(child))
+        valid_ns = self._names.valid_ns(nodes.index_of(child))
+        return wire.entry_out(child, generation, inode_number(child), found, valid_ns)
 
     def _owner_of(self, name: bytes, pid: int) -> int:
         """Return the owner of a key, and the kernel's nodes with it. Raise Refused."""
@@ -357,12 +351,12 @@ class OwnMount:
         key = self._callers.parse_key(name)
         if key is None:
             raise Refused(errno.ENOENT)
-        owner = nodes.pair(key.owner)
-        if key.epoch != self._epoch(owner):
+        owner, epoch = key
+        if epoch != self._epoch(owner):
             container = self._callers.known(owner, pid)
-            if container is None or container.epoch != key.epoch:
+            if container is None or container.epoch != epoch:
                 raise Refused(errno.ENOENT)  # it has ended
-            self._begin_epoch(owner, key.epoch)
+            self._begin_epoch(owner, epoch)
         return owner
 
     def _begin_epoch(self, owner: int, epoch: int) -> None:
@@ -450,10 +444,6 @@ class OwnMount:
                     name = self._callers.key(known, container_.epoch)
                     entries.append(Entry(name, nodes.node(known, nodes.VIEW_ROOT), DIRECTORY))
         return entries
-
-    def _valid(self, node: int) -> int:
-        """Return for how long the kernel may believe a name, and attributes that do not change."""
-        return _NAME_NS if nodes.index_of(node) < SYSFS else _SYSFS_NAME_NS
 
 
 def padded(data: bytes, size: int) -> bytes:

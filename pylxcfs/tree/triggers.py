@@ -16,7 +16,6 @@ import errno
 import os
 import select
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -50,8 +49,6 @@ class Triggers:
     def __init__(self, notify: Callable[[int], None]) -> None:
         self._notify = notify
         self._by_handle: dict[int, Trigger] = {}
-        #: How many there are of each packed owner.
-        self._armed: Counter[int] = Counter()
         self._by_descriptor: dict[int, Trigger] = {}
         self._opened: set[int] = set()
         self._epoll = select.epoll()
@@ -62,21 +59,18 @@ class Triggers:
 
     def arm(self, handle: int, descriptor: int, text: bytes) -> None:
         """Write a trigger to an open pressure file, which is taken over. Raise OSError."""
-        owner = nodes.pair_of(handle)
+        of_owner = [nodes.pair_of(other) for other in self._by_handle].count(nodes.pair_of(handle))
         try:
             if handle in self._by_handle:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-            if self._armed[owner] >= _MOST_EACH or len(self._by_handle) >= _MOST:
+            if of_owner >= _MOST_EACH or len(self._by_handle) >= _MOST:
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             os.write(descriptor, text)
             self._epoll.register(descriptor, select.EPOLLPRI)
         except OSError:
             os.close(descriptor)
             raise
-        trigger = Trigger(descriptor)
-        self._by_descriptor[descriptor] = trigger
-        self._by_handle[handle] = trigger
-        self._armed[owner] += 1
+        self._by_descriptor[descriptor] = self._by_handle[handle] = Trigger(descriptor)
 
     def poll(self, handle: int, poller: int, schedule: bool) -> int:
         """Return the events of a handle; with `schedule`, wake `poller` at the next ones."""
@@ -125,10 +119,6 @@ class Triggers:
         self._opened.discard(handle)
         trigger = self._by_handle.pop(handle, None)
         if trigger is not None:
-            owner = nodes.pair_of(handle)
-            self._armed[owner] -= 1
-            if not self._armed[owner]:
-                del self._armed[owner]
             del self._by_descriptor[trigger.descriptor]
             os.close(trigger.descriptor)
 

@@ -162,4 +162,3 @@ def test_blocks_of_memory_beyond_the_limit_are_hidden(small: tuple[Contents, Sys
         assert not contents.hidden(f"{directory}/memory0", SMALL)
         assert contents.hidden(f"{directory}/memory1", SMALL)
         assert not contents.hidden(f"{directory}/memory1", None)
-    assert not contents.hidden("proc/meminfo", SMALL)

@@ -1,6 +1,6 @@
 """pyfuse3 and trio behind the caller mount: they answer what its loop passes on.
 
-    /dev/fuse -> loop.py -> socket pair -> libfuse, pyfuse3 -> socket pair -> relay -> /dev/fuse
+    /dev/fuse -> loop -> socket pair -> libfuse, pyfuse3 -> socket pair -> relay -> /dev/fuse
 
 INIT was answered by the keeper, once in the life of the mount; libfuse is told an INIT that offers
 what was negotiated (init.py), and its answer goes nowhere.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from pylxcfs.errors import Refused
 from pylxcfs.fuse import init, wire
-from pylxcfs.fuse.loop import Request
+from pylxcfs.fuse.connection import Request
 from pylxcfs.guard import Guard
 
 if TYPE_CHECKING:

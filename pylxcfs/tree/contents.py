@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pylxcfs.errors import SourceError
 from pylxcfs.guard import Guard
@@ -16,47 +17,42 @@ from pylxcfs.views import TREES, TreeView, View
 from pylxcfs.views.model import Container, Host, Options
 
 
+@dataclass(eq=False)
 class Contents:
-    """What files say. With `virtual` False every file is the host's."""
+    """What files say."""
 
-    def __init__(
-        self,
-        views: Sequence[View],
-        sysfs: SysTree,
-        host: Host,
-        options: Options,
-        guard: Guard,
-        host32: Host | None = None,
-    ) -> None:
-        self.options = options
-        self.virtual = True
-        self._views = views
-        self._sysfs = sysfs
-        self._host = host
-        #: The host as a 32-bit program sees it, where that makes a difference.
-        self._host32 = host32
-        self._guard = guard
+    views: Sequence[View]
+    sysfs: SysTree
+    host: Host
+    options: Options
+    guard: Guard
+    #: The host as a 32-bit program sees it, where that makes a difference.
+    host32: Host | None = None
+    #: False: every file is the host's.
+    virtual: bool = True
+
+    def __post_init__(self) -> None:
         self._modes: dict[int, int] = {}
 
     def render(self, index: int, container: Container | None, compat: bool = False) -> bytes:
         """Return a file's text for a container, or the host's. Raise SourceError."""
-        host = self._host32 if compat and self._host32 is not None else self._host
+        host = self.host32 if compat and self.host32 is not None else self.host
         path = self.path(index)
         if container is None or not self.virtual:
             return host.read(path)
         args = host, container, self.options
         if index >= SYSFS:
-            found = self._guard.call(path, _tree(path).render, lambda *_: None, path, *args)
+            found = self.guard.call(path, _tree(path).render, lambda *_: None, path, *args)
             return host.read(path) if found is None else found
         view, text = self._view(index), b""
         if view.enabled(self.options):
-            text = self._guard.call(view.path, view.render, lambda *_: b"", *args)
+            text = self.guard.call(view.path, view.render, lambda *_: b"", *args)
         # An empty file would be worse than the host's.
         return text or host.read(path)
 
-    def host(self, index: int) -> bytes:
+    def of_host(self, index: int) -> bytes:
         """Return the host's file. Raise SourceError."""
-        return self._host.read(self.path(index))
+        return self.host.read(self.path(index))
 
     def lives(self, index: int) -> int:
         """Return for how many times the time to live a rendering may be shown."""
@@ -66,15 +62,15 @@ class Contents:
         """Return whether a path of sysfs does not exist for this container."""
         if container is None or not self.virtual:
             return False
-        args = path, self._host, container, self.options
-        return self._guard.call(path, _tree(path).hidden, lambda *_: False, *args)
+        args = path, self.host, container, self.options
+        return self.guard.call(path, _tree(path).hidden, lambda *_: False, *args)
 
     def mode(self, index: int) -> int:
         """Return st_mode of the host's file, never writable; 0 if there is none."""
         mode = self._modes.get(index)
         if mode is None:
             try:
-                mode = self._sysfs.lstat(self.path(index)).st_mode
+                mode = self.sysfs.lstat(self.path(index)).st_mode
             except (OSError, SourceError):
                 return 0
             if not stat.S_ISLNK(mode):
@@ -84,7 +80,7 @@ class Contents:
 
     def by_personality(self, index: int) -> bool:
         """Return whether a file differs for readers with a 32-bit personality."""
-        return self._host32 is not None and index < SYSFS and self._view(index).by_personality
+        return self.host32 is not None and index < SYSFS and self._view(index).by_personality
 
     def takes_triggers(self, index: int) -> bool:
         """Return whether a file is one of the pressure files."""
@@ -94,7 +90,7 @@ class Contents:
         """Return the host's file behind an index, relative to the root. Raise SourceError."""
         if index < SYSFS:
             return self._view(index).host
-        path = self._sysfs.path(index)
+        path = self.sysfs.path(index)
         if path is None:
             raise SourceError(f"no file of sysfs has the number {index - SYSFS}")
         return path
@@ -105,9 +101,9 @@ class Contents:
 
     def _view(self, index: int) -> View:
         """Return the view of a file. Raise SourceError for a file of another version."""
-        if not FILES <= index < FILES + len(self._views):
+        if not FILES <= index < FILES + len(self.views):
             raise SourceError(f"no file has the number {index}")
-        return self._views[index - FILES]
+        return self.views[index - FILES]
 
 
 def _tree(path: str) -> TreeView:

@@ -31,7 +31,7 @@ from typing import Final
 
 from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.loop import Handler, Request, is_disowned
+from pylxcfs.fuse.connection import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
 from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
@@ -93,28 +93,22 @@ class Page:
     taken: bool = False
 
 
+@dataclass(eq=False)
 class OwnMount:
-    """The requests of the own mount (fuse/loop.py calls the handlers, in one thread)."""
+    """The requests of the own mount (fuse/connection.py calls the handlers, in one thread)."""
 
-    def __init__(
-        self,
-        names: Names,
-        contents: Contents,
-        callers: Callers,
-        store: Store,
-        ttl_ns: int,
-        caller_mount: str,
-        triggers: bool,
-        clock: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
-        self.ttl_ns = ttl_ns
-        self._names = names
-        self._contents = contents
-        self._callers = callers
-        self._store = store
-        self._caller_mount = caller_mount.encode()
-        self._triggers = triggers
-        self._clock = clock
+    names: Names
+    contents: Contents
+    callers: Callers
+    store: Store
+    ttl_ns: int
+    #: Path of the other mount.
+    caller_mount: str
+    #: Whether pressure triggers are on: they need a handle, and so the other mount.
+    triggers: bool
+    clock: Callable[[], int] = time.monotonic_ns
+
+    def __post_init__(self) -> None:
         self._started_ns = time.time_ns()
         self._epochs: dict[int, int] = {}
         #: Nodes by pid namespace that were looked up since it got another epoch. The kernel may
@@ -123,11 +117,11 @@ class OwnMount:
         #: The container that the texts of a pid namespace were rendered for.
         self._rendered_for: dict[int, weakref.ref[Known]] = {}
         self._to_sweep: list[int] = []
-        now = clock()
+        now = self.clock()
         # What the kernel was told by a server before this one; it has to be asked for again.
         self._pages = {
             node: Page(text, mtime, now, now, now, _INHERITED, unread=False, taken=True)
-            for node, mtime, text in store.load()
+            for node, mtime, text in self.store.load()
         }
         self.handlers: dict[int, Handler] = {
             wire.GETATTR: self._getattr,
@@ -152,9 +146,9 @@ class OwnMount:
         index = nodes.index_of(node)
         if opcode not in (wire.GETATTR, wire.READ) or index < FILES:
             raise Refused(errno.EIO)
-        now = self._clock()
+        now = self.clock()
         try:
-            page = self._replace(node, self._contents.host(index), 0, now)
+            page = self._replace(node, self.contents.of_host(index), 0, now)
         except SourceError:
             self._forget(node)
             if opcode == wire.READ:
@@ -168,7 +162,7 @@ class OwnMount:
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         """Return the pid namespace of the node's owner, else that of the caller."""
         owner = nodes.pair_of(node)
-        return nodes.unpack(owner).pidns if owner else self._callers.containers.namespace(pid)
+        return nodes.unpack(owner).pidns if owner else self.callers.containers.namespace(pid)
 
     def changed(self) -> None:
         """Render again at the next question: the policy has changed."""
@@ -190,9 +184,9 @@ class OwnMount:
 
     def _getattr(self, node: int, pid: int, body: bytes) -> bytes:
         page = self._pages.get(node)
-        now = self._clock()
+        now = self.clock()
         if page is None or now >= page.expires:
-            if not stat.S_ISREG(self._names.mode(nodes.index_of(node))):
+            if not stat.S_ISREG(self.names.mode(nodes.index_of(node))):
                 return self._told(node, None, now)
             reads = bool(wire.GETATTR_IN.unpack_from(body)[0] & wire.GETATTR_FH)
             page = self._revalidate(node, pid, page, now, reads)
@@ -205,9 +199,9 @@ class OwnMount:
     def _attributes(self, node: int, page: Page | None, now: int) -> Attributes:
         """Return attributes; a file without a text has a size that no reader takes for its end."""
         index = nodes.index_of(node)
-        mode = self._names.mode(index)
+        mode = self.names.mode(index)
         if not stat.S_ISREG(mode):
-            return Attributes(mode, 0, self._started_ns, self._names.valid_ns(index))
+            return Attributes(mode, 0, self._started_ns, self.names.valid_ns(index))
         if page is None:
             return Attributes(mode, _UNKNOWN_SIZE, time.time_ns(), 0)
         return Attributes(mode, len(page.data), page.mtime, max(0, page.expires - now))
@@ -215,7 +209,7 @@ class OwnMount:
     def _read(self, node: int, pid: int, body: bytes) -> bytes:
         page = self._pages.get(node)
         if page is None:
-            page = self._revalidate(node, pid, None, self._clock(), False)
+            page = self._revalidate(node, pid, None, self.clock(), False)
         page.unread, page.taken, page.filled = False, True, True
         return self._part(page, body)
 
@@ -241,7 +235,7 @@ class OwnMount:
             if reads and page.unread and now - page.born < _UNREAD_NS:
                 page.unread = False
                 return page
-            offset = (self._callers.containers.offset(pid) or 0) if reads else 0
+            offset = (self.callers.containers.offset(pid) or 0) if reads else 0
             if offset < 0:
                 # A busy machine: it may be in the middle, or at the beginning of its first read.
                 offset = int(now - page.expires < _BUSY_NS)
@@ -257,9 +251,9 @@ class OwnMount:
         owner = nodes.pair_of(node)
         container = self._container(node, pid)
         # A container that is not found yet may be found at the next question.
-        found = container is not None or owner == self._callers.host
+        found = container is not None or owner == self.callers.host
         life = self._life(node) if found and page is not None and page.taken else 0
-        data = self._contents.render(nodes.index_of(node), container)
+        data = self.contents.render(nodes.index_of(node), container)
         if is_disowned():
             raise Refused(errno.EIO)  # the watchdog has answered; the kernel must not be told twice
         return self._replace(node, data, life, now)
@@ -289,12 +283,12 @@ class OwnMount:
         before = self._pages.get(node)
         page.taken = before is not None and before.taken
         if nodes.index_of(node) < SYSFS:  # sizes of sysfs hardly ever change, and they are many
-            self._store.put(node, page.mtime, page.data)
+            self.store.put(node, page.mtime, page.data)
         self._pages[node] = page
         return page
 
     def _life(self, node: int) -> int:
-        return self.ttl_ns * self._contents.lives(nodes.index_of(node))
+        return self.ttl_ns * self.contents.lives(nodes.index_of(node))
 
     def _is_old(self, node: int) -> bool:
         """Return whether the kernel has a node from an earlier container of the same number."""
@@ -304,9 +298,9 @@ class OwnMount:
     def _container(self, node: int, pid: int) -> Container | None:
         """Return the container of a node; None where the node is that of an earlier one."""
         owner = nodes.pair_of(node)
-        if owner == self._callers.host or self._is_old(node):
+        if owner == self.callers.host or self._is_old(node):
             return None
-        container = self._callers.known(owner, pid)
+        container = self.callers.known(owner, pid)
         if container is None or container.epoch != self._epoch(owner):
             return None
         return container
@@ -316,7 +310,7 @@ class OwnMount:
         offset = nodes.pidns_offset(owner)
         epoch = self._epochs.get(offset)
         if epoch is None:
-            epoch = self._epochs[offset] = self._store.epoch(offset)
+            epoch = self._epochs[offset] = self.store.epoch(offset)
         return epoch
 
     # -- names ---------------------------------------------------------------------------------
@@ -331,29 +325,29 @@ class OwnMount:
             if self._is_old(node):
                 raise Refused(errno.ESTALE)
             container = self._container(node, pid) if index >= SYSFS else None
-            child = nodes.node(owner, self._names.child(index, name, container))
+            child = nodes.node(owner, self.names.child(index, name, container))
         looked_up = self._looked_up.get(nodes.pidns_offset(owner))
         if looked_up is not None:
             looked_up.add(child)
-        found = self._attributes(child, self._pages.get(child), self._clock())
+        found = self._attributes(child, self._pages.get(child), self.clock())
         if stat.S_ISREG(found.mode):
             found = found._replace(valid_ns=0)
         generation = 0
-        if owner not in (0, self._callers.host):
-            generation = self._callers.generation(owner, self._epoch(owner))
-        valid_ns = self._names.valid_ns(nodes.index_of(child))
+        if owner not in (0, self.callers.host):
+            generation = self.callers.generation(owner, self._epoch(owner))
+        valid_ns = self.names.valid_ns(nodes.index_of(child))
         return wire.entry_out(child, generation, inode_number(child), found, valid_ns)
 
     def _owner_of(self, name: bytes, pid: int) -> int:
         """Return the owner of a key, and the kernel's nodes with it. Raise Refused."""
         if name == _HOST_NAME:
-            return self._callers.host
-        key = self._callers.parse_key(name)
+            return self.callers.host
+        key = self.callers.parse_key(name)
         if key is None:
             raise Refused(errno.ENOENT)
         owner, epoch = key
         if epoch != self._epoch(owner):
-            container = self._callers.known(owner, pid)
+            container = self.callers.known(owner, pid)
             if container is None or container.epoch != epoch:
                 raise Refused(errno.ENOENT)  # it has ended
             self._begin_epoch(owner, epoch)
@@ -365,7 +359,7 @@ class OwnMount:
         if self._epoch(owner):
             self._looked_up[offset] = set()
         self._drop_pages(lambda other: nodes.pidns_offset(other) == offset)
-        self._store.set_epoch(offset, epoch)
+        self.store.set_epoch(offset, epoch)
         self._epochs[offset] = epoch
 
     def _found(self, owner: int, container: Known) -> None:
@@ -382,22 +376,22 @@ class OwnMount:
 
     def _forget(self, node: int) -> None:
         self._pages.pop(node, None)
-        self._store.drop(node)
+        self.store.drop(node)
 
     def _readlink(self, node: int, pid: int, body: bytes) -> bytes:
         index = nodes.index_of(node)
-        path = self._names.links.get(index)
+        path = self.names.links.get(index)
         if path is None:
-            return self._names.target(index)
+            return self.names.target(index)
         return self._target(index, path, pid)
 
     def _target(self, index: int, path: str, pid: int) -> bytes:
         """Return where a link of the shared part leads a caller."""
-        callers = self._callers
+        callers = self.callers
         owner = callers.owner(pid)
-        by_caller = owner == callers.host or (self._triggers and index == nodes.PRESSURE_LINK)
+        by_caller = owner == callers.host or (self.triggers and index == nodes.PRESSURE_LINK)
         if by_caller and callers.containers.sees_caller_mount(pid):
-            return self._caller_mount + b"/" + path.encode()
+            return f"{self.caller_mount}/{path}".encode()
         name = _HOST_NAME
         if owner not in (0, callers.host):
             container = callers.known(owner, pid)
@@ -424,7 +418,7 @@ class OwnMount:
         return data
 
     def _may_list(self, node: int, pid: int) -> None:
-        if nodes.index_of(node) == nodes.OWN and self._callers.owner(pid) != self._callers.host:
+        if nodes.index_of(node) == nodes.OWN and self.callers.owner(pid) != self.callers.host:
             raise Refused(errno.EACCES)
 
     def _entries(self, node: int, pid: int) -> list[Entry]:
@@ -432,16 +426,16 @@ class OwnMount:
         container = self._container(node, pid) if index >= SYSFS else None
         entries = [
             Entry(entry.name, nodes.node(owner, entry.number), entry.mode)
-            for entry in self._names.children(index, container)
+            for entry in self.names.children(index, container)
         ]
         if index == nodes.OWN:
-            host = nodes.node(self._callers.host, nodes.VIEW_ROOT)
+            host = nodes.node(self.callers.host, nodes.VIEW_ROOT)
             entries.append(Entry(_HOST_NAME, host, DIRECTORY))
-            for identity in sorted(self._callers.containers.known()):
+            for identity in sorted(self.callers.containers.known()):
                 known = packed(identity)
-                container_ = self._callers.known(known, 0)
+                container_ = self.callers.known(known, 0)
                 if container_ is not None:
-                    name = self._callers.key(known, container_.epoch)
+                    name = self.callers.key(known, container_.epoch)
                     entries.append(Entry(name, nodes.node(known, nodes.VIEW_ROOT), DIRECTORY))
         return entries
 

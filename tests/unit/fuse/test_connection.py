@@ -14,8 +14,7 @@ import pytest
 from pylxcfs.errors import Refused
 from pylxcfs.fuse import connection as module
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.connection import Connection, device_of_server
-from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse.connection import Connection, Handler, Request, device_of_server
 from pylxcfs.guard import Guard
 from tests.conftest import wait_until
 from tests.unit.fuse.device import Device

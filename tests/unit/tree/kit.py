@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import memory, wire
-from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse.connection import Handler, Request
 from pylxcfs.fuse.store import Store
 from pylxcfs.guard import Guard
 from pylxcfs.tree import nodes
@@ -157,7 +157,7 @@ class Listed(NamedTuple):
 
 
 class Asked:
-    """Requests to one mount, answered as fuse/loop.py does."""
+    """Requests to one mount, answered as fuse/connection.py does."""
 
     def __init__(self, mount: Mount, guard: Guard) -> None:
         self.mount = mount

@@ -386,7 +386,7 @@ def test_names_are_found_by_all_and_listed_for_those_who_see_them(world: World) 
 def test_the_first_listing_of_a_container_is_its_own(world: World) -> None:
     world.containers.unknown.add((A, 0))
     mount = world.caller_mount
-    handle = mount.open_directory(world.contents._sysfs.index("sys/devices/system/cpu"), A_PID)
+    handle = mount.open_directory(world.contents.sysfs.index("sys/devices/system/cpu"), A_PID)
     assert b"cpu1" not in {entry.name for entry in mount.entries(handle)}
 
 

@@ -46,7 +46,7 @@ SMALL = FakeContainer(memory_=memory(limit=100 * MIB), cpu_limit_=CpuLimit(froze
 def test_a_container_has_its_text_and_nobody_has_the_hosts(world: World) -> None:
     assert world.contents.render(MEMINFO, world.containers.live[A, 0]) == b"text of A\n"
     assert world.contents.render(MEMINFO, None) == HOST_TEXT
-    assert world.contents.host(MEMINFO) == HOST_TEXT
+    assert world.contents.of_host(MEMINFO) == HOST_TEXT
 
 
 @pytest.mark.parametrize("text", [b"bug", b"", None])
@@ -84,7 +84,7 @@ def test_a_host_file_that_cannot_be_read_is_said(world: World) -> None:
         with pytest.raises(SourceError):
             world.contents.render(MEMINFO, container)
     with pytest.raises(SourceError):
-        world.contents.host(MEMINFO)
+        world.contents.of_host(MEMINFO)
 
 
 def test_a_32_bit_reader_differs_where_the_file_does(world: World) -> None:
@@ -119,7 +119,7 @@ def test_modes_are_the_hosts_and_never_writable(world: World) -> None:
 @pytest.mark.parametrize("index", [0, 5, 127, nodes.FILES + len(VIEWS), 255])
 def test_a_number_that_no_view_has_is_an_error_of_ours(world: World, index: int) -> None:
     assert world.contents.mode(index) == 0
-    for attempt in (world.contents.path, world.contents.host, world.contents.lives):
+    for attempt in (world.contents.path, world.contents.of_host, world.contents.lives):
         with pytest.raises(SourceError, match="no file has the number"):
             attempt(index)
 

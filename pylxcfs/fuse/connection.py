@@ -57,17 +57,17 @@ def is_disowned() -> bool:
 
 
 class Requests(Protocol):
-    """What the requests of one mount mean. What answers one may raise Refused."""
+    """What the requests of one mount mean."""
 
     @property
     def handlers(self) -> Mapping[int, Handler]:
-        """By opcode."""
+        """By opcode. A handler may raise Refused, and so may `other`."""
 
     def other(self, request: Request) -> bytes | None:
         """Answer a request that has no handler; None: pyfuse3 answers it."""
 
     def fallback(self, request: Request) -> bytes:
-        """Answer a request whose handler failed or did not come back in time."""
+        """Answer a request whose handler failed or did not come back in time; else it is EIO."""
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         """Return the container that a request belongs to, for the fair queue."""
@@ -237,7 +237,12 @@ class Loop(threading.Thread):
 
     def fallback(self, request: Request) -> bytes:
         """Return the answer in place of a handler, EIO if that fails as well; in any thread."""
-        return self._connection.guard.call("fallback", self._fall_back, _eio, request)
+        unique = request[1]
+        ask: Callable[[Request], bytes | None] = self._connection.requests.fallback
+        data = self._connection.guard.call("fallback", ask, lambda _: None, request)
+        if data is None:
+            return wire.error_reply(unique, errno.EIO)
+        return wire.data_reply(unique, data)
 
     def _answer(self, request: Request) -> bytes | None:
         opcode, unique, node, pid, body = request
@@ -248,13 +253,6 @@ class Loop(threading.Thread):
         except Refused as refused:
             return wire.error_reply(unique, refused.errno)
         return None if data is None else wire.data_reply(unique, data)
-
-    def _fall_back(self, request: Request) -> bytes:
-        unique = request[1]
-        try:
-            return wire.data_reply(unique, self._connection.requests.fallback(request))
-        except Refused as refused:
-            return wire.error_reply(unique, refused.errno)
 
     def _reader(self) -> Callable[[list[bytearray]], int]:
         """Return what reads the next request; it returns 0 once `stop` is readable."""
@@ -271,10 +269,6 @@ class Loop(threading.Thread):
             return os.readv(device, buffers)
 
         return read
-
-
-def _eio(request: Request) -> bytes:
-    return wire.error_reply(request[1], errno.EIO)
 
 
 def device_of_server(device: int, *, can_resend: bool) -> int:

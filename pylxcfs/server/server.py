@@ -156,7 +156,7 @@ class Server:
         self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
         served = [os.path.exists("/" + view.host) for view in VIEWS]
-        names = Names(VIEWS, served, computation.sysfs, contents)
+        self.names = names = Names(contents, served)
         callers = Callers(computation.containers, own.secret)
         self.own = OwnMount(
             names,
@@ -213,7 +213,7 @@ class Server:
     def sweep(self) -> None:
         """Forget what has expired; call it now and then."""
         self.caller.sweep()
-        self.computation.contents.forget_modes()
+        self.names.forget_modes()
 
     def toggle(self) -> None:
         """Switch virtualisation off or on again, as LXCFS does on SIGUSR2."""

@@ -119,9 +119,9 @@ class CallerMount:
             return wire.OPEN_OUT.pack(self._handle(0, 0), wire.FOPEN_DIRECT_IO)
         if opcode not in (wire.READ, wire.GETATTR) or node < FILES:
             raise Refused(errno.EIO)
-        text = self.contents.of_host(node)
+        text = self.contents.render(node, None)
         if opcode == wire.GETATTR:
-            mode = self.contents.mode(node)
+            mode = self.names.mode(node)
             return wire.attr_out(node, Attributes(mode, len(text), time.time_ns(), 0))
         handle, offset, size = self._private(body)
         text = self._texts.get(handle) or text  # the rest of the text that it began
@@ -276,8 +276,7 @@ class CallerMount:
         text = body[wire.WRITE_IN.size : wire.WRITE_IN.size + size]
         owner = nodes.unpack(nodes.pair_of(handle) or self.callers.host)
         try:
-            path = self.contents.path(node)
-            descriptor = self.callers.containers.open_trigger(owner, pid, path)
+            descriptor = self.callers.containers.open_trigger(owner, pid, self.contents.path(node))
             self.triggers.arm(handle, descriptor, text)
         except OSError as error:
             raise Refused(error.errno or errno.EIO) from error
@@ -290,8 +289,7 @@ class CallerMount:
         handle, poller, flags = wire.POLL_IN.unpack_from(body)
         events = READY
         if self.contents.takes_triggers(node):
-            schedule = bool(flags & wire.POLL_SCHEDULE_NOTIFY)
-            events = self.triggers.poll(handle, poller, schedule)
+            events = self.triggers.poll(handle, poller, bool(flags & wire.POLL_SCHEDULE_NOTIFY))
         return wire.POLL_OUT.pack(events)
 
     # -- renderings ----------------------------------------------------------------------------
@@ -311,8 +309,7 @@ class CallerMount:
             text = self.contents.render(index, container, compat)
             life = min(most_ns, self.ttl_ns * self.contents.lives(index))
             # mtime is that of the text: tar(1) complains of a file that changes.
-            same = rendering is not None and rendering.text == text
-            made_ns = rendering.made_ns if rendering is not None and same else time.time_ns()
+            made_ns = rendering.made_ns if rendering and rendering.text == text else time.time_ns()
             rendering = self._renderings[key] = Rendering(text, made_ns, now + life)
         return rendering
 

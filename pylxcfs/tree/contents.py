@@ -5,7 +5,6 @@ Every failure of a view ends here with the host's file. Knows no nodes, handles 
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,9 +30,6 @@ class Contents:
     #: False: every file is the host's.
     virtual: bool = True
 
-    def __post_init__(self) -> None:
-        self._modes: dict[int, int] = {}
-
     def render(self, index: int, container: Container | None, compat: bool = False) -> bytes:
         """Return a file's text for a container, or the host's. Raise SourceError."""
         host = self.host32 if compat and self.host32 is not None else self.host
@@ -50,10 +46,6 @@ class Contents:
         # An empty file would be worse than the host's.
         return text or host.read(path)
 
-    def of_host(self, index: int) -> bytes:
-        """Return the host's file. Raise SourceError."""
-        return self.host.read(self.path(index))
-
     def lives(self, index: int) -> int:
         """Return for how many times the time to live a rendering may be shown."""
         return self._view(index).lives if index < SYSFS else 1
@@ -64,19 +56,6 @@ class Contents:
             return False
         args = path, self.host, container, self.options
         return self.guard.call(path, _tree(path).hidden, lambda *_: False, *args)
-
-    def mode(self, index: int) -> int:
-        """Return st_mode of the host's file, never writable; 0 if there is none."""
-        mode = self._modes.get(index)
-        if mode is None:
-            try:
-                mode = self.sysfs.lstat(self.path(index)).st_mode
-            except (OSError, SourceError):
-                return 0
-            if not stat.S_ISLNK(mode):
-                mode &= ~0o222
-            self._modes[index] = mode
-        return mode
 
     def by_personality(self, index: int) -> bool:
         """Return whether a file differs for readers with a 32-bit personality."""
@@ -94,10 +73,6 @@ class Contents:
         if path is None:
             raise SourceError(f"no file of sysfs has the number {index - SYSFS}")
         return path
-
-    def forget_modes(self) -> None:
-        """Read modes of host files again: CPUs may have come or gone."""
-        self._modes.clear()
 
     def _view(self, index: int) -> View:
         """Return the view of a file. Raise SourceError for a file of another version."""

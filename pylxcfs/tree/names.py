@@ -1,4 +1,4 @@
-"""Names and listings: which node has which children, and where links lead.
+"""Names, modes and listings: which node has which children, and where links lead.
 
     proc/NAME, proc/pressure, sys/devices/system/{cpu,node,memory}    links, the same for all
     own/KEY/...  and the caller mount                                 one view: proc/, sys/...
@@ -16,12 +16,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from pylxcfs.errors import Refused
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.tree import nodes
 from pylxcfs.tree.contents import Contents
-from pylxcfs.tree.sysfs import Entry, SysTree
+from pylxcfs.tree.sysfs import Entry
 from pylxcfs.units import NS_PER_S
-from pylxcfs.views import View
 from pylxcfs.views.model import Container
 
 DIRECTORY: Final = stat.S_IFDIR | 0o555
@@ -37,17 +36,16 @@ _SYSFS_NAME_NS: Final = NS_PER_S
 class Names:
     """Names of both mounts; `served[i]` says whether the host has the file of view i."""
 
-    def __init__(
-        self, views: Sequence[View], served: Sequence[bool], sysfs: SysTree, contents: Contents
-    ) -> None:
-        self._sysfs = sysfs
+    def __init__(self, contents: Contents, served: Sequence[bool]) -> None:
         self._contents = contents
+        self._sysfs = contents.sysfs
         #: Listings of sysfs, all of the last second: a listing is read in several requests.
         self._listings: dict[tuple[int, Container | None], list[Entry]] = {}
         self._listed = 0.0
-        files = {view.path: nodes.FILES + i for i, view in enumerate(views) if served[i]}
+        files = {view.path: nodes.FILES + i for i, view in enumerate(contents.views) if served[i]}
         #: Names outside of sysfs, and where each link leads inside of a view.
-        self._children, self.links = nodes.names(files | sysfs.roots())
+        self._children, self.links = nodes.names(files | self._sysfs.roots())
+        self.forget_modes()
 
     def child(self, index: int, name: bytes, container: Container | None) -> int:
         """Return the index of a name in a directory. Raise Refused.
@@ -58,9 +56,7 @@ class Names:
             child = self._children.get(index, {}).get(name)
         else:
             path = f"{self._path(index)}/{os.fsdecode(name)}"
-            child = self._sysfs.index(path)
-            if self._contents.hidden(path, container):
-                child = None
+            child = None if self._contents.hidden(path, container) else self._sysfs.index(path)
         if child is None:
             raise Refused(errno.ENOENT)
         return child
@@ -99,14 +95,20 @@ class Names:
 
     def mode(self, index: int) -> int:
         """Return st_mode of an index, never writable. Raise Refused(ESTALE) if it is gone."""
-        if index in self._children:
-            return DIRECTORY
-        if index in self.links:
-            return LINK
-        mode = self._contents.mode(index) if index >= nodes.FILES else 0
-        if not mode:
-            raise Refused(errno.ESTALE)
+        mode = self._modes.get(index)
+        if mode is None:
+            try:
+                mode = self._sysfs.lstat(self._contents.path(index)).st_mode
+            except (OSError, SourceError) as error:
+                raise Refused(errno.ESTALE) from error
+            if not stat.S_ISLNK(mode):
+                mode &= ~0o222
+            self._modes[index] = mode
         return mode
+
+    def forget_modes(self) -> None:
+        """Read modes of host files again: CPUs may have come or gone."""
+        self._modes = dict.fromkeys(self._children, DIRECTORY) | dict.fromkeys(self.links, LINK)
 
     def target(self, index: int) -> bytes:
         """Return the target of a link of the host's sysfs. Raise Refused."""

@@ -51,21 +51,13 @@ FILES: Final = 128
 #: A file below sys/devices/system/{cpu,node,memory}: SYSFS + the inode number of the host's file.
 SYSFS: Final = 256
 
-#: Directories by path in the shared part of the own mount, and in a view.
-_SHARED: Final = {
-    "": ROOT,
-    "proc": PROC,
-    "sys": SYS,
-    "sys/devices": DEVICES,
-    "sys/devices/system": SYSTEM,
-    "own": OWN,
-}
-_VIEW: Final = {
-    "": VIEW_ROOT,
-    "proc": VIEW_PROC,
-    "sys": VIEW_SYS,
-    "sys/devices": VIEW_DEVICES,
-    "sys/devices/system": VIEW_SYSTEM,
+#: Directories by path: in the shared part of the own mount, and in a view.
+_DIRECTORIES: Final = {
+    "": (ROOT, VIEW_ROOT),
+    "proc": (PROC, VIEW_PROC),
+    "sys": (SYS, VIEW_SYS),
+    "sys/devices": (DEVICES, VIEW_DEVICES),
+    "sys/devices/system": (SYSTEM, VIEW_SYSTEM),
 }
 _PRESSURE: Final = "proc/pressure"
 _TREE_LINKS: Final = {
@@ -137,7 +129,8 @@ def names(served: Mapping[str, int]) -> tuple[Children, dict[int, str]]:
     `served`: the files of views, and the trees of sysfs, that this host has. proc/pressure is one
     link to a directory, so that it can be bound.
     """
-    view = dict(_VIEW)
+    shared = {path: index for path, (index, _) in _DIRECTORIES.items()} | {"own": OWN}
+    view = {path: index for path, (_, index) in _DIRECTORIES.items()}
     links: dict[int, str] = {}
     for path, index in served.items():
         if path.startswith(f"{_PRESSURE}/"):
@@ -145,8 +138,8 @@ def names(served: Mapping[str, int]) -> tuple[Children, dict[int, str]]:
             links[PRESSURE_LINK] = _PRESSURE
         else:
             links[_TREE_LINKS.get(path, index - FILES + LINKS)] = path
-    shared = {path: link for link, path in links.items()}
-    return _children(_SHARED, shared) | _children(view, served), links
+    by_path = {path: link for link, path in links.items()}
+    return _children(shared, by_path) | _children(view, served), links
 
 
 def _children(directories: Mapping[str, int], others: Mapping[str, int]) -> Children:

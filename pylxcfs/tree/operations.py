@@ -17,10 +17,9 @@ from pylxcfs.fuse.wire import BLOCK_SIZE, Attributes
 from pylxcfs.guard import Guard
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.nodes import FILES, SYSFS
+from pylxcfs.units import NS_PER_S
 
 T = TypeVar("T")
-
-_NS = 1_000_000_000
 
 
 class Operations(pyfuse3.Operations):
@@ -98,9 +97,6 @@ class Operations(pyfuse3.Operations):
         data.f_namemax = 255
         return data
 
-    async def forget(self, inode_list: object) -> None:
-        """Node ids need no table."""
-
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise pyfuse3.FUSEError(errno.EPERM)
 
@@ -118,6 +114,6 @@ class Operations(pyfuse3.Operations):
         entry.st_size = found.size
         entry.st_mtime_ns = entry.st_atime_ns = entry.st_ctime_ns = found.mtime_ns
         entry.st_blksize = BLOCK_SIZE
-        entry.attr_timeout = found.valid_ns / _NS
-        entry.entry_timeout = self._mount.names.valid_ns(node) / _NS
+        entry.attr_timeout = found.valid_ns / NS_PER_S
+        entry.entry_timeout = self._mount.names.valid_ns(node) / NS_PER_S
         return entry

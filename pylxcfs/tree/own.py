@@ -44,7 +44,6 @@ from pylxcfs.tree.sysfs import Entry
 from pylxcfs.views.model import Container
 
 _MS: Final = 1_000_000
-_S: Final = 1000 * _MS
 
 #: How long the old text is shown with the size of a longer one.
 STEP_NS: Final = 100 * _MS
@@ -56,7 +55,7 @@ _BUSY_NS: Final = 100 * _MS
 #: The count of a text that this server has from the one before and was not asked for yet.
 _INHERITED: Final = -1
 #: Without a reader for so long, size and text may change together.
-_IDLE_NS: Final = _S
+_IDLE_NS: Final = 1000 * _MS
 #: A size that grows does so by this part of the text more than it must: each growth is a risk for
 #: a reader between two read(2) calls.
 _ROOM_PART: Final = 16
@@ -110,7 +109,6 @@ class OwnMount:
 
     def __post_init__(self) -> None:
         self._started_ns = time.time_ns()
-        self._epochs: dict[int, int] = {}
         #: Nodes by pid namespace that were looked up since it got another epoch. The kernel may
         #: have others from before, of descriptors that outlived their container.
         self._looked_up: dict[int, set[int]] = {}
@@ -148,7 +146,7 @@ class OwnMount:
             raise Refused(errno.EIO)
         now = self.clock()
         try:
-            page = self._replace(node, self.contents.of_host(index), 0, now)
+            page = self._replace(node, self.contents.render(index, None), 0, now)
         except SourceError:
             self._forget(node)
             if opcode == wire.READ:
@@ -307,11 +305,7 @@ class OwnMount:
 
     def _epoch(self, owner: int) -> int:
         """Return the epoch of the nodes that the kernel has of an owner."""
-        offset = nodes.pidns_offset(owner)
-        epoch = self._epochs.get(offset)
-        if epoch is None:
-            epoch = self._epochs[offset] = self.store.epoch(offset)
-        return epoch
+        return self.store.epoch(nodes.pidns_offset(owner))
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -360,7 +354,6 @@ class OwnMount:
             self._looked_up[offset] = set()
         self._drop_pages(lambda other: nodes.pidns_offset(other) == offset)
         self.store.set_epoch(offset, epoch)
-        self._epochs[offset] = epoch
 
     def _found(self, owner: int, container: Known) -> None:
         """Show no text of a container that had the same owner before, and ended in this tick."""
@@ -379,15 +372,11 @@ class OwnMount:
         self.store.drop(node)
 
     def _readlink(self, node: int, pid: int, body: bytes) -> bytes:
-        index = nodes.index_of(node)
+        """Return where a link leads: those of the shared part lead each caller to its own."""
+        index, callers = nodes.index_of(node), self.callers
         path = self.names.links.get(index)
         if path is None:
             return self.names.target(index)
-        return self._target(index, path, pid)
-
-    def _target(self, index: int, path: str, pid: int) -> bytes:
-        """Return where a link of the shared part leads a caller."""
-        callers = self.callers
         owner = callers.owner(pid)
         by_caller = owner == callers.host or (self.triggers and index == nodes.PRESSURE_LINK)
         if by_caller and callers.containers.sees_caller_mount(pid):
@@ -433,9 +422,8 @@ class OwnMount:
             entries.append(Entry(_HOST_NAME, host, DIRECTORY))
             for identity in sorted(self.callers.containers.known()):
                 known = packed(identity)
-                container_ = self.callers.known(known, 0)
-                if container_ is not None:
-                    name = self.callers.key(known, container_.epoch)
+                if living := self.callers.known(known, 0):
+                    name = self.callers.key(known, living.epoch)
                     entries.append(Entry(name, nodes.node(known, nodes.VIEW_ROOT), DIRECTORY))
         return entries
 

@@ -94,20 +94,17 @@ class Triggers:
 
     def _collect(self) -> None:
         while True:
-            self._take(self._epoll.poll())
-
-    def _take(self, fired: list[tuple[int, int]]) -> None:
-        for descriptor, events in fired:
-            trigger = self._by_descriptor.get(descriptor)
-            if trigger is None:
-                continue
-            if events & (select.EPOLLERR | select.EPOLLHUP):
-                # Its cgroup has ended: the last event. It may be closed already.
-                with contextlib.suppress(OSError):
-                    self._epoll.unregister(descriptor)
-            trigger.fired = True
-            if trigger.poller:
-                self._notify(trigger.poller)
+            for descriptor, events in self._epoll.poll():
+                trigger = self._by_descriptor.get(descriptor)
+                if trigger is None:
+                    continue
+                if events & (select.EPOLLERR | select.EPOLLHUP):
+                    # Its cgroup has ended: the last event. It may be closed already.
+                    with contextlib.suppress(OSError):
+                        self._epoll.unregister(descriptor)
+                trigger.fired = True
+                if trigger.poller:
+                    self._notify(trigger.poller)
 
     def wake_all_pollers(self) -> None:
         """Make every poller that an earlier server left ask again."""

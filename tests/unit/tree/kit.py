@@ -340,7 +340,7 @@ class World:
         sysfs = SysTree(str(self.root))
         self.contents = Contents(VIEWS, sysfs, self.host, self.options, guard, self.host32)
         served = [(self.root / row.host).exists() for row in VIEWS]
-        self.names = Names(VIEWS, served, sysfs, self.contents)
+        self.names = Names(self.contents, served)
         secret = memory.read(self.own_memory).secret
         self.callers = Callers(self.containers, secret)
         self.triggers = Triggers(self.woken.append)

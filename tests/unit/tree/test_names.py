@@ -11,7 +11,7 @@ from pylxcfs.errors import Refused
 from pylxcfs.tree import nodes
 from pylxcfs.tree.sysfs import CPU
 from pylxcfs.views.model import Options, SysCpu
-from tests.unit.tree.kit import A, World
+from tests.unit.tree.kit import MEMINFO, SECRET, A, World
 
 
 def refusal(attempt: object) -> int:
@@ -116,3 +116,12 @@ def test_what_went_away_is_stale(world: World) -> None:
 @pytest.mark.parametrize("index", [3, 8, 63, 127, 140, 255, nodes.INDEX_LIMIT - 1])
 def test_a_number_that_nothing_has_is_stale(world: World, index: int) -> None:
     assert refusal(lambda: world.names.mode(index)) == errno.ESTALE
+
+
+def test_modes_are_the_hosts_and_never_writable(world: World) -> None:
+    assert stat.S_IMODE(world.names.mode(MEMINFO)) == 0o444
+    assert stat.S_IMODE(world.names.mode(SECRET)) == 0o400
+    (world.root / "proc/meminfo").chmod(0o600)
+    assert stat.S_IMODE(world.names.mode(MEMINFO)) == 0o444  # remembered
+    world.names.forget_modes()
+    assert stat.S_IMODE(world.names.mode(MEMINFO)) == 0o400

@@ -1,4 +1,4 @@
-"""The file position of a thread that waits in read(2).
+"""What a thread waits in: read(2) and its file position, or open(2).
 
 A FUSE server is not told which part of a file a reader has already taken from the page cache. The
 kernel shows it in /proc/TID/syscall (proc_pid_syscall, fs/proc/base.c), for a thread that sleeps
@@ -38,6 +38,16 @@ _READS: Final[Mapping[str, Mapping[int, bool]]] = {
     "s390x": {3: _POSITION, 180: _ARGUMENT, 145: _POSITION, 328: _ARGUMENT, 376: _ARGUMENT},
 }
 _CALLS: Final = _READS.get(os.uname().machine, {})
+#: open, openat, openat2, by machine. 32-bit programs on x86-64: openat alone, as 5 is fstat there.
+_OPENS: Final[Mapping[str, frozenset[int]]] = {
+    "x86_64": frozenset({2, 257, 437, 295}),
+    "aarch64": frozenset({56, 437}),
+    "riscv64": frozenset({56, 437}),
+    "loongarch64": frozenset({56, 437}),
+    "ppc64le": frozenset({5, 286, 437}),
+    "s390x": frozenset({5, 288, 437}),
+}
+_OPENING: Final = _OPENS.get(os.uname().machine, frozenset())
 #: The offset in preadv2(2) that stands for the file's position.
 _FROM_POSITION: Final = (1 << 64) - 1
 
@@ -69,6 +79,19 @@ def offset(tid: int, proc: str = "/proc") -> int | None:
         return int(position_text) if name == b"pos:" else None
     except (OSError, ValueError, IndexError):
         return None
+
+
+def opens(tid: int, proc: str = "/proc") -> bool:
+    """Return whether a waiting thread is in open(2), as far as is known: one that is awake may be.
+
+    False for one that is in another system call, or cannot be examined.
+    """
+    try:
+        if not _is_asleep(f"{proc}/{tid}/wchan"):
+            return True
+        return int(_read(f"{proc}/{tid}/syscall").split()[0]) in _OPENING
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _is_asleep(path: str) -> bool:

@@ -19,7 +19,9 @@ What makes a read right:
   back with the next container; LOOKUP then names the same node with another generation, and the
   kernel drops the old inode with its pages. Until then the old inode shows the host (`_container`).
 - LOOKUP renders nothing: it comes from the runtime, before the container has its limits. So may
-  GETATTR: until the first READ of a node its texts have no life.
+  GETATTR of stat(2): until a reader has been told of a node its texts have no life, and change at
+  once with their sizes. Readers are told apart by read(2) and open(2): from the first one on there
+  may be another, for which the kernel has not taken in its size yet.
 
 Knows messages (fuse/wire.py), nodes and names; does not know pyfuse3, handles or processes.
 """
@@ -100,7 +102,7 @@ class Page:
         self.unread = True
         #: This server has given the kernel this text for the mtime that it was told.
         self.filled = False
-        #: A read has taken this text, or one before it.
+        #: A reader has been told of this text, or of one before it.
         self.taken = False
 
 
@@ -209,6 +211,8 @@ class OwnMount:
                 return self._fixed_attributes(unique, node, mode)
             reads = bool(wire.GETATTR_IN.unpack_from(body)[0] & wire.GETATTR_FH)
             page = self._revalidate(node, pid, page, now, reads)
+            if not page.taken:
+                page.taken = reads or self._callers.containers.opens(pid)
         page.asked = now
         return self._page_attributes(unique, node, page, now)
 

@@ -148,6 +148,17 @@ def test_a_text_has_no_life_before_its_first_read(world: World) -> None:
     assert world.own.getattr(node).valid == TTL
 
 
+def test_readers_that_begin_together_are_told_one_size(world: World) -> None:
+    """The first one reads with the size that it was told, while the kernel learns the other's."""
+    node = world.file()
+    world.containers.opening |= {A_PID, A_PID + 1}
+    first = world.own.getattr(node, reads=False)
+    world.say(LONGER)
+    second = world.own.getattr(node, A_PID + 1, reads=False)
+    assert second.size >= len(LONGER)
+    assert world.own.read(node)[: first.size] == TEXT[:-1] + b" "
+
+
 def test_containers_have_their_own_texts_whichever_process_asks(world: World) -> None:
     for pid in (HOST_PID, A_PID, B_PID, 0):
         for pidns, text in ((A, TEXT), (B, b"text of B\n")):

@@ -84,7 +84,8 @@ class Page:
     """What the kernel is told of a file: one text."""
 
     __slots__ = (
-        *("asked", "born", "data", "expires", "filled", "held", "mtime", "next", "taken", "unread"),
+        *("asked", "born", "data", "expires", "filled", "held", "mtime", "next", "seen", "taken"),
+        "unread",
     )
 
     def __init__(self, data: bytes, mtime: int, now: int, life: int) -> None:
@@ -94,6 +95,8 @@ class Page:
         #: Monotonic nanoseconds: rendered, last asked for, and until when it is shown.
         self.born = self.asked = now
         self.expires = now + life
+        #: `asked` when all texts were looked through last.
+        self.seen = 0
         #: How many times it has stayed for a reader in the middle. Not a time: the server may have
         #: been stopped for longer than a text may ever stay.
         self.held = 0
@@ -190,7 +193,12 @@ class OwnMount:
     def _sweep_some(self, now: int) -> None:
         """Forget texts that nobody has asked for lately: a few at each rendering."""
         if not self._to_sweep and now >= self._next_sweep:
-            self._to_sweep = list(self._pages)
+            # Those not asked for since the last time. A moment alone says nothing: the server may
+            # have been stopped, and readers wait for answers.
+            pages = list(self._pages.items())
+            self._to_sweep = [node for node, page in pages if page.seen == page.asked]
+            for _, one in pages:
+                one.seen = one.asked
             self._next_sweep = now + _SWEEP_NS
         for node in self._to_sweep[-_SWEPT_AT_ONCE:]:
             page = self._pages.get(node)

@@ -711,6 +711,18 @@ def test_texts_of_nodes_that_nobody_reads_are_forgotten(world: World) -> None:
     assert kept(world) == {read}
 
 
+def test_a_server_that_was_stopped_forgets_no_text_that_readers_wait_for(world: World) -> None:
+    """The READ was sent before the stop, for the size that was told then."""
+    node, other = world.file(), world.file(B)
+    in_use(world, other)
+    world.pass_time(4 * S)
+    in_use(world, node)
+    world.say(LONGER)
+    world.pass_time(3 * S)  # stopped
+    world.own.getattr(other, B_PID)
+    assert world.own.read(node)[: len(TEXT)] == TEXT
+
+
 def test_a_text_that_lives_long_is_not_forgotten_meanwhile(world: World) -> None:
     world.next_server(ttl=60 * S)
     node = world.file()

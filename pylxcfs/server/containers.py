@@ -15,6 +15,7 @@ from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.identity import Identity, pidns_of
 from pylxcfs.sources.personality import is_32bit
 from pylxcfs.sources.prewarm import Prewarm
+from pylxcfs.sources.reading import opens
 from pylxcfs.sources.registry import Registry
 from pylxcfs.views.model import Container
 
@@ -75,7 +76,7 @@ class Containers:
 
     def opens(self, tid: int) -> bool:
         """Return whether a thread waits in open(2)."""
-        return reading.opens(tid)
+        return opens(tid)
 
     def is_32bit(self, pid: int) -> bool:
         """Return whether a process has a 32-bit personality."""

@@ -14,7 +14,8 @@ What makes a read right:
   back with the next container; LOOKUP then names the same node with another generation, and the
   kernel drops the old inode with its pages. Until then the old inode shows the host (`_container`).
 - LOOKUP renders nothing: it comes from the runtime, before the container has its limits. So may
-  GETATTR: until the first READ of a node its texts have no life.
+  GETATTR of stat(2): until one of read(2) or open(2), texts have no life, and change with their
+  sizes. From then on there may be readers that have been told a size.
 
 Knows messages (fuse/wire.py), nodes and names; does not know pyfuse3, handles or processes.
 """
@@ -61,7 +62,8 @@ _IDLE_NS: Final = 1000 * _MS
 _ROOM_PART: Final = 16
 #: A rendering that no read has taken yet is good for the read of the process that has just opened.
 _UNREAD_NS: Final = 10 * _MS
-#: So many texts are looked through at each rendering, all of them in turn.
+#: All texts are looked through so often, so many at each rendering.
+_SWEEP_NS: Final = 5000 * _MS
 _SWEPT_AT_ONCE: Final = 16
 #: st_size of a file that was never read, until the first GETATTR.
 _UNKNOWN_SIZE: Final = 4096
@@ -88,8 +90,10 @@ class Page:
     unread: bool = True
     #: This server has given the kernel this text for the mtime that it was told.
     filled: bool = False
-    #: A read has taken this text, or one before it.
+    #: A reader has been told of this text, or of one before it.
     taken: bool = False
+    #: `asked` when all texts were looked through last.
+    seen: int = 0
 
 
 @dataclass(eq=False)
@@ -115,6 +119,7 @@ class OwnMount:
         #: The container that the texts of a pid namespace were rendered for.
         self._rendered_for: dict[int, weakref.ref[Known]] = {}
         self._to_sweep: list[int] = []
+        self._next_sweep = 0
         now = self.clock()
         # What the kernel was told by a server before this one; it has to be asked for again.
         self._pages = {
@@ -163,15 +168,18 @@ class OwnMount:
         return nodes.unpack(owner).pidns if owner else self.callers.containers.namespace(pid)
 
     def changed(self) -> None:
-        """Render again at the next question: the policy has changed."""
-        # The kernel asks for a text once it has expired; until then it shows what it was told.
+        """Render again once texts expire: the policy has changed."""
         for page in list(self._pages.values()):
             page.next = None
 
     def _sweep_some(self, now: int) -> None:
         """Forget texts that nobody has asked for lately: a few at each rendering."""
-        if not self._to_sweep:
-            self._to_sweep = list(self._pages)
+        if not self._to_sweep and now >= self._next_sweep:
+            # Those not asked for since the last time: the server may have been stopped just now.
+            self._to_sweep = [node for node, one in self._pages.items() if one.seen == one.asked]
+            for one in self._pages.values():
+                one.seen = one.asked
+            self._next_sweep = now + _SWEEP_NS
         for node in self._to_sweep[-_SWEPT_AT_ONCE:]:
             page = self._pages.get(node)
             if page is not None and now - max(page.asked, page.expires) > 2 * _IDLE_NS:
@@ -188,6 +196,7 @@ class OwnMount:
                 return self._told(node, None, now)
             reads = bool(wire.GETATTR_IN.unpack_from(body)[0] & wire.GETATTR_FH)
             page = self._revalidate(node, pid, page, now, reads)
+            page.taken = page.taken or reads or self.callers.containers.opens(pid)
         page.asked = now
         return self._told(node, page, now)
 
@@ -243,7 +252,7 @@ class OwnMount:
                     page.expires = now + min(_HOLD_NS, self.ttl_ns)
                     page.held += 1
                 return page
-            if page.next is not None and now - page.asked <= _IDLE_NS:
+            if page.next is not None and now - page.expires < self.ttl_ns:
                 return self._replace(node, page.next, self._life(node), now)
         self._sweep_some(now)
         owner = nodes.pair_of(node)

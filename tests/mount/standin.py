@@ -10,6 +10,7 @@ Node ids are those of tree/nodes.py with proc/uptime as view 0 and proc/meminfo 
 the rescue server can take over. Files in the directory CONTROL change what it does:
 
     fail            exit with code 7 at the start
+    slow            say that it serves once this is gone
     mute            never write to the heartbeat pipe
     hold            read requests of the file system, but answer none of them to READ
     resolve-fail    the configuration is wrong
@@ -168,6 +169,9 @@ class Standin:
             except OSError as error:
                 self.log(f"resend-{error.errno}")
             threading.Thread(target=self.serve, args=(kind,), daemon=True).start()
+        self.beat(b"H")
+        while self.is_set("slow"):
+            time.sleep(0.01)
         self.beat(b"R")
         while True:
             time.sleep(0.1)

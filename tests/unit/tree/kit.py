@@ -70,6 +70,8 @@ class FakeContainers:
     #: Processes that see the caller mount.
     sees: set[int] = field(default_factory=set)
     offsets: dict[int, int] = field(default_factory=dict)
+    #: Threads in open(2).
+    opening: set[int] = field(default_factory=set)
     compat: set[int] = field(default_factory=set)
     prewarmed: list[tuple[tuple[int, int], int]] = field(default_factory=list)
     #: Pipes that stand for pressure files, and who asked for them.
@@ -100,6 +102,9 @@ class FakeContainers:
 
     def offset(self, tid: int) -> int | None:
         return self.offsets.get(tid)
+
+    def opens(self, tid: int) -> bool:
+        return tid in self.opening
 
     def is_32bit(self, pid: int) -> bool:
         return pid in self.compat

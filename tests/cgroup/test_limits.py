@@ -192,14 +192,14 @@ def disk(tmp_path):
 def test_written_blocks_are_the_containers(make_container, look_up, disk):
     made = make_container()
     container = look_up(made.pid)
-    if container.block_io() is None:
-        require("disk", "this kernel does not count a cgroup's blocks")
     number = os.stat(disk).st_rdev
     device = (os.major(number), os.minor(number))
     if not is_v2():
         # Since Linux 6.10 nothing is counted on v1 for a disk that was never throttled.
         limit = f"{os.major(number)}:{os.minor(number)} {1 << 40}"
         (made.cgroup.paths["blkio"] / "blkio.throttle.write_bps_device").write_text(limit)
+    if container.block_io() is None:
+        require("disk", "this kernel does not count a cgroup's blocks")
     made.exec(["dd", "if=/dev/zero", f"of={disk}", "bs=1M", "count=4", "oflag=direct"])
 
     def written():

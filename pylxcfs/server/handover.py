@@ -1,6 +1,7 @@
 """The values of each container that the next server takes over.
 
-They are CPU counters and load averages: plain values for the state file, with a key of namespaces
+They are CPU counters, load averages, and the cgroups of a container whose init has moved
+into a leaf: plain values for the state file, with a key of namespaces
 and start times, so that a namespace number that was reused meanwhile takes over nothing. Reads and
 writes no file.
 """
@@ -31,13 +32,14 @@ def export(containers: Iterable[tuple[Identity, ContainerSource]]) -> dict[str, 
     kept = {}
     for identity, container in containers:
         ledger, load = container.ledger, container.load_state
-        if not ledger.last_ns and load is None:
+        if not ledger.last_ns and load is None and not container.init_is_below:
             continue
         ledger.unsaved = False
         kept[_key(identity, container)] = {
             "cpu_ns": [[cpu, *times] for cpu, times in list(ledger.cpu_ns.items())],
             "last_ns": ledger.last_ns,
             "load": None if load is None else [*load.averages.fixed, load.at_ns],
+            "cgroups": dict(container.seen_at or {}) if container.init_is_below else {},
         }
     return kept
 
@@ -78,11 +80,13 @@ class Inheritance:
             cpu_ns = self._cpu_ns(left["cpu_ns"])
             last_ns = _bounded(left["last_ns"], 0, self._latest_ns)
             load = None if left["load"] is None else self._load(left["load"])
+            seen_at = _paths(left.get("cgroups", {}))
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("starting without the state of container %s: %r", identity, error)
             return
         container.ledger.cpu_ns, container.ledger.last_ns = cpu_ns, last_ns
         container.ledger.inherited = True
+        container.seen_at = seen_at or None
         if load is not None:
             container.take_over_load(load)
 
@@ -97,6 +101,13 @@ class Inheritance:
         *averages, at_ns = numbers
         one, five, fifteen = (_bounded(one, 0, _MOST_THREADS * FIXED_1) for one in averages)
         return LoadState(Averages((one, five, fifteen)), _bounded(at_ns, 0, self._latest_ns))
+
+
+def _paths(cgroups: object) -> dict[str, str]:
+    """Return paths by controller. Raise TypeError."""
+    if not isinstance(cgroups, dict) or not all(isinstance(path, str) for path in cgroups.values()):
+        raise TypeError("not the paths of cgroups")
+    return cgroups
 
 
 def _bounded(number: object, least: int, most: int) -> int:

@@ -3,6 +3,10 @@
 Reads the cgroup of its init at each call, notices when init was moved to another cgroup, and keeps
 the container's ledger and load averages. The files of a cgroup are in readers.py, the table of
 containers in registry.py.
+
+The container is the root of init's cgroup namespace where that is not the server's own. Else it is
+the cgroup in which init was first seen: dind, k3s, OpenRC and systemd with delegated cgroups move
+their init into a leaf, which does not narrow the container.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ _RECHECK_SECONDS = 1.0
 #: Asks for a container's load averages to be sampled (loadavg.Sampler.want).
 WantLoad = Callable[["ContainerSource"], None]
 
+#: Returns the roots of init's cgroup namespace by controller, as far as there are any.
+RootsOf = Callable[[], Paths]
+
 _T = TypeVar("_T")
 
 
@@ -34,9 +41,9 @@ class ContainerSource:
     """A container: the cgroups of process `init`, or those that `paths` names.
 
     With `init`, /proc/INIT/cgroup is opened and /proc/INIT/stat read at once: the caller checks
-    afterwards that the pid is still the same process. Without it, `epoch` (clock ticks) and
-    `started_ns` are given. `want_load` is called once a view asks for the load
-    averages; without it load() returns None.
+    afterwards that the pid is still the same process, and `roots_of` is called when init's cgroups
+    have changed. Without it, `epoch` (clock ticks) and `started_ns` are given. `want_load` is
+    called once a view asks for the load averages; without it load() returns None.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class ContainerSource:
         paths: Paths | None = None,
         epoch: int = 0,
         started_ns: int = 0,
+        roots_of: RootsOf = dict,
         want_load: WantLoad | None = None,
     ) -> None:
         self.ledger = Ledger()
@@ -64,6 +72,11 @@ class ContainerSource:
         self._follow: PinnedFile | None = None
         self._text = b""
         self._paths: Paths = paths or {}
+        self._roots_of = roots_of
+        #: Where init was seen before; None until something else than `warm` has asked.
+        self.seen_at: Paths | None = None
+        #: Its init is in a cgroup below its own.
+        self.init_is_below = False
         if init is not None:
             self._follow = PinnedFile(hierarchies.cgroup_file(init))
             epoch = start_ticks_of(hierarchies.root, init)
@@ -158,6 +171,7 @@ class ContainerSource:
 
         The runtime may not have moved init to its cgroup yet, so the next call checks that.
         """
+        seen_at = self.seen_at
         # Settings are watched from the second read on.
         for ask in (self.memory, self.memory, self.cpu_limit, self.cpu_limit, self.cpu_usage):
             with contextlib.suppress(PylxcfsError):
@@ -165,6 +179,7 @@ class ContainerSource:
         with contextlib.suppress(PylxcfsError):
             self.block_io()
         self._recheck = 0.0
+        self._text, self.seen_at = b"", seen_at
 
     def release(self) -> None:
         """Close its cgroup's files; the next call opens what it needs."""
@@ -205,10 +220,28 @@ class ContainerSource:
         text = self._follow.read()
         if text == self._text:
             return False
-        self._paths = self._hierarchies.paths_in(text)
-        self._text = text
+        found = self._hierarchies.paths_in(text)
+        paths = self._own_cgroups(found)
+        self.init_is_below = paths != found
+        self._text, self.seen_at = text, paths
+        if paths == self._paths:
+            return False
+        self._paths = paths
         self._readers = None
         return True
+
+    def _own_cgroups(self, paths: Paths) -> Paths:
+        """Return the container's cgroups for those that its init is in now."""
+        above = {**(self.seen_at or {}), **self._roots_of()}
+        return {
+            name: above[name] if _is_below(path, above.get(name, "/")) else path
+            for name, path in paths.items()
+        }
+
+
+def _is_below(path: str, other: str) -> bool:
+    # The root is no container: init was seen there, or given a namespace, before it was moved.
+    return other != "/" and path.startswith(f"{other}/")
 
 
 def start_ticks_of(root: str, pid: int) -> int:

@@ -59,9 +59,7 @@ class Sibling:
         namespace = Descriptor.open(f"/proc/{pid}/ns/cgroup")
         if os.fstat(namespace.number).st_ino != cgroupns:
             raise Gone(f"/proc/{pid}/ns/cgroup: it is another namespace")
-        inside = pidcgroup.parse(translator.cgroup_of(pid))
-        outside = pidcgroup.parse(read_whole(hierarchies.cgroup_file(pid)))
-        paths = roots(outside, inside)
+        paths = namespace_roots(hierarchies, translator, pid)
         if not paths:
             raise Gone(f"/proc/{pid}/cgroup: it is outside of its cgroup namespace")
         started = _start_of_oldest(hierarchies, paths, pid)
@@ -73,6 +71,13 @@ class Sibling:
             want_load=want_load,
         )
         return cls(container, namespace)
+
+
+def namespace_roots(hierarchies: Hierarchies, translator: Translator, pid: int) -> Paths:
+    """Return the roots of a process's cgroup namespace. Raise Gone, SourceError."""
+    inside = pidcgroup.parse(translator.cgroup_of(pid))
+    outside = pidcgroup.parse(read_whole(hierarchies.cgroup_file(pid)))
+    return roots(outside, inside)
 
 
 def roots(outside: Paths, inside: Paths) -> Paths:

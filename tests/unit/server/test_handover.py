@@ -140,6 +140,8 @@ GOOD = {"cpu_ns": [[0, 1, 2, 3, 4]], "last_ns": NOW, "load": [1, 2, 3, NOW]}
         {"load": [1, 2, 3, float("inf")]},
         {"load": [1, 2, 3, float("nan")]},
         {"load": [1, 2, 3, [[[]]]]},
+        {"cgroups": 7},
+        {"cgroups": {"": 7}},
     ],
     ids=str,
 )

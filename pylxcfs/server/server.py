@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from pylxcfs import log
 from pylxcfs.errors import SourceError
-from pylxcfs.fuse.connection import Connection
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.fuse import memory
+from pylxcfs.fuse.connection import Connection, device_of_server
 from pylxcfs.fuse.session import Session
 from pylxcfs.fuse.store import Store
+from pylxcfs.guard import Guard
 from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
@@ -148,21 +149,16 @@ class Server:
         self.settings = settings
         self.computation = computation = Computation(settings, self._give_way)
         self.guard = guard = computation.guard
-        timeout_s = settings.request_timeout
-        self.own_connection = Connection(
-            "own", descriptors.own, descriptors.own_memory, guard, timeout_s, on_end
-        )
-        self.caller_connection = Connection(
-            "caller", descriptors.caller, descriptors.caller_memory, guard, timeout_s, on_end
-        )
+        own, caller = memory.read(descriptors.own_memory), memory.read(descriptors.caller_memory)
+        own_device = device_of_server(descriptors.own, can_resend=own.can_resend)
+        caller_device = device_of_server(descriptors.caller, can_resend=caller.can_resend)
         computation.load_state()
-        device = self.caller_connection.device
-        self.session = Session(device, guard)
-        self.triggers = Triggers(lambda poller: _notify(device, poller))
+        self.session = Session(caller_device, guard)
+        self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
         served = [os.path.exists("/" + view.host) for view in VIEWS]
-        names = Names(VIEWS, served, computation.sysfs, contents)
-        callers = Callers(computation.containers, self.own_connection.header.secret)
+        self.names = names = Names(contents, served)
+        callers = Callers(computation.containers, own.secret)
         self.own = OwnMount(
             names,
             contents,
@@ -181,11 +177,24 @@ class Server:
             self.triggers if settings.enable_psi_poll else None,
             self.session.send,
         )
+        timeout_s = settings.request_timeout
+        self.own_connection = Connection(
+            "own", own_device, self.own, guard, timeout_s, on_end, can_resend=own.can_resend
+        )
+        self.caller_connection = Connection(
+            "caller",
+            caller_device,
+            self.caller,
+            guard,
+            timeout_s,
+            on_end,
+            can_resend=caller.can_resend,
+        )
 
     def begin(self) -> None:
         """Begin to answer readers."""
-        self.own_connection.serve(self.own)
-        self.caller_connection.serve(self.caller)
+        self.own_connection.serve()
+        self.caller_connection.serve()
         self.computation.start()
         if self.settings.enable_psi_poll:
             self.triggers.start()
@@ -205,7 +214,7 @@ class Server:
     def sweep(self) -> None:
         """Forget what has expired; call it now and then."""
         self.caller.sweep()
-        self.computation.contents.forget_modes()
+        self.names.forget_modes()
 
     def toggle(self) -> None:
         """Switch virtualisation off or on again, as LXCFS does on SIGUSR2."""

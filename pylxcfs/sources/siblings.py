@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.formats import pidcgroup
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
-from pylxcfs.sources.containers import ContainerSource, WantLoad, start_ticks_of
+from pylxcfs.sources.containers import (
+    ContainerSource,
+    WantLoad,
+    clock_offset_of,
+    start_ticks_of,
+)
 from pylxcfs.sources.helper import Translator
 from pylxcfs.sources.kept import Descriptor, read_start, read_whole
 from pylxcfs.sources.readers import Readers
@@ -68,6 +73,7 @@ class Sibling:
             paths=paths,
             epoch=epoch,
             started_ns=started * NS_PER_TICK,
+            clock_offset_ns=clock_offset_of(hierarchies.root, pid),
             want_load=want_load,
         )
         return cls(container, namespace)

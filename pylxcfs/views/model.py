@@ -217,6 +217,10 @@ class Container(Protocol):
         """Return the CLOCK_BOOTTIME at which init started."""
         ...
 
+    def clock_offset_ns(self) -> int:
+        """Return by how much its time namespace's CLOCK_BOOTTIME is ahead of the host's."""
+        ...
+
     def load(self) -> Load | None:
         """Return the last sample of the load, or an estimate.
 

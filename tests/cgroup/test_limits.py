@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
+from pylxcfs.formats import stat
 from pylxcfs.sources.procfs import HostFiles
-from pylxcfs.views.model import BlockIO
+from pylxcfs.views.model import BlockIO, Options
+from pylxcfs.views.stat import render as render_stat
 from tests.conftest import require, run_name, wait_until
 from tests.kit.cgroups import Cgroup, is_v2
 from tests.kit.container import Container
@@ -227,3 +229,14 @@ def test_a_container_starts_when_its_init_does(make_container, look_up):
     started = look_up(make_container().pid).started_ns()
     # The kernel prints hundredths of a second, cut off.
     assert before - 10_000_000 <= started <= host.now_ns()
+
+
+def test_boot_time_in_a_time_namespace_is_what_the_kernel_shows_there(make_container, look_up):
+    if not os.path.exists("/proc/self/ns/time"):
+        require("kernel", "this kernel has no time namespaces")
+    made = make_container(namespaces=["time"], boottime=86400)
+    host = HostFiles()
+    shown = stat.booted(render_stat(host, look_up(made.pid), Options()))
+    kernels = stat.booted(made.exec(["cat", "/proc/stat"]).stdout)
+    assert shown == stat.booted(host.read("proc/stat")) - 86400
+    assert abs(shown - kernels) <= 1  # a second may begin between the two readings

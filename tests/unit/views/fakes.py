@@ -67,6 +67,7 @@ class FakeContainer:
     slabinfo_: bytes | None = None
     mems_: frozenset[int] | None = None
     started_ns_: int = 0
+    clock_offset_ns_: int = 0
     load_: Load | None = None
     ledger: Ledger = field(default_factory=Ledger)
     #: As ContainerSource has them: the container has ended; its files are closed.
@@ -96,6 +97,9 @@ class FakeContainer:
 
     def started_ns(self) -> int:
         return self.started_ns_
+
+    def clock_offset_ns(self) -> int:
+        return self.clock_offset_ns_
 
     def load(self) -> Load | None:
         return self.load_

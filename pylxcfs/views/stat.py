@@ -25,7 +25,7 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     """Return the container's /proc/stat."""
     text = _shifted(host.recent("proc/stat"), container.clock_offset_ns())
     seen = cpus.visible(host, container, options)
-    times = cputime.read(container, seen, host.now_ns())
+    times = cputime.read(container, seen, host)
     if times is None:
         return _host_lines(text, seen, options)
     lines = [stat.total_line(*[ns // NS_PER_TICK for ns in times.total])]

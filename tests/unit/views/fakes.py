@@ -21,6 +21,8 @@ class FakeHost:
     files: dict[str, bytes] = field(default_factory=dict)
     cpus: tuple[int, ...] = (0, 1)
     now: int = 1_000_000_000_000
+    #: For how long it was suspended.
+    asleep: int = 0
     #: A captured host, for files that are not in `files`.
     directory: Path | None = None
     reads: list[str] = field(default_factory=list)
@@ -50,6 +52,9 @@ class FakeHost:
 
     def now_ns(self) -> int:
         return self.now
+
+    def awake_ns(self) -> int:
+        return self.now - self.asleep
 
     def online_cpus(self) -> tuple[int, ...]:
         return self.cpus

@@ -145,6 +145,21 @@ def test_the_smallest_cpu_quota_of_all_ancestors_counts(make_container, look_up,
     assert container.cpu_limit().quota is None
 
 
+def test_limits_in_the_middle_of_sixty_levels_were_left_out(make_cgroup, make_container, look_up):
+    levels = [make_cgroup()]
+    while len(levels) < 60:
+        levels.append(make_cgroup(parent=levels[-1]))
+    levels[30].limits(memory=64 * MIB, cpus=0.5)
+    container = look_up(make_container(parent=levels[-1]).pid)
+    for _ in range(3):
+        assert container.cpu_limit().quota == 0.5
+        memory = container.memory()
+        assert memory.limit == 64 * MIB
+        assert 60 * MIB < memory.left <= 64 * MIB
+    levels[30].limits(cpus=0.25)
+    assert container.cpu_limit().quota == 0.25
+
+
 def test_the_cpuset_is_the_containers(make_container, look_up):
     online = HostFiles().online_cpus()
     container = look_up(make_container(cpuset=str(online[-1])).pid)

@@ -156,3 +156,17 @@ def test_a_removed_cgroup_is_gone(tree, readers):
     (tree.root / "sys/fs/cgroup/a/b").rmdir()
     with pytest.raises(Gone):
         found.cpu_usage()
+
+
+def test_limits_in_the_middle_of_sixty_levels_were_left_out(tree):
+    tree.v2("cpu memory")
+    path = "/".join(f"l{level}" for level in range(60))
+    tree.cgroup(path, MEMORY | SWAP)
+    half = "/".join(path.split("/")[:30])
+    tree.cgroup(half, {"cpu.max": "50000 100000\n", "memory.max": "1000000\n"})
+    tree.cgroup(half, {"memory.current": "900000\n", "memory.swap.max": "7\n"})
+    found = Readers(tree.hierarchies(), {"": f"/{path}"})
+    for _ in range(3):
+        memory = found.memory()
+        assert (memory.limit, memory.left, memory.swap_limit) == (1000000, 100000, 7)
+        assert found.cpu_limit() == CpuLimit(None, 0.5)

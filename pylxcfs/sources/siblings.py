@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pylxcfs.errors import Gone, PylxcfsError
+from pylxcfs.errors import Gone, PylxcfsError, SourceError
 from pylxcfs.formats import pidcgroup
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
 from pylxcfs.sources.containers import (
@@ -125,6 +125,13 @@ def _first_processes(hierarchies: Hierarchies, place: Place, paths: Paths) -> li
         threads = Readers(hierarchies, paths).threads()
         if threads is None or threads > _MOST_THREADS:
             return []
+    try:
+        text = read_start(f"{place.own}/cgroup.procs", _BYTES_READ)
+    except SourceError:
+        # v2 lists no processes in a threaded cgroup (EOPNOTSUPP). Its threads have starts as well.
+        if place.version == 1:
+            raise
+        text = read_start(f"{place.own}/cgroup.threads", _BYTES_READ)
     # What follows the last newline may be half a number.
-    lines = read_start(f"{place.own}/cgroup.procs", _BYTES_READ).split(b"\n")[:-1]
+    lines = text.split(b"\n")[:-1]
     return [int(line) for line in lines[:_STARTS_READ]]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from pylxcfs.errors import Gone, PylxcfsError
+from pylxcfs.errors import Gone, PylxcfsError, SourceError
 from pylxcfs.formats import pidstat, timens
 from pylxcfs.sources.averages import LoadState
 from pylxcfs.sources.cgroups import Hierarchies, Paths
@@ -230,7 +230,15 @@ class ContainerSource:
         """Read init's cgroups; return whether they have changed."""
         if self._follow is None:
             return False
-        text = self._follow.read()
+        try:
+            text = self._follow.read()
+        except Gone:
+            raise
+        except SourceError:
+            # ENAMETOOLONG: a path of more than 4096 bytes, far below where init was before.
+            if not self._paths:
+                raise
+            return False
         if text == self._text:
             return False
         found = self._hierarchies.paths_in(text)

@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from pylxcfs.errors import Gone
+from pylxcfs.errors import Gone, SourceError
 from pylxcfs.sources import containers
 from pylxcfs.sources.averages import Averages, LoadState
 from pylxcfs.sources.containers import ContainerSource
+from pylxcfs.sources.kept import PinnedFile
 from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views.model import Load
 
@@ -134,3 +135,17 @@ def test_the_clock_of_a_time_namespace_is_ahead_of_the_servers(tree):
     assert ContainerSource(tree.hierarchies(), init=42).clock_offset_ns() == 1000 * NS_PER_S
     tree.write("proc/self/timens_offsets", offsets.format(1500))
     assert ContainerSource(tree.hierarchies(), init=42).clock_offset_ns() == -500 * NS_PER_S
+
+
+def test_an_init_in_a_cgroup_too_deep_to_be_named_saw_the_host(host, monkeypatch):
+    """Some kernels do not print a path of more than 4096 bytes (proc_cgroup_show, ENAMETOOLONG)."""
+
+    def read(file):
+        raise SourceError(f"{file.path}: File name too long")
+
+    container = ContainerSource(host.hierarchies(), init=7)
+    assert container.cpu_limit().quota == 1
+    monkeypatch.setattr(PinnedFile, "read", read)
+    assert container.cpu_limit().quota == 1
+    with pytest.raises(SourceError):
+        ContainerSource(host.hierarchies(), init=7).cpu_limit()

@@ -38,6 +38,7 @@ def export(containers: Iterable[tuple[Identity, ContainerSource]]) -> dict[str, 
         kept[_key(identity, container)] = {
             "cpu_ns": [[cpu, *times] for cpu, times in list(ledger.cpu_ns.items())],
             "last_ns": ledger.last_ns,
+            "awake_ns": ledger.awake_ns,
             "load": None if load is None else [*load.averages.fixed, load.at_ns],
             "cgroups": dict(container.seen_at or {}) if container.init_is_below else {},
         }
@@ -53,13 +54,14 @@ class Inheritance:
     """Values of an earlier server, for each container once.
 
     `kept` is the result of `export`, by way of a file that may be broken; `now_ns` is
-    CLOCK_BOOTTIME, which no time in it may exceed.
+    CLOCK_BOOTTIME and `awake_ns` is CLOCK_MONOTONIC, which no time in it may exceed.
     """
 
-    def __init__(self, kept: object, now_ns: int) -> None:
+    def __init__(self, kept: object, now_ns: int, awake_ns: int) -> None:
         self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
         # A step may be made a little early.
         self._latest_ns = now_ns + STEP_NS
+        self._asleep_ns = now_ns - awake_ns
 
     def left(self) -> dict[str, Any]:
         """Return what no container has taken yet, newest first, for the server after this one.
@@ -79,12 +81,16 @@ class Inheritance:
         try:
             cpu_ns = self._cpu_ns(left["cpu_ns"])
             last_ns = _bounded(left["last_ns"], 0, self._latest_ns)
+            # A server that counted suspend as idle time saved CLOCK_BOOTTIME alone.
+            awake_ns = left.get("awake_ns", max(0, last_ns - self._asleep_ns))
+            awake_ns = _bounded(awake_ns, 0, self._latest_ns - self._asleep_ns)
             load = None if left["load"] is None else self._load(left["load"])
             seen_at = _paths(left.get("cgroups", {}))
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("starting without the state of container %s: %r", identity, error)
             return
         container.ledger.cpu_ns, container.ledger.last_ns = cpu_ns, last_ns
+        container.ledger.awake_ns = awake_ns
         container.ledger.inherited = True
         container.seen_at = seen_at or None
         if load is not None:
@@ -100,7 +106,9 @@ class Inheritance:
     def _load(self, numbers: list[Any]) -> LoadState:
         *averages, at_ns = numbers
         one, five, fifteen = (_bounded(one, 0, _MOST_THREADS * FIXED_1) for one in averages)
-        return LoadState(Averages((one, five, fifteen)), _bounded(at_ns, 0, self._latest_ns))
+        # The time of a server that saved CLOCK_BOOTTIME may be ahead.
+        at_ns = min(_bounded(at_ns, 0, self._latest_ns), self._latest_ns - self._asleep_ns)
+        return LoadState(Averages((one, five, fifteen)), at_ns)
 
 
 def _paths(cgroups: object) -> dict[str, str]:

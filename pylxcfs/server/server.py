@@ -93,7 +93,7 @@ class Computation:
         self.sysfs = SysTree()
         hierarchies = Hierarchies.discover()
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
-        self.inheritance = Inheritance({}, 0)
+        self.inheritance = Inheritance({}, 0, 0)
         self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
         finder = InitFinder(settings.init_pid_method)
         _prepare(finder)
@@ -117,7 +117,7 @@ class Computation:
     def load_state(self) -> None:
         """Take over load averages and CPU counters of the server before this one."""
         kept = self._state.load().get("containers")
-        self.inheritance = Inheritance(kept, self.host.now_ns())
+        self.inheritance = Inheritance(kept, self.host.now_ns(), self.host.awake_ns())
 
     def save_state(self) -> None:
         """Write what the next server goes on with."""

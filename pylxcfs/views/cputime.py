@@ -10,6 +10,8 @@ counter runs backwards:
 - Time that exceeds what a CPU can have run since the last reading goes to CPUs with time left.
 - Of the time between two readings, a CPU was idle for what its other times did not grow by, so
   that between two readings a second apart (`top`) the times of each CPU grow by one second.
+- The time for which the host was suspended is no idle time, as in the kernel. What was suspended
+  before the first reading is not known, and counts.
 - A CPU that leaves the view keeps its times, as an offline CPU does, and the total over all CPUs
   contains them. A CPU that returns goes on from there. A CPU that enters the view for the first
   time starts at 0, as one that is plugged in.
@@ -30,7 +32,7 @@ from operator import add
 from typing import NamedTuple
 
 from pylxcfs.units import NS_PER_S, NS_PER_TICK
-from pylxcfs.views.model import Container, CpuUsage, Ledger
+from pylxcfs.views.model import Container, CpuUsage, Host, Ledger
 
 #: (user, nice, system, idle) in nanoseconds; user does not include nice.
 Times = tuple[int, int, int, int]
@@ -63,14 +65,15 @@ class CpuTimes(NamedTuple):
     cpus: list[Times]
 
 
-def read(container: Container, cpus: tuple[int, ...], now_ns: int) -> CpuTimes | None:
+def read(container: Container, cpus: tuple[int, ...], host: Host) -> CpuTimes | None:
     """Return the times in total and of `cpus`; None without CPU accounting."""
     usage = container.cpu_usage()
     if usage is None:
         return None
     started_ns = container.started_ns()
+    now_ns, awake_ns = host.now_ns(), host.awake_ns()
     with _ONE_AT_A_TIME:
-        times = advance(container.ledger, cpus, usage, started_ns, now_ns)
+        times = advance(container.ledger, cpus, usage, started_ns, now_ns, awake_ns)
         return CpuTimes(total(container.ledger), times)
 
 
@@ -87,15 +90,25 @@ def total(ledger: Ledger) -> Times:
 
 
 def advance(
-    ledger: Ledger, cpus: tuple[int, ...], usage: CpuUsage, started_ns: int, now_ns: int
+    ledger: Ledger,
+    cpus: tuple[int, ...],
+    usage: CpuUsage,
+    started_ns: int,
+    now_ns: int,
+    awake_ns: int,
 ) -> list[Times]:
-    """Advance `ledger` to `now_ns` and return the times of `cpus`."""
+    """Advance `ledger` to `now_ns` and return the times of `cpus`.
+
+    `now_ns` and `started_ns` are CLOCK_BOOTTIME, `awake_ns` is CLOCK_MONOTONIC.
+    """
     last = ledger.cpu_ns
     last_ns = ledger.last_ns
     if not last or not started_ns <= last_ns <= now_ns + NS_PER_S:
         # The ledger is empty, or of another container or boot.
         last, last_ns = {}, started_ns
-    elapsed = max(0, now_ns - last_ns)
+        elapsed = max(0, now_ns - started_ns)
+    else:
+        elapsed = max(0, awake_ns - ledger.awake_ns)
 
     spent = last.get(_TOTAL, _NOTHING)
     counted, (user, nice, system) = _grown(spent, usage)
@@ -161,6 +174,7 @@ def advance(
 
     ledger.cpu_ns = now
     ledger.inherited = False
+    ledger.awake_ns = max(ledger.awake_ns, awake_ns) if last else awake_ns
     ledger.last_ns = max(last_ns, now_ns)
     return times
 

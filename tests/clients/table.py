@@ -22,6 +22,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -239,6 +240,11 @@ def conditions(kind: str) -> str:
     )
 
 
+def written(text: str, mark: str) -> str:
+    """Return what is between the two comments of a name."""
+    return text.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0]
+
+
 def rewrite(text: str, mark: str, inner: str) -> str:
     """Replace what is between the two comments of a name."""
     pattern = rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)"
@@ -278,23 +284,23 @@ def _on_v2(kernel: str, wrong: Mapping[str, list[str]]) -> str:
     """Compare with the bold values of the document."""
     columns = [field.name for field in dataclasses.fields(Shown)]
     same, other = [], []
-    for line in DOCUMENT.read_text().splitlines():
+    for line in written(DOCUMENT.read_text(), "clients").splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         name = next((n for n in wrong if cells and _named(cells[0], n)), None)
         if name is None:
             continue
         bold = {c for c, cell in zip(columns, cells[2:], strict=True) if "**" in cell}
-        # A machine that has just booted has no load of its own, so that no load is the host's.
-        here = set(wrong[name]) | (bold & {"load"})
-        if here == bold:
+        if set(wrong[name]) == bold:
             same.append(name)
         else:
-            other.append(f"{name} ({', '.join(sorted(here ^ bold))})")
-    text = f"On cgroup v2 (Linux {kernel}, the machine of `tests/vm`) {', '.join(same)} show "
-    text += "the container's values in the same places.\n"
+            other.append(f"{name} ({', '.join(sorted(set(wrong[name]) ^ bold))})")
+    text = (
+        f"On cgroup v2 (Linux {kernel}, the machine of `tests/vm`) these were run, too, and show "
+    )
+    text += f"the container's and the host's values in the same cells: {', '.join(same)}."
     if other:
-        text += f"Different there: {'; '.join(other)}.\n"
-    return text
+        text += f" Different there: {'; '.join(other)}."
+    return textwrap.fill(text, 115) + "\n"
 
 
 def _named(cell: str, name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from tests.clients import table
 from tests.clients.programs import CLIENTS, Shown
@@ -12,9 +11,8 @@ DOCUMENT = table.DOCUMENT.read_text()
 
 
 def _rows() -> list[list[str]]:
-    found = re.search(r"<!-- clients -->\n(.*?)<!-- /clients -->", DOCUMENT, re.DOTALL)
-    assert found is not None
-    lines = [line for line in found[1].splitlines() if line.startswith("|")]
+    text = table.written(DOCUMENT, "clients")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
@@ -64,3 +62,8 @@ def test_values_are_told_from_the_hosts() -> None:
 def test_only_what_is_between_the_marks_is_rewritten() -> None:
     text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
     assert table.rewrite(text, "x", "new\n") == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
+
+
+def test_what_v2_showed_is_compared_with_the_table() -> None:
+    said = table._on_v2("6.1", {"free": [], "nproc": ["cpus"], "lscpu": ["cpus"]})
+    assert "same cells: free, nproc. Different there: lscpu (cpus)." in " ".join(said.split())

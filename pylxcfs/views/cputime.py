@@ -28,9 +28,10 @@ of CPUs outside the view.
 from __future__ import annotations
 
 import threading
-from operator import add
+from operator import add, sub
 from typing import NamedTuple
 
+from pylxcfs.formats.stat import Stat
 from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views.model import Container, CpuUsage, Host, Ledger
 
@@ -42,6 +43,10 @@ _TOTAL = -1
 #: The ledger key _OWN - n exists while CPU n is visible: (user, 0, system, ahead). The first three
 #: are v1's last times of the CPU, `ahead` is by how much its times exceed the time it was visible.
 _OWN = -2
+
+#: The ledger key of what the `cpu` line has more than the lines of CPUs, where the state of the
+#: server before is older than its text: offline CPUs, and fractions of ticks. No CPU has it.
+_REST = 1 << 13
 
 _NOTHING: Times = (0, 0, 0, 0)
 
@@ -177,6 +182,46 @@ def advance(
     ledger.awake_ns = max(ledger.awake_ns, awake_ns) if last else awake_ns
     ledger.last_ns = max(last_ns, now_ns)
     return times
+
+
+def resume(ledger: Ledger, shown: Stat, started_ns: int, asleep_ns: int) -> None:
+    """Advance a ledger to the times that an earlier server has shown, if they are newer.
+
+    `shown` has the host's CPU numbers. `asleep_ns` is CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
+    """
+    last = dict(ledger.cpu_ns)
+    last_ns, awake_ns = ledger.last_ns, ledger.awake_ns
+    if not last:
+        last_ns, awake_ns = started_ns, max(0, started_ns - asleep_ns)
+    counted = last.get(_TOTAL, _NOTHING)
+    passed = 0
+    for cpu, columns in shown.cpus.items():
+        was = last.get(cpu, _NOTHING)
+        last[cpu] = now = _later(was, _times(columns))
+        user, nice, system, idle = map(sub, now, was)
+        passed = max(passed, user + nice + system + idle)
+        counted = (counted[0] + user, counted[1] + nice, counted[2] + system, 0)
+        own = last.get(_OWN - cpu, (was[0], 0, was[2], 0))
+        last[_OWN - cpu] = (own[0] + user, 0, own[2] + system, own[3])
+    ledger.cpu_ns = last
+    missing = map(sub, _times(shown.total), total(ledger))
+    user, nice, system, idle = (max(0, one) for one in missing)
+    if user or nice or system or idle:
+        rest = last.get(_REST, _NOTHING)
+        last[_REST] = (rest[0] + user, rest[1] + nice, rest[2] + system, rest[3] + idle)
+    last[_TOTAL] = (counted[0] + user, counted[1] + nice, counted[2] + system, 0)
+    ledger.last_ns, ledger.awake_ns = last_ns + passed, awake_ns + passed
+    ledger.inherited = True
+
+
+def _times(columns: tuple[int, ...]) -> Times:
+    user, nice, system, idle = (ticks * NS_PER_TICK for ticks in columns[:4])
+    return user, nice, system, idle
+
+
+def _later(one: Times, other: Times) -> Times:
+    user, nice, system, idle = map(max, one, other)
+    return user, nice, system, idle
 
 
 def _grown(counted: Times, usage: CpuUsage) -> tuple[Times, tuple[int, int, int]]:

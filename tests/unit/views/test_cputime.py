@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pylxcfs.formats import stat
+from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views import cputime
-from pylxcfs.views.cputime import CpuTimes, read, total
+from pylxcfs.views.cputime import CpuTimes, read, resume, total
 from pylxcfs.views.model import CpuUsage, Ledger
 from tests.unit.views.fakes import FakeContainer, FakeHost
 
@@ -373,3 +377,61 @@ def test_the_ledger_does_not_grow(cpus):
     for age in range(2, 10):
         at(ledger, age, cpus, usage)
     assert len(ledger.cpu_ns) == size
+
+
+def shown(ledger, cpus):
+    """Return the file as a reader is shown it, parsed: whole ticks."""
+    lines = [stat.total_line(*[ns // NS_PER_TICK for ns in total(ledger)])]
+    for cpu in cpus:
+        lines.append(stat.cpu_line(cpu, *[ns // NS_PER_TICK for ns in ledger.cpu_ns[cpu]]))
+    return stat.parse(b"".join(lines) + b"intr 0\n")
+
+
+@given(data=st.data(), v1=st.booleans())
+def test_a_kill_made_columns_step_back(data, v1):
+    """However old the state is that the next server finds; there may be none."""
+    tick = st.integers(0, 3 * NS_PER_TICK)
+    started = now = 10**12
+    ledger, saved = Ledger(), Ledger()
+    times = {cpu: [0, 0] for cpu in range(3)}
+
+    def step(ledger, cpus):
+        nonlocal now
+        now += data.draw(tick)
+        for cpu in times:
+            for which in (0, 1):
+                times[cpu][which] += data.draw(tick) // 3
+        users, systems = (sum(time[which] for time in times.values()) for which in (0, 1))
+        per_cpu = {cpu: tuple(time) for cpu, time in times.items()} if v1 else None
+        usage = CpuUsage(users, systems, per_cpu)
+        advance(ledger, cpus, usage, started, now, 7)
+
+    views = st.sampled_from([(0, 1), (0,), (1, 2), (0, 1, 2)])
+    for _ in range(data.draw(st.integers(1, 6))):
+        cpus = data.draw(views)
+        step(ledger, cpus)
+        if data.draw(st.booleans()):
+            saved = copy.deepcopy(ledger)
+    before = shown(ledger, cpus)
+    for _ in range(2):  # two servers, one after the other
+        resume(saved, before, started, 7)
+        step(saved, cpus)
+        after = shown(saved, cpus)
+        assert all(new >= old for new, old in zip(after.total, before.total, strict=True))
+        for cpu in cpus:
+            pairs = zip(after.cpus[cpu], before.cpus[cpu], strict=True)
+            assert all(new >= old for new, old in pairs)
+        before = after
+
+
+def test_what_was_shown_is_counted_once():
+    """Not again as growth after the kill."""
+    ledger = Ledger()
+    cpus = (0, 1)
+    usage = CpuUsage(5 * NS_PER_S, 3 * NS_PER_S, None)
+    advance(ledger, cpus, usage, 0, 10 * NS_PER_S)
+    after = Ledger()
+    resume(after, shown(ledger, cpus), 0, 0)
+    advance(after, cpus, usage, 0, 10 * NS_PER_S)
+    for new, old in zip(total(after), total(ledger), strict=True):
+        assert 0 <= new - old <= 4 * NS_PER_TICK

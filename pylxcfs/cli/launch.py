@@ -43,6 +43,10 @@ _STORED = frozenset({"pylxcfs-own", "pylxcfs-connection"})
 _END_MS = 15_000
 _SYSTEMCTL_S = 5.0
 
+#: Inode numbers of a machine's first namespaces: PROC_CGROUP_INIT_INO, PROC_PID_INIT_INO
+#: (include/linux/proc_ns.h).
+_HOSTS_NAMESPACES = {"cgroup": 0xEFFFFFFB, "pid": 0xEFFFFFFC}
+
 
 def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn:
     """Check everything, then replace this process by the keeper.
@@ -57,6 +61,15 @@ def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn
             raise invalid
         _log.warning("the last good configuration is used: %s; %s", invalid, invalid.hint)
     _need_root()
+    own = own_namespaces()
+    if own:
+        _log.warning(
+            "this is a %s namespace of its own: only containers that were started in it get their"
+            " own values, all others see the host's; to serve the whole host: docker run"
+            " --cgroupns=host --pid=host, Kubernetes hostPID: true, or nsenter --target 1 --cgroup"
+            " --pid",
+            " and a ".join(own),
+        )
     if not os.path.exists("/dev/fuse"):
         raise HostError(
             "there is no /dev/fuse", "load it: modprobe fuse (in a container: --device /dev/fuse)"
@@ -87,6 +100,19 @@ def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn
     for number in (pid_fd, config_fd):
         os.set_inheritable(number, True)
     os.execv(argv[0], argv)  # noqa: S606 (no shell, on purpose)
+
+
+def own_namespaces() -> list[str]:
+    """Return the kinds of namespaces that hide containers of the host from this process.
+
+    Paths of cgroups outside of a cgroup namespace begin with "/..", and of callers outside of a
+    pid namespace no pid is known (Documentation/admin-guide/cgroup-v2.rst, pid_namespaces(7)).
+    """
+    return [
+        kind
+        for kind, number in _HOSTS_NAMESPACES.items()
+        if os.stat(f"/proc/self/ns/{kind}").st_ino != number
+    ]
 
 
 def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:

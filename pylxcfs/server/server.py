@@ -12,7 +12,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pylxcfs import log
@@ -27,12 +27,14 @@ from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
 from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.personality import host32
 from pylxcfs.sources.prewarm import Prewarm
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry
+from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.callers import Callers
 from pylxcfs.tree.contents import Contents
@@ -93,7 +95,7 @@ class Computation:
         self.sysfs = SysTree()
         hierarchies = Hierarchies.discover()
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
-        self.inheritance = Inheritance({}, 0)
+        self.inheritance = Inheritance({}, 0, 0)
         self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
         finder = InitFinder(settings.init_pid_method)
         _prepare(finder)
@@ -114,10 +116,14 @@ class Computation:
             VIEWS, self.sysfs, self.host, options_of(settings), self.guard, host32(self.host)
         )
 
-    def load_state(self) -> None:
-        """Take over load averages and CPU counters of the server before this one."""
+    def load_state(self, shown: Mapping[tuple[Identity, int], bytes]) -> None:
+        """Take over load averages and CPU counters of the server before this one.
+
+        `shown`: the texts of proc/stat that it has shown last.
+        """
         kept = self._state.load().get("containers")
-        self.inheritance = Inheritance(kept, self.host.now_ns())
+        now_ns, awake_ns = self.host.now_ns(), self.host.awake_ns()
+        self.inheritance = Inheritance(kept, now_ns, awake_ns, shown)
 
     def save_state(self) -> None:
         """Write what the next server goes on with."""
@@ -152,7 +158,6 @@ class Server:
         own, caller = memory.read(descriptors.own_memory), memory.read(descriptors.caller_memory)
         own_device = device_of_server(descriptors.own, can_resend=own.can_resend)
         caller_device = device_of_server(descriptors.caller, can_resend=caller.can_resend)
-        computation.load_state()
         self.session = Session(caller_device, guard)
         self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
@@ -168,6 +173,9 @@ class Server:
             f"{settings.runtime_dir}/caller",
             settings.enable_psi_poll,
         )
+        # With packed numbers a text does not say which CPUs it is about.
+        packed = settings.cpu_numbering == "packed"
+        computation.load_state({} if packed else _shown(self.own))
         self.caller = CallerMount(
             names,
             contents,
@@ -242,6 +250,12 @@ class Server:
     def _give_way(self) -> None:
         self.own_connection.give_way()
         self.caller_connection.give_way()
+
+
+def _shown(own: OwnMount) -> dict[tuple[Identity, int], bytes]:
+    """Return what readers were shown of proc/stat, by container and epoch."""
+    index = nodes.FILES + [view.path for view in VIEWS].index("proc/stat")
+    return {(Identity(*owner), epoch): text for owner, epoch, text in own.shown(index)}
 
 
 def _notify(device: int, poller: int) -> None:

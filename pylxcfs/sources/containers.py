@@ -3,6 +3,10 @@
 Reads the cgroup of its init at each call, notices when init was moved to another cgroup, and keeps
 the container's ledger and load averages. The files of a cgroup are in readers.py, the table of
 containers in registry.py.
+
+The container is the root of init's cgroup namespace where that is not the server's own. Else it is
+the cgroup in which init was first seen: dind, k3s, OpenRC and systemd with delegated cgroups move
+their init into a leaf, which does not narrow the container.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from pylxcfs.errors import Gone, PylxcfsError
-from pylxcfs.formats import pidstat
+from pylxcfs.errors import Gone, PylxcfsError, SourceError
+from pylxcfs.formats import pidstat, timens
 from pylxcfs.sources.averages import LoadState
 from pylxcfs.sources.cgroups import Hierarchies, Paths
-from pylxcfs.sources.kept import PinnedFile, read_whole
+from pylxcfs.sources.kept import PinnedFile, read_optional, read_whole
 from pylxcfs.sources.readers import Readers
 from pylxcfs.units import NS_PER_TICK
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
@@ -27,6 +31,9 @@ _RECHECK_SECONDS = 1.0
 #: Asks for a container's load averages to be sampled (loadavg.Sampler.want).
 WantLoad = Callable[["ContainerSource"], None]
 
+#: Returns the roots of init's cgroup namespace by controller, as far as there are any.
+RootsOf = Callable[[], Paths]
+
 _T = TypeVar("_T")
 
 
@@ -34,9 +41,9 @@ class ContainerSource:
     """A container: the cgroups of process `init`, or those that `paths` names.
 
     With `init`, /proc/INIT/cgroup is opened and /proc/INIT/stat read at once: the caller checks
-    afterwards that the pid is still the same process. Without it, `epoch` (clock ticks) and
-    `started_ns` are given. `want_load` is called once a view asks for the load
-    averages; without it load() returns None.
+    afterwards that the pid is still the same process, and `roots_of` is called when init's cgroups
+    have changed. Without it, `epoch` (clock ticks), `started_ns` and `clock_offset_ns` are given.
+    `want_load` is called once a view asks for the load averages; without it load() returns None.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class ContainerSource:
         paths: Paths | None = None,
         epoch: int = 0,
         started_ns: int = 0,
+        clock_offset_ns: int = 0,
+        roots_of: RootsOf = dict,
         want_load: WantLoad | None = None,
     ) -> None:
         self.ledger = Ledger()
@@ -64,12 +73,20 @@ class ContainerSource:
         self._follow: PinnedFile | None = None
         self._text = b""
         self._paths: Paths = paths or {}
+        self._roots_of = roots_of
+        #: Where init was seen before; None until something else than `warm` has asked.
+        self.seen_at: Paths | None = None
+        #: Its init is in a cgroup below its own.
+        self.init_is_below = False
         if init is not None:
             self._follow = PinnedFile(hierarchies.cgroup_file(init))
             epoch = start_ticks_of(hierarchies.root, init)
             started_ns = epoch * NS_PER_TICK
         self._epoch = epoch
         self._started_ns = started_ns
+        self._init = init
+        self._clock_offset_ns = clock_offset_ns
+        self._recheck_clock = 0.0
         self._readers: Readers | None = None
         self._recheck = 0.0
 
@@ -115,6 +132,15 @@ class ContainerSource:
         """Return the CLOCK_BOOTTIME at which it started; 0 for host processes."""
         return self._started_ns
 
+    def clock_offset_ns(self) -> int:
+        """Return by how much its CLOCK_BOOTTIME is ahead of the server's, at most a second old."""
+        now = time.monotonic()
+        if self._init is not None and now >= self._recheck_clock:
+            # A runtime may move init to its time namespace late.
+            self._clock_offset_ns = clock_offset_of(self._hierarchies.root, self._init)
+            self._recheck_clock = now + _RECHECK_SECONDS
+        return self._clock_offset_ns
+
     def load(self) -> Load | None:
         """Return the last sample, or an estimate before the first one.
 
@@ -158,6 +184,7 @@ class ContainerSource:
 
         The runtime may not have moved init to its cgroup yet, so the next call checks that.
         """
+        seen_at = self.seen_at
         # Settings are watched from the second read on.
         for ask in (self.memory, self.memory, self.cpu_limit, self.cpu_limit, self.cpu_usage):
             with contextlib.suppress(PylxcfsError):
@@ -165,6 +192,7 @@ class ContainerSource:
         with contextlib.suppress(PylxcfsError):
             self.block_io()
         self._recheck = 0.0
+        self._text, self.seen_at = b"", seen_at
 
     def release(self) -> None:
         """Close its cgroup's files; the next call opens what it needs."""
@@ -202,15 +230,52 @@ class ContainerSource:
         """Read init's cgroups; return whether they have changed."""
         if self._follow is None:
             return False
-        text = self._follow.read()
+        try:
+            text = self._follow.read()
+        except Gone:
+            raise
+        except SourceError:
+            # ENAMETOOLONG: a path of more than 4096 bytes, far below where init was before.
+            if not self._paths:
+                raise
+            return False
         if text == self._text:
             return False
-        self._paths = self._hierarchies.paths_in(text)
-        self._text = text
+        found = self._hierarchies.paths_in(text)
+        paths = self._own_cgroups(found)
+        self.init_is_below = paths != found
+        self._text, self.seen_at = text, paths
+        if paths == self._paths:
+            return False
+        self._paths = paths
         self._readers = None
         return True
+
+    def _own_cgroups(self, paths: Paths) -> Paths:
+        """Return the container's cgroups for those that its init is in now."""
+        above = {**(self.seen_at or {}), **self._roots_of()}
+        return {
+            name: above[name] if _is_below(path, above.get(name, "/")) else path
+            for name, path in paths.items()
+        }
+
+
+def _is_below(path: str, other: str) -> bool:
+    # The root is no container: init was seen there, or given a namespace, before it was moved.
+    return other != "/" and path.startswith(f"{other}/")
 
 
 def start_ticks_of(root: str, pid: int) -> int:
     """Return the CLOCK_BOOTTIME at which a process started, in clock ticks (USER_HZ)."""
     return pidstat.parse(read_whole(f"{root.rstrip('/')}/proc/{pid}/stat")).start_ticks
+
+
+def clock_offset_of(root: str, pid: int) -> int:
+    """Return by how much CLOCK_BOOTTIME of a process is ahead of the server's, in nanoseconds.
+
+    0 if it has ended, and on kernels without time namespaces.
+    """
+    base = f"{root.rstrip('/')}/proc"
+    texts = [read_optional(f"{base}/{name}/timens_offsets") for name in (pid, "self")]
+    theirs, ours = [timens.boottime_ns(text) if text else 0 for text in texts]
+    return theirs - ours if texts[0] else 0

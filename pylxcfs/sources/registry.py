@@ -16,10 +16,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from pylxcfs.errors import PylxcfsError
 from pylxcfs.sources.background import Attempt, run
-from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.cgroups import Hierarchies, Paths
 from pylxcfs.sources.containers import ContainerSource, WantLoad
 from pylxcfs.sources.hostcallers import HostCallers
 from pylxcfs.sources.identity import Identity, cgroupns_of, pidns_of
@@ -27,7 +28,7 @@ from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.search import ProcessSearch
-from pylxcfs.sources.siblings import Sibling
+from pylxcfs.sources.siblings import Sibling, namespace_roots
 
 #: Entries for each container that may keep files open. An entry itself has two descriptors (pidfd
 #: and /proc/INIT/cgroup). One that is dropped is made again at its next request.
@@ -236,7 +237,12 @@ class Registry:
         try:
             init_pid = self._finder.find(pid, pidns)
             pidfd = Descriptor(os.pidfd_open(init_pid))
-            container = ContainerSource(self._hierarchies, init=init_pid, want_load=self._want_load)
+            container = ContainerSource(
+                self._hierarchies,
+                init=init_pid,
+                roots_of=partial(self._roots_of, init_pid),
+                want_load=self._want_load,
+            )
         except (PylxcfsError, OSError):
             return None
         # What was opened by pid is init's if pidfd's process still runs: only then was the pid
@@ -257,6 +263,15 @@ class Registry:
                 dropped = self._forget(next(iter(self._inits)))
         del dropped
         return init
+
+    def _roots_of(self, pid: int) -> Paths:
+        """Return the roots of an init's cgroup namespace; none where it is the server's own."""
+        if cgroupns_of(pid, self._proc) in (0, self._own_cgroupns):
+            return {}
+        try:
+            return namespace_roots(self._hierarchies, self._finder.translator, pid)
+        except PylxcfsError:
+            return {}  # the cgroup in which it was seen first counts
 
     def _add_sibling(self, init: _Init, identity: Identity, pid: int) -> Sibling | None:
         sibling = self._make_sibling(init, identity, pid)

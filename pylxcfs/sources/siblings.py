@@ -11,10 +11,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pylxcfs.errors import Gone, PylxcfsError
+from pylxcfs.errors import Gone, PylxcfsError, SourceError
 from pylxcfs.formats import pidcgroup
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
-from pylxcfs.sources.containers import ContainerSource, WantLoad, start_ticks_of
+from pylxcfs.sources.containers import (
+    ContainerSource,
+    WantLoad,
+    clock_offset_of,
+    start_ticks_of,
+)
 from pylxcfs.sources.helper import Translator
 from pylxcfs.sources.kept import Descriptor, read_start, read_whole
 from pylxcfs.sources.readers import Readers
@@ -59,9 +64,7 @@ class Sibling:
         namespace = Descriptor.open(f"/proc/{pid}/ns/cgroup")
         if os.fstat(namespace.number).st_ino != cgroupns:
             raise Gone(f"/proc/{pid}/ns/cgroup: it is another namespace")
-        inside = pidcgroup.parse(translator.cgroup_of(pid))
-        outside = pidcgroup.parse(read_whole(hierarchies.cgroup_file(pid)))
-        paths = roots(outside, inside)
+        paths = namespace_roots(hierarchies, translator, pid)
         if not paths:
             raise Gone(f"/proc/{pid}/cgroup: it is outside of its cgroup namespace")
         started = _start_of_oldest(hierarchies, paths, pid)
@@ -70,9 +73,17 @@ class Sibling:
             paths=paths,
             epoch=epoch,
             started_ns=started * NS_PER_TICK,
+            clock_offset_ns=clock_offset_of(hierarchies.root, pid),
             want_load=want_load,
         )
         return cls(container, namespace)
+
+
+def namespace_roots(hierarchies: Hierarchies, translator: Translator, pid: int) -> Paths:
+    """Return the roots of a process's cgroup namespace. Raise Gone, SourceError."""
+    inside = pidcgroup.parse(translator.cgroup_of(pid))
+    outside = pidcgroup.parse(read_whole(hierarchies.cgroup_file(pid)))
+    return roots(outside, inside)
 
 
 def roots(outside: Paths, inside: Paths) -> Paths:
@@ -114,6 +125,13 @@ def _first_processes(hierarchies: Hierarchies, place: Place, paths: Paths) -> li
         threads = Readers(hierarchies, paths).threads()
         if threads is None or threads > _MOST_THREADS:
             return []
+    try:
+        text = read_start(f"{place.own}/cgroup.procs", _BYTES_READ)
+    except SourceError:
+        # v2 lists no processes in a threaded cgroup (EOPNOTSUPP). Its threads have starts as well.
+        if place.version == 1:
+            raise
+        text = read_start(f"{place.own}/cgroup.threads", _BYTES_READ)
     # What follows the last newline may be half a number.
-    lines = read_start(f"{place.own}/cgroup.procs", _BYTES_READ).split(b"\n")[:-1]
+    lines = text.split(b"\n")[:-1]
     return [int(line) for line in lines[:_STARTS_READ]]

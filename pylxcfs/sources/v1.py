@@ -310,11 +310,18 @@ class UsageReader:
         return dict(enumerate(times))
 
 
+#: v1's limits of one disk, in bytes and in requests a second.
+_RULES = ("read_bps", "write_bps", "read_iops", "write_iops")
+
+
 class BlockIOReader:
     """blkio.*, of which kernel and I/O scheduler decide the set of files.
 
     All requests pass the throttle layer. The schedulers (CFQ until Linux 5.0, BFQ) count only
     requests to disks that use them, but have merges and times.
+
+    Since Linux 6.1 at the latest the throttle layer counts nothing until a disk has its first rule
+    (blk_should_throtl, block/blk-throttle.h). Zeros that nobody has counted are no value.
     """
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
@@ -327,14 +334,26 @@ class BlockIOReader:
         self._merged = [kept(prefix, "io_merged") for prefix in schedulers]
         self._service = [kept(prefix, "io_service_time") for prefix in schedulers]
         self._wait = [kept(prefix, "io_wait_time") for prefix in schedulers]
+        shared = hierarchies.shared
+        #: What the widest cgroup that is mounted has counted: with it, all in it are counted.
+        self._counted = [
+            shared(f"{place.directories[-1]}/blkio.{prefix}io_serviced_recursive")
+            for prefix in ("throttle.", *schedulers)
+        ]
+        rules = [
+            shared(f"{directory}/blkio.throttle.{rule}_device")
+            for directory in place.limiting
+            for rule in _RULES
+        ]
+        self._has_rules = hierarchies.setting(rules, partial(_any_text, rules))
 
     def read(self) -> Mapping[tuple[int, int], BlockIO] | None:
         amounts = _by_device(self._bytes)
         requests = _by_device(self._requests)
         if amounts is None or requests is None:
             return None
-        if not amounts and not requests:
-            return {}
+        if not _has_any(amounts) and not _has_any(requests):
+            return {} if self._is_counting() else None
         merged = _by_device(self._merged) or {}
         service = _by_device(self._service) or {}
         wait = _by_device(self._wait) or {}
@@ -360,6 +379,17 @@ class BlockIOReader:
                 busy_ns=busy.get(b"Total", 0),
             )
         return devices
+
+    def _is_counting(self) -> bool:
+        return _has_any(_by_device(self._counted)) or self._has_rules.get()
+
+
+def _any_text(files: Sequence[KeptFile]) -> bool:
+    return any(file.read() for file in files)
+
+
+def _has_any(devices: Mapping[tuple[int, int], Mapping[bytes, int]] | None) -> bool:
+    return any(any(numbers.values()) for numbers in (devices or {}).values())
 
 
 def _by_device(files: list[KeptFile]) -> dict[tuple[int, int], dict[bytes, int]] | None:

@@ -26,7 +26,7 @@ import errno
 import stat
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -166,6 +166,13 @@ class OwnMount:
         """Return the pid namespace of the node's owner, else that of the caller."""
         owner = nodes.pair_of(node)
         return nodes.unpack(owner).pidns if owner else self.callers.containers.namespace(pid)
+
+    def shown(self, index: int) -> Iterator[tuple[nodes.Owner, int, bytes]]:
+        """Yield owner, epoch and text of the nodes with this index, as the kernel has them."""
+        for node, page in self._pages.items():
+            owner = nodes.pair_of(node)
+            if nodes.index_of(node) == index and owner != self.callers.host:
+                yield nodes.unpack(owner), self._epoch(owner), page.data
 
     def changed(self) -> None:
         """Render again once texts expire: the policy has changed."""

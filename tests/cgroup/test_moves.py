@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 
 import pytest
 
 from pylxcfs.errors import Gone
+from pylxcfs.server.handover import Inheritance, export
 from pylxcfs.sources.containers import ContainerSource
 from tests.cgroup.processes import name_of
 from tests.conftest import wait_until
@@ -30,6 +33,61 @@ def test_a_moved_container_has_the_limits_of_where_it_is(make_cgroup, make_conta
     wait_until(lambda: container.memory().limit == 200 * MIB, what="the other cgroup's limit")
     move(made.pid, made.cgroup)
     wait_until(lambda: container.memory().limit == 100 * MIB, what="the first one's again")
+
+
+@pytest.mark.parametrize("namespaces", [[], ["cgroup"]])
+def test_an_init_that_moves_into_a_leaf_does_not_narrow_its_container(
+    make_cgroup, make_container, look_up, namespaces
+):
+    """As dind, k3s and OpenRC move it; the work is in another leaf."""
+    made = make_container(memory=400 * MIB, namespaces=namespaces)
+    container = look_up(made.pid)
+    assert container.memory().limit == 400 * MIB
+    leaf, work = make_cgroup(parent=made.cgroup), make_cgroup(parent=made.cgroup)
+    move(made.pid, leaf)
+    assert_shows_all(container, work)
+
+
+def test_a_leaf_into_which_init_moved_before_it_was_seen(make_cgroup, make_container, look_up):
+    """Its cgroup namespace tells."""
+    made = make_container(memory=400 * MIB, namespaces=["cgroup"])
+    leaf, work = make_cgroup(parent=made.cgroup), make_cgroup(parent=made.cgroup)
+    move(made.pid, leaf)
+    assert_shows_all(look_up(made.pid), work)
+
+
+def test_the_next_server_knows_where_an_init_was_before_it_moved(
+    make_cgroup, make_container, make_registry
+):
+    made = make_container(memory=400 * MIB)
+    before = make_registry()
+    identity = before.identify(made.pid)
+    before.get(identity, made.pid).memory()
+    leaf, work = make_cgroup(parent=made.cgroup), make_cgroup(parent=made.cgroup)
+    move(made.pid, leaf)
+    container = before.get(identity, made.pid)
+    wait_until(lambda: container.memory() and container.init_is_below, what="the move")
+    inheritance = Inheritance(json.loads(json.dumps(export(before.containers()))), 10**18, 10**18)
+    after = make_registry(on_new=inheritance.hand_over)
+    assert_shows_all(after.get(identity, made.pid), work)
+
+
+def assert_shows_all(container, work):
+    program = "import time; data = bytearray(200 << 20); end = time.process_time() + 1\n"
+    program += "while time.process_time() < end: pass\nprint(1, flush=True); input()"
+    with subprocess.Popen(
+        work.command([sys.executable, "-c", program]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            process.stdout.readline()
+            wait_until(lambda: container.memory().usage > 200 * MIB, what="the leaf's memory")
+            assert container.memory().limit == 400 * MIB
+            usage = container.cpu_usage()
+            assert usage.user_ns + usage.system_ns > 800_000_000
+        finally:
+            process.communicate(b"\n")
 
 
 def test_a_cgroup_that_ends_behind_a_moved_container_is_not_missed(

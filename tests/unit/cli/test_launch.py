@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,3 +128,24 @@ def test_a_systemd_that_does_not_answer_leaves_the_mount(
     monkeypatch.setattr(subprocess, "run", hang)
     assert launch._starts_again("pylxcfs.service") is True
     assert "the mount stays" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ([], []),
+        (["--cgroup"], ["cgroup"]),
+        (["--pid", "--fork", "--mount-proc"], ["pid"]),
+        (["--cgroup", "--pid", "--fork", "--mount-proc"], ["cgroup", "pid"]),
+    ],
+)
+def test_namespaces_that_hide_containers_are_named(options: list[str], found: list[str]) -> None:
+    program = "from pylxcfs.cli import launch; print(launch.own_namespaces())"
+    done = subprocess.run(
+        ["unshare", *options, sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = launch.own_namespaces()  # of the tests
+    assert done.stdout == f"{[kind for kind in ('cgroup', 'pid') if kind in found + here]}\n"

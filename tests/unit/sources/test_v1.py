@@ -196,6 +196,32 @@ def test_block_io_of_a_scheduler_fills_in(tree, readers):
     }
 
 
+@pytest.mark.parametrize("own", ["Total 0\n", "8:0 Read 0\n8:0 Total 0\nTotal 0\n"])
+def test_block_io_that_nobody_counts_is_no_value(tree, readers, own):
+    """As on Linux 6.1 to 6.18 without a throttle rule, whatever was read and written."""
+    for directory in "blkio", "blkio/a", "blkio/a/b":
+        for name in "io_service_bytes", "io_serviced":
+            tree.cgroup(directory, {f"blkio.throttle.{name}_recursive": own})
+        tree.cgroup(directory, {"blkio.throttle.write_bps_device": ""})
+    assert readers().block_io() is None
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "text"),
+    [
+        ("blkio", "blkio.throttle.io_serviced_recursive", "8:0 Read 1\nTotal 1\n"),
+        ("blkio", "blkio.bfq.io_serviced_recursive", "8:0 Read 1\nTotal 1\n"),
+        ("blkio/a", "blkio.throttle.write_bps_device", "8:0 1048576\n"),
+        ("blkio/a/b", "blkio.throttle.read_iops_device", "8:0 100\n"),
+    ],
+)
+def test_no_block_io_is_a_value_where_it_is_counted(tree, readers, directory, name, text):
+    for file in "io_service_bytes", "io_serviced":
+        blkio(tree, "throttle.", file, "Total 0\n")
+    tree.cgroup(directory, {name: text})
+    assert readers().block_io() == {}
+
+
 def test_absent_files_are_none(tree, readers):
     found = readers()
     assert found.memory() is None

@@ -35,6 +35,7 @@ EXIT_CODES = {
     4: "the mountpoint is missing, not a directory, not empty, or in use",
     5: "another instance runs on the same pid file",
     6: "status: an instance runs, but its files are not served by a server",
+    7: "attach, detach: something could not be done in a container",
 }
 
 #: What the keeper does on each signal; also in the man page and docs/options.md.
@@ -197,6 +198,83 @@ def status(context: click.Context, /, as_json: bool, **_: object) -> int:
     state = state_of.gather(config)
     click.echo(json.dumps(state, indent=2) if as_json else state_of.render(state))
     return state_of.exit_code(state)
+
+
+_containers = click.argument("containers", nargs=-1, metavar="PID|NAME...")
+_all = click.option("--all", "every", is_flag=True, help="Every container on this host.")
+_files = click.option(
+    "--files",
+    metavar="FILE,...",
+    help="Files and directories, as proc/meminfo,sys/devices/system/cpu.  [default: all]",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@cli.command(short_help="Give running containers their files.")
+@_containers
+@_all
+@_files
+@_as_json
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def attach(
+    context: click.Context,
+    /,
+    containers: tuple[str, ...],
+    every: bool,
+    files: str | None,
+    as_json: bool,
+    **_: object,
+) -> int:
+    """Mount the views over the files of containers that run, from outside.
+
+    A container is named by a process in it, or by the name or id that its runtime gave it. Dead or
+    older mounts of pylxcfs are replaced; what somebody else has mounted is left, and named.
+    """
+    from pylxcfs.cli import attach as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    done = work.attach(config, containers, every, files)
+    click.echo(json.dumps(done, indent=2) if as_json else work.render(done))
+    return work.exit_code(done)
+
+
+@cli.command(short_help="Remove the files from running containers.")
+@_containers
+@_all
+@_files
+@_as_json
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def detach(
+    context: click.Context,
+    /,
+    containers: tuple[str, ...],
+    every: bool,
+    files: str | None,
+    as_json: bool,
+    **_: object,
+) -> int:
+    """Remove what pylxcfs has mounted in containers that run; they see the kernel's files again."""
+    from pylxcfs.cli import attach as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    done = work.detach(containers, every, files)
+    click.echo(json.dumps(done, indent=2) if as_json else work.render(done))
+    return work.exit_code(done)
+
+
+@cli.command(hidden=True)
+@click.argument("config_fd", type=int)
+def companion(config_fd: int) -> None:
+    """Heal containers and attach new ones, as a child of the keeper."""
+    from pylxcfs.cli import attach as work
+
+    work.companion(config_fd)
 
 
 @cli.command(short_help="Print what a process would read.")

@@ -131,6 +131,7 @@ def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
         *(sys.executable, "-I", "-S", "-c", _KEEPER.format(root=_ROOT)),
         *(word for pair in keeper.items() for word in pair),
         *(["--keep-mounted"] if config.keep_mounted else []),
+        *(["--companion"] if config.heal or config.attach_new else []),
         *("--", *_SERVER),
     ]
 

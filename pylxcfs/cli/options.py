@@ -123,6 +123,19 @@ class Config:
         "--keep-mounted/--no-keep-mounted",
         "When stopped, leave the mounts to the next start; a small process holds them until then.",
     )
+    heal: bool = _row(
+        Switch(),
+        False,
+        "--heal/--no-heal",
+        "At start, and after the connection was aborted, replace dead files in containers that"
+        " run.",
+    )
+    attach_new: bool = _row(
+        Switch(),
+        False,
+        "--attach-new/--no-attach-new",
+        "Give every new container its files, whatever runtime starts it.",
+    )
     cpu_view: str = _row(
         Choice("quota", "cpuset"),
         "quota",

@@ -1,4 +1,4 @@
-"""Parse /proc/PID/mountinfo: the fields that locate cgroup hierarchies.
+"""Parse /proc/PID/mountinfo: what is mounted where.
 
 Printed by show_mountinfo (fs/proc_namespace.c):
 
@@ -27,6 +27,9 @@ class Mount(NamedTuple):
     fstype: str
     #: Options of the superblock; for cgroup v1 they include the names of the controllers.
     options: tuple[str, ...]
+    #: "major:minor" of the filesystem, and the source that mount(2) was given.
+    device: str = ""
+    source: str = ""
 
 
 def parse(data: bytes) -> list[Mount]:
@@ -45,6 +48,8 @@ def _mount(line: bytes) -> Mount:
         mountpoint=_unescape(mount[4]),
         fstype=os.fsdecode(source[0]),
         options=tuple(os.fsdecode(source[2]).split(",")),
+        device=os.fsdecode(mount[2]),
+        source=_unescape(source[1]),
     )
 
 

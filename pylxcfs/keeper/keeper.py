@@ -51,6 +51,8 @@ TERM_S = 5.0
 KILL_S = 2.0
 #: Between two tries to read the mount before it has worked once.
 PROBE_S = 0.5
+#: Until the companion is started again after a failure.
+COMPANION_S = 5.0
 #: umount -f aborts first and unmounts next, in one system call: a look at the mount table so soon
 #: after the abort would take that for an abort alone.
 ABORT_GRACE_S = 0.1
@@ -114,6 +116,8 @@ class Keeper:
         self._abandoned: list[child.ServerProcess] = []
         self._probe: child.Child | None = None
         self._resolver: reload.Resolver | None = None
+        #: Heals containers and attaches new ones, if that is wanted.
+        self._companion: child.Child | None = None
         #: Rescue servers by the kind of their mount.
         self._rescues: dict[str, child.Child] = {}
         #: What is to be done when: at most one time for each piece of work.
@@ -181,6 +185,8 @@ class Keeper:
         handlers: dict[int, Callable[[], None]] = {self._signals: self._on_signals}
         if self._probe is not None:
             handlers[self._probe.pidfd] = partial(self._on_probe_end, self._probe)
+        if self._companion is not None:
+            handlers[self._companion.pidfd] = partial(self._on_companion_end, self._companion)
         if self._resolver is not None:
             resolver = self._resolver
             handlers[resolver.child.pidfd] = partial(self._on_resolver_end, resolver)
@@ -264,9 +270,43 @@ class Keeper:
         if self._announced or self._stopping:
             return
         self._announced = True
+        self._start_companion()
         self._report.change(report.SERVING, "serving", "READY=1")
         say(INFO, f"serving at {self._settings.mountpoint}")
         say(INFO, banner.docker_line(self._settings.mountpoint), prefix="")
+
+    # Containers that run
+
+    def _start_companion(self) -> None:
+        """Start the process that heals containers and attaches new ones."""
+        self._at.pop(self._start_companion, None)
+        if not self._settings.companion or self._companion is not None or self._stopping:
+            return
+        config_fd = self._settings.config_fd
+        command = [*self._settings.server[:-1], "companion", str(config_fd)]
+        try:
+            self._companion = child.fork(lambda: child.execute(command, [config_fd]))
+        except OSError as error:
+            say(ERR, f"containers cannot be healed now ({error.strerror}); trying again")
+            self._after(COMPANION_S, self._start_companion)
+
+    def _restart_companion(self) -> None:
+        """Begin anew with the present mounts."""
+        if self._companion is not None:
+            self._companion.send(signal.SIGKILL)
+        elif self._announced:
+            self._start_companion()
+
+    def _on_companion_end(self, companion: child.Child) -> None:
+        code = companion.reap()
+        self._companion = None
+        if self._stopping or code == 0:  # it had nothing to do but to heal
+            return
+        if code == -signal.SIGKILL:
+            self._start_companion()
+        else:
+            say(WARNING, f"the companion that heals containers has failed ({_describe(code)})")
+            self._after(COMPANION_S, self._start_companion)
 
     # The end of a server, wanted or not
 
@@ -466,8 +506,7 @@ class Keeper:
                 say(
                     ERR,
                     f"the connection of {mount.mountpoint} was aborted (umount -f, or"
-                    " /sys/fs/fuse/connections); mounting again. Containers that run have dead"
-                    " files until they are restarted",
+                    f" /sys/fs/fuse/connections); mounting again. {self._what_heals()}",
                 )
             try:
                 self._replace_mount(mount)
@@ -477,11 +516,17 @@ class Keeper:
                 self._report_failing(text)
                 self._after(BACKOFF_S[1], self._remount)
                 return
+        self._restart_companion()
         if self._rescuing:
             self._start_rescues()
             self._at.setdefault(self._start, time.monotonic() + self._rescue_pause)
         else:
             self._start()
+
+    def _what_heals(self) -> str:
+        if self._settings.companion:
+            return "Containers that run get new files"
+        return "Containers that run have dead files until: pylxcfs attach --all"
 
     def _report_failing(self, text: str) -> None:
         if not self._rescuing:
@@ -622,7 +667,7 @@ class Keeper:
             self._finish()
 
     def _finish(self) -> None:
-        children = [self._probe, *self._rescues.values()]
+        children = [self._probe, self._companion, *self._rescues.values()]
         if self._resolver is not None:
             children.append(self._resolver.child)
         for process in children:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pylxcfs import log
-from pylxcfs.attach import containers, views, watch, work
+from pylxcfs.attach import containers, watch, work
 from pylxcfs.attach.containers import Container
 from pylxcfs.attach.mounting import FAILED, LEFT, Outcome
 from pylxcfs.attach.views import Mounts
-from pylxcfs.cli import runtime
+from pylxcfs.cli import engines, runtime
 from pylxcfs.cli.options import Config
 from pylxcfs.errors import HostError, UsageError
 from pylxcfs.keeper import child, instance
@@ -30,7 +30,7 @@ def attach(
 ) -> list[dict[str, Any]]:
     """Attach containers; return what was done in each, as --json prints it."""
     _need_root()
-    wanted = _wanted(files)
+    wanted = engines.chosen(files)
     keeper = instance.owner(config.pid_path)
     if keeper is None:
         raise HostError("no instance runs", "start one: pylxcfs mount (or name its --runtime-dir)")
@@ -44,7 +44,7 @@ def attach(
 def detach(names: Sequence[str], every: bool, files: str | None) -> list[dict[str, Any]]:
     """Detach containers; return what was done in each, as --json prints it."""
     _need_root()
-    wanted = _wanted(files)
+    wanted = engines.chosen(files)
     return _each(names, every, lambda one: work.detach(one, wanted))
 
 
@@ -56,7 +56,7 @@ def companion(config_fd: int) -> None:
     mounts = Mounts.find(config.mountpoint, runtime.caller_mount(config))
     if mounts is None:
         return
-    watcher = watch.Watch(mounts, _wanted(None))
+    watcher = watch.Watch(mounts, engines.served())
     if config.heal:
         watcher.heal()
     if config.attach_new:
@@ -134,17 +134,6 @@ def _find(name: str) -> list[Container]:
                 "name a process inside of a container",
             )
     return found
-
-
-def _wanted(files: str | None) -> list[str]:
-    served = [path for path in views.paths() if os.path.exists(f"/{path}")]
-    if files is None:
-        return served
-    wanted = [path.strip().strip("/") for path in files.split(",") if path.strip()]
-    for path in wanted:
-        if path not in served:
-            raise UsageError(f"{path} is not served", f"one of: {', '.join(served)}")
-    return wanted
 
 
 def _need_root() -> None:

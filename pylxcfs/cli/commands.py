@@ -268,6 +268,120 @@ def detach(
     return work.exit_code(done)
 
 
+_action = click.argument("action", type=click.Choice(["install", "uninstall", "print"]))
+
+
+def _directory(default: str) -> Callable[[_Command], _Command]:
+    text = f"Where the file belongs.  [default: {default}]"
+    return click.option("--directory", type=_PATH, metavar="PATH", default=default, help=text)
+
+
+@cli.command(short_help="Let engines with CDI know the files.")
+@_action
+@_directory("/etc/cdi")
+@_options("runtime_dir")
+@click.pass_context
+def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> None:
+    """Write the CDI specification of the devices pylxcfs.io/view=all, =proc and =cpu.
+
+    For docker run --device pylxcfs.io/view=all (Docker 28), podman run --device, and containerd 2.
+    """
+    from pylxcfs.attach import engines
+    from pylxcfs.cli import engines as work
+
+    place = _load_or_last_good(context)[0].mountpoint
+    content = lambda: engines.cdi(place, work.served())  # noqa: E731
+    click.echo(work.change(action, directory, engines.CDI_FILE, content))
+
+
+@cli.command(short_help="Let Podman and CRI-O know the files by an annotation.")
+@_action
+@_directory("/usr/share/containers/oci/hooks.d")
+@_options("runtime_dir")
+@click.pass_context
+def hooks(context: click.Context, /, action: str, directory: str, **_: object) -> None:
+    """Write the hooks.d file, for containers with the annotation io.pylxcfs.view=all."""
+    from pylxcfs.attach import engines
+    from pylxcfs.cli import engines as work
+
+    place = _load_or_last_good(context)[0].mountpoint
+    content = lambda: engines.hooks(place, work.served())  # noqa: E731
+    click.echo(work.change(action, directory, engines.HOOKS_FILE, content))
+
+
+@cli.command(short_help="Print the arguments of docker run.")
+@_files
+@_options("runtime_dir")
+@click.pass_context
+def docker_args(context: click.Context, /, files: str | None, **_: object) -> None:
+    """Print the arguments that bind the files, as in: docker run $(pylxcfs docker-args) debian."""
+    from pylxcfs.attach import engines
+    from pylxcfs.cli import engines as work
+
+    place = _load_or_last_good(context)[0].mountpoint
+    click.echo(engines.docker_args(place, work.chosen(files)))
+
+
+@cli.command(short_help="Add the files to the config.json of an OCI bundle.")
+@click.option("--patch", "path", required=True, type=_PATH, metavar="PATH", help="The config.json.")
+@click.option("--mounts/--no-mounts", default=True, help="Bind mounts of what runc allows.")
+@click.option("--hook/--no-hook", default=True, help="The hook, which covers every file.")
+@_files
+@_options("runtime_dir")
+@click.pass_context
+def oci_spec(
+    context: click.Context,
+    /,
+    path: str,
+    mounts: bool,
+    hook: bool,
+    files: str | None,
+    **_: object,
+) -> None:
+    """Add hook and mounts to a runtime specification, and leave the rest to the byte."""
+    from pylxcfs.cli import engines as work
+
+    place = _load_or_last_good(context)[0].mountpoint
+    work.patch_spec(place, path, files, mounts=mounts, hook=hook)
+
+
+_VERBATIM = {"ignore_unknown_options": True, "help_option_names": ["--pylxcfs-help"]}
+
+
+@cli.command(
+    short_help="Bind the files in a container that is being made.", context_settings=_VERBATIM
+)
+@click.argument("words", nargs=-1, metavar="MOUNTPOINT PATH...", type=click.UNPROCESSED)
+def oci_hook(words: tuple[str, ...]) -> None:
+    """Act as a createContainer hook: the state is on stdin, and the exit code is always 0."""
+    from pylxcfs.cli import engines as work
+
+    work.become("hook", list(words))
+
+
+@cli.command(short_help="Act as an OCI runtime that adds the files.", context_settings=_VERBATIM)
+@click.option("--daemon-json", is_flag=True, help="Print what Docker's daemon.json needs.")
+@click.argument("words", nargs=-1, metavar="ARGUMENTS...", type=click.UNPROCESSED)
+@_options("runtime_dir")
+@click.pass_context
+def oci_runtime(
+    context: click.Context, /, daemon_json: bool, words: tuple[str, ...], **_: object
+) -> None:
+    """Add the hook to the bundle at create, and become runc.
+
+    For engines without CDI: docker run --runtime pylxcfs.
+    """
+    from pylxcfs.attach import engines, runtime
+    from pylxcfs.cli import engines as work
+
+    if daemon_json:
+        place = _load_or_last_good(context)[0].mountpoint
+        text = engines.docker_runtime(place, sys.executable, runtime.__file__)
+        click.echo(text.decode().rstrip("\n"))
+    else:
+        work.become("runtime", list(words))
+
+
 @cli.command(hidden=True)
 @click.argument("config_fd", type=int)
 def companion(config_fd: int) -> None:

@@ -21,6 +21,7 @@ from pylxcfs.cli import launch, options, runtime
 from pylxcfs.cli.kinds import FuseOptions, Kind, Switch
 from pylxcfs.cli.options import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
 from pylxcfs.errors import DocumentError, UsageError, UserError
+from pylxcfs.keeper import instance
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +130,13 @@ def _flags(context: click.Context) -> dict[str, Any]:
 
 def _load_or_last_good(context: click.Context) -> tuple[Config, UsageError | None]:
     return runtime.load_or_last_good(_flags(context), os.environ, context.params["config_file"])
+
+
+def _mountpoint_of_instance(context: click.Context) -> str:
+    """Return where an instance serves, or would serve if one was started."""
+    config, _ = _load_or_last_good(context)
+    keeper = instance.owner(config.pid_path)
+    return (keeper and instance.mountpoint_of(keeper)) or config.mountpoint
 
 
 def _warn(invalid: UsageError | None) -> None:
@@ -279,7 +287,7 @@ def _directory(default: str) -> Callable[[_Command], _Command]:
 @cli.command(short_help="Let engines with CDI know the files.")
 @_action
 @_directory("/etc/cdi")
-@_options("runtime_dir")
+@_options("pidfile", "runtime_dir")
 @click.pass_context
 def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> None:
     """Write the CDI specification of the devices pylxcfs.io/view=all, =proc and =cpu.
@@ -289,7 +297,7 @@ def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> 
     from pylxcfs.attach import engines
     from pylxcfs.cli import engines as work
 
-    place = _load_or_last_good(context)[0].mountpoint
+    place = _mountpoint_of_instance(context)
     content = lambda: engines.cdi(place, work.served())  # noqa: E731
     click.echo(work.change(action, directory, engines.CDI_FILE, content))
 
@@ -297,28 +305,28 @@ def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> 
 @cli.command(short_help="Let Podman and CRI-O know the files by an annotation.")
 @_action
 @_directory("/usr/share/containers/oci/hooks.d")
-@_options("runtime_dir")
+@_options("pidfile", "runtime_dir")
 @click.pass_context
 def hooks(context: click.Context, /, action: str, directory: str, **_: object) -> None:
     """Write the hooks.d file, for containers with the annotation io.pylxcfs.view=all."""
     from pylxcfs.attach import engines
     from pylxcfs.cli import engines as work
 
-    place = _load_or_last_good(context)[0].mountpoint
+    place = _mountpoint_of_instance(context)
     content = lambda: engines.hooks(place, work.served())  # noqa: E731
     click.echo(work.change(action, directory, engines.HOOKS_FILE, content))
 
 
 @cli.command(short_help="Print the arguments of docker run.")
 @_files
-@_options("runtime_dir")
+@_options("pidfile", "runtime_dir")
 @click.pass_context
 def docker_args(context: click.Context, /, files: str | None, **_: object) -> None:
     """Print the arguments that bind the files, as in: docker run $(pylxcfs docker-args) debian."""
     from pylxcfs.attach import engines
     from pylxcfs.cli import engines as work
 
-    place = _load_or_last_good(context)[0].mountpoint
+    place = _mountpoint_of_instance(context)
     click.echo(engines.docker_args(place, work.chosen(files)))
 
 
@@ -327,7 +335,7 @@ def docker_args(context: click.Context, /, files: str | None, **_: object) -> No
 @click.option("--mounts/--no-mounts", default=True, help="Bind mounts of what runc allows.")
 @click.option("--hook/--no-hook", default=True, help="The hook, which covers every file.")
 @_files
-@_options("runtime_dir")
+@_options("pidfile", "runtime_dir")
 @click.pass_context
 def oci_spec(
     context: click.Context,
@@ -341,7 +349,7 @@ def oci_spec(
     """Add hook and mounts to a runtime specification, and leave the rest to the byte."""
     from pylxcfs.cli import engines as work
 
-    place = _load_or_last_good(context)[0].mountpoint
+    place = _mountpoint_of_instance(context)
     work.patch_spec(place, path, files, mounts=mounts, hook=hook)
 
 
@@ -362,7 +370,7 @@ def oci_hook(words: tuple[str, ...]) -> None:
 @cli.command(short_help="Act as an OCI runtime that adds the files.", context_settings=_VERBATIM)
 @click.option("--daemon-json", is_flag=True, help="Print what Docker's daemon.json needs.")
 @click.argument("words", nargs=-1, metavar="ARGUMENTS...", type=click.UNPROCESSED)
-@_options("runtime_dir")
+@_options("pidfile", "runtime_dir")
 @click.pass_context
 def oci_runtime(
     context: click.Context, /, daemon_json: bool, words: tuple[str, ...], **_: object
@@ -375,7 +383,7 @@ def oci_runtime(
     from pylxcfs.cli import engines as work
 
     if daemon_json:
-        place = _load_or_last_good(context)[0].mountpoint
+        place = _mountpoint_of_instance(context)
         text = engines.docker_runtime(place, sys.executable, runtime.__file__)
         click.echo(text.decode().rstrip("\n"))
     else:

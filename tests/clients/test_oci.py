@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pylxcfs.attach import runtime as runtime_wrapper
 from tests.clients.engines import MEMORY, REPORT, busybox_root, check_report, remove_cgroups
 from tests.clients.test_docker import printed_binds
 from tests.conftest import require, run_name
@@ -57,7 +59,9 @@ def _give(root: Path) -> None:
         os.lchown(path, IDS["hostID"], IDS["hostID"])
 
 
-def _fill(directory: Path, daemon: Daemon, cgroup: str, *, user_namespace: bool) -> None:
+def _fill(
+    directory: Path, daemon: Daemon, cgroup: str, *, user_namespace: bool, fragment: bool = True
+) -> None:
     root = busybox_root(directory / "rootfs")
     subprocess.run(["runc", "spec"], cwd=directory, check=True, timeout=60)
     config = json.loads((directory / "config.json").read_text())
@@ -73,9 +77,10 @@ def _fill(directory: Path, daemon: Daemon, cgroup: str, *, user_namespace: bool)
         config["linux"]["namespaces"].append({"type": "user"})
         config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [IDS]
         _give(root)
-    fragment = (ROOT / "container/oci/config.fragment.json").read_text()
-    fragment = fragment.replace("/var/lib/pylxcfs", str(daemon.mountpoint))
-    config["mounts"] += json.loads(fragment)["mounts"]
+    if fragment:
+        text = (ROOT / "container/oci/config.fragment.json").read_text()
+        text = text.replace("/var/lib/pylxcfs", str(daemon.mountpoint))
+        config["mounts"] += json.loads(text)["mounts"]
     (directory / "config.json").write_text(json.dumps(config))
 
 
@@ -127,3 +132,74 @@ def test_podman_takes_dockers_line(daemon: Daemon, user_namespace: bool, bundle:
         remove_cgroups(cgroup)
     assert done.returncode == 0, done.stderr.decode()
     check_report(done.stdout, node="caller" if user_namespace else "own")
+
+
+def _patch(bundle: Path, daemon: Daemon, *options: str) -> None:
+    """Add hook and mounts to the bundle's config.json, as a user does."""
+    words = ["oci-spec", "--runtime-dir", str(daemon.runtime_dir), *options]
+    command = [sys.executable, "-m", "pylxcfs", *words, "--patch", str(bundle / "config.json")]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("options", [["--no-mounts"], []], ids=["hook", "hook+mounts"])
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_the_hook_binds_every_file_of_the_containers_own(
+    daemon: Daemon, runtime: str, user_namespace: bool, options: list[str], bundle: Path
+) -> None:
+    for name in ("runc", runtime):
+        _require_runtime(name)
+    cgroup = run_name(runtime)
+    _fill(bundle, daemon, cgroup, user_namespace=user_namespace, fragment=False)
+    _patch(bundle, daemon, *options)
+    command = [*_runtime(runtime), "--root", str(bundle / "state"), "run", "-b", str(bundle)]
+    try:
+        done = subprocess.run(
+            [*command, cgroup], capture_output=True, timeout=120, stdin=subprocess.DEVNULL
+        )
+    finally:
+        remove_cgroups(cgroup)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"was bound" not in done.stderr, done.stderr.decode()
+    mounts = check_report(done.stdout)
+    # Past runc's list of files that may be covered.
+    assert mounts.keys() >= {"/proc/vmstat", "/sys/devices/system/node"}
+    assert "/proc/pressure" in mounts or not os.path.exists("/proc/pressure")
+
+
+def test_a_hook_without_a_mount_does_not_stop_the_container(daemon: Daemon, bundle: Path) -> None:
+    _require_runtime("runc")
+    cgroup = run_name("runc")
+    _fill(bundle, daemon, cgroup, user_namespace=False, fragment=False)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"]["args"] = ["/bin/echo", "runs"]
+    (bundle / "config.json").write_text(json.dumps(config))
+    _patch(bundle, daemon, "--no-mounts")
+    text = (bundle / "config.json").read_text()
+    (bundle / "config.json").write_text(text.replace(str(daemon.mountpoint), "/nowhere"))
+    command = ["runc", "--root", str(bundle / "state"), "run", "-b", str(bundle), cgroup]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+    finally:
+        remove_cgroups(cgroup)
+    assert done.stdout == b"runs\n", done.stderr.decode()
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_the_runtime_wrapper_adds_the_files(daemon: Daemon, runtime: str, bundle: Path) -> None:
+    for name in ("runc", runtime):
+        _require_runtime(name)
+    cgroup = run_name(runtime)
+    _fill(bundle, daemon, cgroup, user_namespace=False, fragment=False)
+    *before, program = _runtime(runtime)
+    places = ["--pylxcfs-mountpoint", str(daemon.mountpoint), "--pylxcfs-runtime", program]
+    command = [*before, sys.executable, "-ISE", runtime_wrapper.__file__, *places]
+    words = ["--root", str(bundle / "state"), "run", "--bundle", str(bundle), cgroup]
+    try:
+        done = subprocess.run(
+            [*command, *words], capture_output=True, timeout=120, stdin=subprocess.DEVNULL
+        )
+    finally:
+        remove_cgroups(cgroup)
+    assert done.returncode == 0, done.stderr.decode()
+    check_report(done.stdout)

@@ -149,6 +149,7 @@ class Inside:
             while removed < _MOST_STACKED and _is_ours(self._top(target)):
                 calls.detach(target)
                 removed += 1
+            removed += self._uncover_below(target)
         except (OSError, FormatError) as error:
             return _failed(target, error)
         return Outcome(target, DETACHED if removed else KEPT)
@@ -160,6 +161,7 @@ class Inside:
             return Outcome(target, LEFT, f"{top.fstype} of {top.source} is mounted there")
         if top is not None and (top.device, top.root) == (source.device, source.root):
             return Outcome(target, KEPT)
+        self._uncover_below(target)
         try:
             place = calls.open_path(target)
         except OSError as error:
@@ -196,16 +198,30 @@ class Inside:
                 os.close(below)
         return Outcome(target, REPLACED)
 
+    def _uncover_below(self, target: str) -> int:
+        """Unmount what is ours below a directory; return how many mounts that were."""
+        places = [
+            mount.mountpoint
+            for mount in self._mounts()
+            if mount.mountpoint.startswith(f"{target}/") and _is_ours(mount)
+        ]
+        for place in reversed(places):
+            calls.detach(place)
+        return len(places)
+
     def _top(self, target: str) -> Mount | None:
         """Return the uppermost mount at a path; None where it is a file of what is around it."""
-        number = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
-        with open(number, "rb") as file:
-            text = file.read(_MOST_MOUNTINFO)
         found = None
-        for mount in mountinfo.parse(text[: text.rfind(b"\n") + 1]):
+        for mount in self._mounts():
             if mount.mountpoint == target:
                 found = mount
         return found
+
+    def _mounts(self) -> list[Mount]:
+        number = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+        with open(number, "rb") as file:
+            text = file.read(_MOST_MOUNTINFO)
+        return mountinfo.parse(text[: text.rfind(b"\n") + 1])
 
 
 def _failed(target: str, error: OSError | FormatError) -> Outcome:

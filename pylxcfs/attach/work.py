@@ -17,7 +17,6 @@ from pylxcfs.attach.containers import Container
 from pylxcfs.attach.mounting import FAILED, LEFT, Outcome
 from pylxcfs.attach.views import Mounts
 from pylxcfs.formats import mountinfo
-from pylxcfs.formats.mountinfo import Mount
 from pylxcfs.keeper.fusemount import FSTYPE
 from pylxcfs.sources.kept import read_whole
 
@@ -46,7 +45,8 @@ def detach(container: Container, wanted: Sequence[str]) -> list[Outcome]:
 def heal(mounts: Mounts, container: Container) -> list[Outcome]:
     """Replace dead mounts of ours by views of the present ones.
 
-    Wherever they are in the container. Raise Gone, SourceError as well.
+    Wherever they are in the container, which may have the own mount as a whole, too. Raise Gone,
+    SourceError as well.
     """
     text = read_whole(f"/proc/{container.pid}/mountinfo")
     wanted: dict[str, str] = {}
@@ -54,25 +54,19 @@ def heal(mounts: Mounts, container: Container) -> list[Outcome]:
         if mount.fstype != FSTYPE or mount.device in mounts.devices:
             wanted.pop(mount.mountpoint, None)  # it covers what was there before
             continue
-        path = _view_of(mount)
-        if path is not None:
-            wanted[mount.mountpoint] = path
+        match = _VIEW.fullmatch(mount.root)
+        if match:
+            wanted[mount.mountpoint] = match[1]
+        elif mount.root == "/" and mount.mountpoint == mounts.own.mountpoint:
+            wanted[mount.mountpoint] = ""
     outcomes = _put(mounts, container, wanted, take_over=False) if wanted else []
     return [one for one in outcomes if one.what != LEFT]  # of other instances
-
-
-def _view_of(mount: Mount) -> str | None:
-    """Return the path of the view that a mount of ours has shown; "" for a whole mount."""
-    if mount.root == "/":
-        return ""
-    match = _VIEW.fullmatch(mount.root)
-    return match[1] if match else None
 
 
 def _put(
     mounts: Mounts, container: Container, wanted: dict[str, str], *, take_over: bool
 ) -> list[Outcome]:
-    """Mount views, by their targets."""
+    """Mount views by their targets; "" is the own mount as a whole."""
     paths = sorted({path for path in wanted.values() if path})
     until = time.monotonic() + _UNKNOWN_S
     places = views.places(mounts, container.pidfd, paths)

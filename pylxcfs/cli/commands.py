@@ -390,6 +390,53 @@ def oci_runtime(
         work.become("runtime", list(words))
 
 
+@cli.command(short_help="Answer system calls of containers, without a mount.")
+@_options("runtime_dir", "cache_ttl", "cpu_view", "loadavg", "disable_swap", "log_level")
+@click.pass_context
+def seccomp_agent(context: click.Context, /, **_: object) -> None:
+    """Answer sysinfo(2) and sched_getaffinity(2) of containers, in the foreground.
+
+    As part of an instance: pylxcfs mount --seccomp-agent.
+    """
+    from pylxcfs.cli import syscalls as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    work.run_alone(config)
+
+
+@cli.command(short_help="Write a seccomp profile that asks the agent.")
+@click.option(
+    "--base",
+    default="docker",
+    metavar="docker|podman|PATH",
+    help="The profile to start from.  [default: docker]",
+)
+@click.option("--output", type=_PATH, metavar="PATH", help="[default: stdout]")
+@_options("runtime_dir")
+@click.pass_context
+def seccomp_profile(context: click.Context, /, base: str, output: str | None, **__: object) -> None:
+    """Write a runtime's default profile in which two calls are notified, and no other changed."""
+    from pylxcfs.cli import syscalls as work
+
+    config, _ = _load_or_last_good(context)
+    text = work.profile(config, base)
+    if output is None:
+        click.echo(text.decode(), nl=False)
+    else:
+        work.write(output, text)
+
+
+@cli.command(hidden=True)
+@click.argument("numbers", nargs=5, type=int)
+def agent(numbers: tuple[int, int, int, int, int]) -> None:
+    """Answer system calls as a child of the process that holds the listeners."""
+    from pylxcfs.cli import syscalls as work
+
+    work.serve(*numbers)
+
+
 @cli.command(hidden=True)
 @click.argument("config_fd", type=int)
 def companion(config_fd: int) -> None:

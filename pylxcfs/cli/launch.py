@@ -132,6 +132,7 @@ def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
         *(word for pair in keeper.items() for word in pair),
         *(["--keep-mounted"] if config.keep_mounted else []),
         *(["--companion"] if config.heal or config.attach_new else []),
+        *(["--seccomp-agent"] if config.seccomp_agent else []),
         *("--", *_SERVER),
     ]
 

@@ -136,6 +136,13 @@ class Config:
         "--attach-new/--no-attach-new",
         "Give every new container its files, whatever runtime starts it.",
     )
+    seccomp_agent: bool = _row(
+        Switch(),
+        False,
+        "--seccomp-agent/--no-seccomp-agent",
+        "Answer sysinfo(2) and sched_getaffinity(2) of containers whose runtime sends their seccomp"
+        " listener to RUNTIME_DIR/seccomp.sock.",
+    )
     cpu_view: str = _row(
         Choice("quota", "cpuset"),
         "quota",

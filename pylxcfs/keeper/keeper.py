@@ -33,6 +33,7 @@ from functools import partial
 
 from pylxcfs.keeper import banner, child, fusemount, holder, reload, report, rescue, sdnotify
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
+from pylxcfs.keeper.listeners import Listeners
 from pylxcfs.keeper.report import ERR, INFO, NOTICE, WARNING, say
 from pylxcfs.keeper.settings import Settings
 
@@ -118,11 +119,14 @@ class Keeper:
         self._resolver: reload.Resolver | None = None
         #: Heals containers and attaches new ones, if that is wanted.
         self._companion: child.Child | None = None
+        #: Seccomp listeners of containers, and the agent that answers their calls.
+        self._listeners: Listeners | None = None
         #: Rescue servers by the kind of their mount.
         self._rescues: dict[str, child.Child] = {}
         #: What is to be done when: at most one time for each piece of work.
         self._at: dict[Callable[[], None], float] = {}
         self._failures, self._aborts, self._rescue_failures = Row(), Row(), Row()
+        self._agent_failures = Row()
         self._announced = False  # reading through the mount has worked once
         self._replacing = False
         self._rescuing = False
@@ -142,6 +146,8 @@ class Keeper:
         self._report.change(report.STARTING, "starting")
         self._start_rescues()
         self._start()
+        if self._settings.seccomp_agent:
+            self._listen()
         while self._exit_code is None:
             self._wait()
         return self._exit_code
@@ -189,6 +195,10 @@ class Keeper:
             handlers[self._probe.pidfd] = partial(self._on_probe_end, self._probe)
         if self._companion is not None:
             handlers[self._companion.pidfd] = partial(self._on_companion_end, self._companion)
+        if self._listeners is not None:
+            handlers |= self._listeners.handlers()
+            if self._listeners.agent is not None:
+                handlers[self._listeners.agent.pidfd] = self._on_agent_end
         if self._resolver is not None:
             resolver = self._resolver
             handlers[resolver.child.pidfd] = partial(self._on_resolver_end, resolver)
@@ -311,6 +321,37 @@ class Keeper:
         else:
             say(WARNING, f"the companion that heals containers has failed ({_describe(code)})")
             self._after(COMPANION_S, self._start_companion)
+
+    # System calls of containers
+
+    def _listen(self) -> None:
+        """Open the sockets for runtimes, and start an agent."""
+        command = [*self._settings.server[:-1], "agent"]
+        try:
+            self._listeners = Listeners(
+                self._settings.runtime_dir, command, self._settings.config_fd
+            )
+        except OSError as error:
+            say(ERR, f"no seccomp agent: {error}")
+        else:
+            self._start_agent()
+
+    def _start_agent(self) -> None:
+        if self._listeners is None or self._listeners.agent is not None or self._stopping:
+            return
+        try:
+            self._listeners.start()
+        except OSError as error:
+            say(ERR, f"no seccomp agent can be started now ({error.strerror}); trying again")
+            self._after(BACKOFF_S[1], self._start_agent)
+
+    def _on_agent_end(self) -> None:
+        assert self._listeners is not None, "it has ended, so there were listeners"
+        code = self._listeners.end_agent()
+        if not self._stopping:
+            self._agent_failures.add()
+            say(WARNING, f"the seccomp agent has ended ({_describe(code)}); starting another")
+            self._after(self._agent_failures.delay, self._start_agent)
 
     # The end of a server, wanted or not
 
@@ -677,6 +718,8 @@ class Keeper:
         for process in children:
             if process is not None:
                 process.send(signal.SIGKILL)
+        if self._listeners is not None:
+            self._listeners.close()
         if not self._keep:
             for mount in self._mounts.values():
                 self._remove_stored(mount.descriptors)

@@ -9,10 +9,12 @@ The reply is the same without the cookie. liblxc sends the answer to the kernel 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from pylxcfs.errors import PylxcfsError
@@ -24,13 +26,14 @@ _NOTIF: Final = 80
 _RESP: Final = 24
 _MOST: Final = 4096
 _LISTENER: Final = 2
+_MOST_FDS: Final = 4
 
 
 def serve(connection: socket.socket, answers: Answers) -> None:
     """Answer the calls of one container until its monitor closes."""
     while True:
         # The message stays in the socket until it is answered: the next agent finds it there.
-        data, numbers, _, _ = _peek(connection)
+        data, numbers = _peek(connection)
         try:
             if not data:
                 return
@@ -42,11 +45,18 @@ def serve(connection: socket.socket, answers: Answers) -> None:
         connection.send(reply)
 
 
-def _peek(connection: socket.socket) -> tuple[bytes, list[int], int, object]:
-    return socket.recv_fds(connection, _MOST, 4, socket.MSG_PEEK)
+def _peek(connection: socket.socket) -> tuple[bytes, array.array[int]]:
+    """Return the next message and its descriptors; socket.recv_fds would take it out."""
+    numbers = array.array("i")
+    space = socket.CMSG_SPACE(_MOST_FDS * numbers.itemsize)
+    data, ancillary, _, _ = connection.recvmsg(_MOST, space, socket.MSG_PEEK)
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(content[: len(content) // numbers.itemsize * numbers.itemsize])
+    return data, numbers
 
 
-def _reply(data: bytes, numbers: list[int], answers: Answers) -> bytes:
+def _reply(data: bytes, numbers: Sequence[int], answers: Answers) -> bytes:
     call = parse(data[_HEAD.size : _HEAD.size + _NOTIF])
     answer = PASS
     if len(numbers) > _LISTENER:

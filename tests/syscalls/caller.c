@@ -2,10 +2,12 @@
  *
  *     caller print       one line NAME=VALUE for each thing that is tried
  *     caller loop N      N calls of each; exit 1 if one fails or changes its answer
- *     caller time N      the mean of each, in nanoseconds
+ *     caller time N      mean and 99th percentile of each, in nanoseconds
+ *     caller burn N      N threads ask without a pause, until it is killed
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,23 +111,57 @@ static double now(void)
 	return time.tv_sec * 1e9 + time.tv_nsec;
 }
 
+static int compare(const void *one, const void *other)
+{
+	double a = *(const double *)one, b = *(const double *)other;
+	return (a > b) - (a < b);
+}
+
+static void report(const char *what, double *each, int times)
+{
+	double sum = 0;
+	for (int i = 0; i < times; i++)
+		sum += each[i];
+	qsort(each, times, sizeof *each, compare);
+	printf("%s %.0f %.0f\n", what, sum / times, each[times * 99 / 100]);
+}
+
 static void measure(int times)
 {
 	struct sysinfo info;
 	unsigned long mask[128];
-	double began = now(), worst = 0;
+	double *each = malloc(times * sizeof *each);
 
 	for (int i = 0; i < times; i++) {
-		double one = now();
+		each[i] = now();
 		syscall(SYS_sysinfo, &info);
-		one = now() - one;
-		worst = one > worst ? one : worst;
+		each[i] = now() - each[i];
 	}
-	printf("sysinfo %.0f ns, worst %.0f\n", (now() - began) / times, worst);
-	began = now();
-	for (int i = 0; i < times; i++)
+	report("sysinfo", each, times);
+	for (int i = 0; i < times; i++) {
+		each[i] = now();
 		syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-	printf("sched_getaffinity %.0f ns\n", (now() - began) / times);
+		each[i] = now() - each[i];
+	}
+	report("sched_getaffinity", each, times);
+}
+
+static void *ask(void *nothing)
+{
+	struct sysinfo info;
+	for (;;)
+		syscall(SYS_sysinfo, &info);
+	return nothing;
+}
+
+static void burn(int threads)
+{
+	pthread_t thread;
+	while (threads--)
+		pthread_create(&thread, 0, ask, 0);
+	printf("asking\n");
+	fflush(stdout);
+	pause();
 }
 
 int main(int argc, char **argv)
@@ -136,6 +172,8 @@ int main(int argc, char **argv)
 		return loop(times);
 	if (argc > 1 && !strcmp(argv[1], "time"))
 		measure(times);
+	else if (argc > 1 && !strcmp(argv[1], "burn"))
+		burn(times);
 	else
 		print();
 	return 0;

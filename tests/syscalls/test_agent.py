@@ -40,12 +40,18 @@ class Bundle:
     """A container of BusyBox and the program, notified of both calls."""
 
     def __init__(
-        self, directory: Path, daemon: Daemon, caller: Path, script: str, runtime: str
+        self,
+        directory: Path,
+        daemon: Daemon,
+        caller: Path,
+        script: str,
+        runtime: str,
+        name: str = "syscalls",
     ) -> None:
-        for name in ("runc", runtime):
-            if shutil.which(name) is None:
-                require("clients", f"there is no {name} on PATH")
-        self.cgroup = run_name("syscalls")
+        for program in ("runc", runtime):
+            if shutil.which(program) is None:
+                require("clients", f"there is no {program} on PATH")
+        self.cgroup = run_name(name)
         _fill(directory, daemon, self.cgroup, user_namespace=False)
         for applet in ("nproc", "uptime", "free"):
             link = directory / "rootfs/bin" / applet

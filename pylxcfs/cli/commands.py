@@ -29,9 +29,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Also in the help text, the man page and docs/options.md.
 EXIT_CODES = {
-    0: "done; mount: told to end, or unmounted; status: it serves",
-    1: "an error in pylxcfs, or a server that could not start on a new mount",
-    2: "usage or configuration",
+    0: "done; mount: told to end, or unmounted; status: it serves; doctor: nothing found",
+    1: "an error in pylxcfs, or a server that could not start on a new mount; doctor: warnings",
+    2: "usage or configuration; doctor: errors",
     3: "root, /dev/fuse or a writable directory is missing; status: no instance runs",
     4: "the mountpoint is missing, not a directory, not empty, or in use",
     5: "another instance runs on the same pid file",
@@ -189,12 +189,16 @@ def unmount(context: click.Context, /, unless_restart: str | None, **_: object) 
     launch.unmount(config, unless_restart)
 
 
-@cli.command(short_help="Show whether an instance serves.")
+@cli.command(short_help="Show whether an instance serves, and to which containers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def status(context: click.Context, /, as_json: bool, **_: object) -> int:
-    """Show whether an instance serves, and its processes.
+    """Show whether an instance serves, its processes, and the containers on this host.
+
+    For each container: its limits, and what its files are bound to. "own" is the directory of the
+    container, "caller" the mount where each reader gets its own values, "dead" a mount without a
+    server, "other" another instance.
 
     Exit code 0 if it serves, 3 if no instance runs, 6 if one runs and does not serve.
     """
@@ -206,6 +210,51 @@ def status(context: click.Context, /, as_json: bool, **_: object) -> int:
     state = state_of.gather(config)
     click.echo(json.dumps(state, indent=2) if as_json else state_of.render(state))
     return state_of.exit_code(state)
+
+
+@cli.command(short_help="Show containers and the server, live.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two readings.",
+)
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def top(context: click.Context, /, interval: float, **_: object) -> None:
+    """Show the usage of each container against its limits, and what the server does, live.
+
+    Keys: q ends it, s changes the order, up and down move the list, space takes a reading now.
+    Needs the package rich: pip install 'pylxcfs[top]'.
+    """
+    from pylxcfs.cli import top as screen
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    screen.run(config, interval)
+
+
+@cli.command(short_help="Test what pylxcfs needs on this host.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def doctor(context: click.Context, /, as_json: bool, **_: object) -> int:
+    """Test the kernel, cgroups, namespaces, runtimes and containers of this host.
+
+    Each finding says what to do. Nothing is changed. Exit code 0 without findings, 1 with
+    warnings, 2 with errors.
+    """
+    from pylxcfs.cli import doctor as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    found = work.examine(config)
+    click.echo(json.dumps(found, indent=2) if as_json else work.render(found))
+    return work.exit_code(found)
 
 
 _containers = click.argument("containers", nargs=-1, metavar="PID|NAME...")
@@ -397,6 +446,15 @@ def companion(config_fd: int) -> None:
     from pylxcfs.cli import attach as work
 
     work.companion(config_fd)
+
+
+@cli.command(hidden=True)
+@click.argument("config_fd", type=int)
+def metrics(config_fd: int) -> None:
+    """Serve metrics, as a child of the keeper."""
+    from pylxcfs.cli import metrics as work
+
+    work.serve(config_fd)
 
 
 @cli.command(short_help="Print what a process would read.")

@@ -149,7 +149,7 @@ class Translator(HelperProcess):
 
     def __init__(self) -> None:
         # More than its own patience with a container, and than Python on a slow disk.
-        super().__init__(translator.__file__, answer_s=2.0, start_s=30.0)
+        super().__init__(translator.__file__, answer_s=5.0, start_s=30.0)
 
     def init_of(self, namespace: Descriptor) -> int:
         """Return the pid of a pid namespace's init. Raise Gone, SourceError."""

@@ -29,7 +29,6 @@ _MOVE_MOUNT_BENEATH: Final = 0x200
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _MNT_DETACH: Final = 2
-_UMOUNT_NOFOLLOW: Final = 8
 _MS_PRIVATE: Final = 1 << 18
 
 #: struct open_how: flags, mode, resolve.
@@ -82,9 +81,12 @@ def filesystem_of(descriptor: int) -> int:
     return number
 
 
-def detach(path: str) -> None:
-    """Unmount lazily what is uppermost at a path that is no symbolic link."""
-    _check(_libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
+def detach(descriptor: int) -> None:
+    """Unmount lazily the mount that an open file is the root of; the working directory is /proc.
+
+    By the descriptor: a path may lead to another mount by now.
+    """
+    _check(_libc.umount2(b"self/fd/%d" % descriptor, _MNT_DETACH))
 
 
 def _check(result: int) -> int:

@@ -35,8 +35,12 @@ FAILED: Final = "failed"
 
 #: Filesystems whose files are covered: PROC_SUPER_MAGIC, SYSFS_MAGIC (include/uapi/linux/magic.h).
 _COVERED: Final = {"proc": 0x9FA0, "sys": 0x62656572}
-#: Seconds that a container has; one that is well takes milliseconds.
-_PATIENCE_S: Final = 10.0
+#: Seconds that a container has; one that is well takes milliseconds. It is divided among those
+#: that were late in the last minute, down to the second: others wait for each of them.
+_PATIENCE_S: Final = (2.0, 0.2)
+_LATE_S: Final = 60.0
+#: Processes that were killed and have not ended, as the kernel waits for a container in them.
+_MOST_LEFT: Final = 64
 #: Mounts of one container: more than that in its table is not read.
 _MOST_MOUNTINFO: Final = 16 << 20
 #: Errors of a path at which there is nothing to cover.
@@ -87,21 +91,48 @@ def _inside(pidfd: int, work: Callable[[Inside], list[Outcome]]) -> list[Outcome
 
     After it has entered, the child imports and opens nothing by name but what it is about.
     """
+    patience_s = _late.patience_s()
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         _work(pidfd, work, writing)
     os.close(writing)
     with open(reading, "rb", buffering=0) as results:
-        text = _read(results.fileno(), time.monotonic() + _PATIENCE_S)
+        text = _read(results.fileno(), time.monotonic() + patience_s)
     if text is None:
-        # One that waits in the kernel may not even end now: it is left behind.
         os.kill(child, signal.SIGKILL)
+        _late.leave(child)
         raise TimeoutError(errno.ETIMEDOUT, "the container's mounts do not answer")
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code != 0:
         raise OSError(code, os.strerror(code) if code > 0 else "the helper process was killed")
     return [Outcome(*item) for item in json.loads(text)]
+
+
+class _Late:
+    """Children that were late. One that waits in the kernel may not even end when it is killed."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._left: list[int] = []
+
+    def patience_s(self) -> float:
+        """Return how long the next one may take. Raise TimeoutError if too many are left."""
+        self._left = [pid for pid in self._left if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        if len(self._left) >= _MOST_LEFT:
+            raise TimeoutError(errno.ETIMEDOUT, "too many containers' mounts do not answer")
+        since = time.monotonic() - _LATE_S
+        self._times = [at for at in self._times if at > since]
+        most, least = _PATIENCE_S
+        return max(least, most / (1 + len(self._times)))
+
+    def leave(self, pid: int) -> None:
+        """Go on without a child."""
+        self._times.append(time.monotonic())
+        self._left.append(pid)
+
+
+_late = _Late()
 
 
 def _work(pidfd: int, work: Callable[[Inside], list[Outcome]], writing: int) -> NoReturn:

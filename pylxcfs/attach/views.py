@@ -8,6 +8,7 @@ CAP_SYS_PTRACE may have told it what to say.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import os
@@ -113,7 +114,9 @@ class Asker(HelperProcess):
 
 @functools.cache
 def _asker() -> Asker:
-    return Asker()
+    asker = Asker()
+    atexit.register(asker.close)
+    return asker
 
 
 def _as_os_error(error: SourceError) -> OSError:

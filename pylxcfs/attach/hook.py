@@ -147,6 +147,9 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BaseException as error:  # noqa: BLE001  nothing of ours may stop a container
-        say(f"nothing more was bound: {error!r}")
-    os._exit(0)
+    finally:
+        # Whatever it was: nothing of ours may stop a container.
+        failure = sys.exc_info()[1]
+        if failure is not None:
+            say(f"nothing more was bound: {failure!r}")
+        os._exit(0)

@@ -20,7 +20,7 @@ from pylxcfs import __version__, log
 from pylxcfs.cli import launch, options, runtime
 from pylxcfs.cli.kinds import FuseOptions, Kind, Switch
 from pylxcfs.cli.options import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
-from pylxcfs.errors import DocumentError, UsageError, UserError
+from pylxcfs.errors import DocumentError, HostError, UsageError, UserError
 from pylxcfs.keeper import instance
 
 _log = logging.getLogger(__name__)
@@ -437,6 +437,81 @@ def oci_runtime(
         click.echo(text.decode().rstrip("\n"))
     else:
         work.become("runtime", list(words))
+
+
+_root = click.option(
+    "--root", type=_PATH, metavar="DIR", help="For packagers: the system is below DIR."
+)
+_prefix = click.option(
+    "--prefix",
+    metavar="DIR",
+    default="/usr/local",
+    help="For man page and completions; other than /usr/local, for the unit as well.  [default:"
+    " /usr/local]",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done.")
+
+
+@cli.command(name="install", short_help="Install unit, man page, completions and config file.")
+@click.option("--command", metavar="COMMAND", help="What the unit starts.  [default: this program]")
+@_prefix
+@_root
+@click.option("--now", is_flag=True, help="Start the unit, now and at each boot.")
+@click.option("--force", is_flag=True, help="Replace files that somebody has changed.")
+@_dry_run
+def install_(
+    command: str | None, prefix: str, root: str | None, now: bool, force: bool, dry_run: bool
+) -> None:
+    """Install the systemd unit, the man page, completions, and an example of the config file.
+
+    Files that somebody has changed are left, and named.
+    """
+    from pylxcfs.cli import install as work
+
+    place = work.Place(prefix, root or "")
+    if now and not place.is_host:
+        raise UsageError("--now is for the running system", "leave out --root")
+    files = place.files(cli, command or work.default_command())
+    steps = work.install(files, place, force=force, dry_run=dry_run)
+    for step in steps:
+        click.echo(step)
+    if now and not dry_run:
+        work.systemctl("daemon-reload")
+        work.systemctl("enable", "--now", work.UNIT)
+    else:
+        for line in work.next_steps(steps, place):
+            click.echo(line)
+
+
+@cli.command(name="uninstall", short_help="Remove what install has written.")
+@_prefix
+@_root
+@click.option("--now", is_flag=True, help="Stop the unit, and let no boot start it.")
+@_dry_run
+def uninstall_(prefix: str, root: str | None, now: bool, dry_run: bool) -> None:
+    """Remove the files that install has written.
+
+    Those that somebody has changed, as the config file, are left, and named.
+    """
+    from pylxcfs.cli import install as work
+
+    place = work.Place(prefix, root or "")
+    if work.is_enabled(place) and not dry_run:
+        if not now:
+            raise HostError(
+                "the unit is enabled",
+                "run: systemctl disable --now pylxcfs (or this command with --now)",
+            )
+        work.systemctl("disable", "--now", work.UNIT)
+    steps = work.uninstall(place, dry_run=dry_run)
+    for step in steps:
+        click.echo(step)
+    if not steps:
+        click.echo(f"nothing to remove: there is no {place.record}")
+    elif now and not dry_run:
+        work.systemctl("daemon-reload")
+    elif place.is_host:
+        click.echo("next: systemctl daemon-reload")
 
 
 @cli.command(hidden=True)

@@ -54,6 +54,7 @@ def replace_file(path: str, content: bytes) -> None:
     number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         with open(number, "wb", buffering=0) as file:
+            os.fchmod(number, 0o644)  # whatever the umask
             file.write(content)
         os.replace(beside, path)
     except OSError:

@@ -225,9 +225,11 @@ class Address:
     """Where to listen: ADDRESS:PORT, the path of a socket, or nowhere ("")."""
 
     metavar = "ADDRESS"
-    accepts = "ADDRESS:PORT, [ADDRESS]:PORT, or the absolute path of a unix socket"
+    accepts = "ADDRESS:PORT, [ADDRESS]:PORT, the absolute path of a unix socket, or off"
 
     def text(self, value: str) -> str:
+        if value in ("", "off"):
+            return ""
         if value.startswith("/") and "\0" not in value:
             return os.path.normpath(value)
         host, _, port = value.rpartition(":")

@@ -228,7 +228,7 @@ class Address:
     accepts = "ADDRESS:PORT, [ADDRESS]:PORT, the absolute path of a unix socket, or off"
 
     def text(self, value: str) -> str:
-        if value in ("", "off"):
+        if value == "off":
             return ""
         if value.startswith("/") and "\0" not in value:
             return os.path.normpath(value)

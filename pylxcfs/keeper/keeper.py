@@ -121,6 +121,8 @@ class Keeper:
         self._companion: child.Child | None = None
         #: Seccomp listeners of containers, and the agent that answers their calls.
         self._listeners: Listeners | None = None
+        #: Answers Prometheus, if that is wanted.
+        self._metrics: child.Child | None = None
         #: Rescue servers by the kind of their mount.
         self._rescues: dict[str, child.Child] = {}
         #: What is to be done when: at most one time for each piece of work.
@@ -128,6 +130,7 @@ class Keeper:
         self._failures, self._aborts, self._rescue_failures = Row(), Row(), Row()
         self._agent_failures = Row()
         self._announced = False  # reading through the mount has worked once
+        self._started = False  # there was a server
         self._replacing = False
         self._rescuing = False
         self._rescue_pause = RESCUE_S[0]
@@ -148,6 +151,7 @@ class Keeper:
         self._start()
         if self._settings.seccomp_agent:
             self._listen()
+        self._start_metrics()
         while self._exit_code is None:
             self._wait()
         return self._exit_code
@@ -199,6 +203,8 @@ class Keeper:
             handlers |= self._listeners.handlers()
             if self._listeners.agent is not None:
                 handlers[self._listeners.agent.pidfd] = self._on_agent_end
+        if self._metrics is not None:
+            handlers[self._metrics.pidfd] = partial(self._on_metrics_end, self._metrics)
         if self._resolver is not None:
             resolver = self._resolver
             handlers[resolver.child.pidfd] = partial(self._on_resolver_end, resolver)
@@ -241,6 +247,9 @@ class Keeper:
             say(ERR, f"no server can be started now ({error.strerror}); trying again")
             self._after(BACKOFF_S[1], self._start)
             return
+        if self._started:
+            self._report.count(report.RESTARTS)
+        self._started = True
         self._report.server(self._server.child.pid)
         if self._settings.watchdog:
             self._after(max(START_S, self._settings.watchdog), self._hung)
@@ -303,6 +312,8 @@ class Keeper:
         except OSError as error:
             say(ERR, f"containers cannot be healed now ({error.strerror}); trying again")
             self._after(COMPANION_S, self._start_companion)
+        else:
+            self._report.count(report.HEALS)
 
     def _restart_companion(self) -> None:
         """Begin anew with the present mounts."""
@@ -353,6 +364,28 @@ class Keeper:
             say(WARNING, f"the seccomp agent has ended ({_describe(code)}); starting another")
             self._after(self._agent_failures.delay, self._start_agent)
 
+    # Prometheus
+
+    def _start_metrics(self) -> None:
+        """Start the process that Prometheus reads: no server waits for its readers."""
+        self._at.pop(self._start_metrics, None)
+        if not self._settings.metrics or self._metrics is not None or self._stopping:
+            return
+        config_fd = self._settings.config_fd
+        command = [*self._settings.server[:-1], "metrics", str(config_fd)]
+        try:
+            self._metrics = child.fork(lambda: child.execute(command, [config_fd]))
+        except OSError as error:
+            say(ERR, f"no metrics can be served now ({error.strerror}); trying again")
+            self._after(COMPANION_S, self._start_metrics)
+
+    def _on_metrics_end(self, metrics: child.Child) -> None:
+        code = metrics.reap()
+        self._metrics = None
+        if not self._stopping:
+            say(WARNING, f"the process that serves metrics has ended ({_describe(code)})")
+            self._after(COMPANION_S, self._start_metrics)
+
     # The end of a server, wanted or not
 
     def _on_server_end(self, server: child.ServerProcess) -> None:
@@ -390,6 +423,7 @@ class Keeper:
 
     def _on_failure(self, code: int) -> None:
         count = self._failures.add()
+        self._report.count(report.FAILURES)
         if count >= self._settings.max_failures:
             self._give_up(count, code)
             return
@@ -472,6 +506,7 @@ class Keeper:
 
     def _on_rescued_failure(self, code: int) -> None:
         """A server that was tried beside the rescue server has failed."""
+        self._report.count(report.FAILURES)
         for mount in self._mounts.values():
             fusemount.resend(mount.connection)  # what it had taken goes to the rescue server
         self._at.pop(self._end_rescues, None)
@@ -533,6 +568,7 @@ class Keeper:
             self._on_unmounted()
         elif dead and self._remount not in self._at:
             self._aborts.add()
+            self._report.count(report.ABORTS)
             self._report_failing("a connection has ended; mounting again")
             self._after(max(ABORT_GRACE_S, self._aborts.delay), self._remount)
 
@@ -712,7 +748,7 @@ class Keeper:
             self._finish()
 
     def _finish(self) -> None:
-        children = [self._probe, self._companion, *self._rescues.values()]
+        children = [self._probe, self._companion, self._metrics, *self._rescues.values()]
         if self._resolver is not None:
             children.append(self._resolver.child)
         for process in children:

@@ -28,8 +28,8 @@ def test_every_command_and_flag_exists() -> None:
     assert set(re.findall(r"`pylxcfs ([a-z]+)", README)) <= set(cli.commands)
     flags = {form for option in OPTIONS for flag in option.flags for form in flag.split("/")}
     flags |= {flag for alias in ALIASES for flag in alias.flags}
-    # Of lscpu, docker, systemctl and pylxcfs show.
-    foreign = {"--rm", "--cpus", "--now", "--pid"}
+    # Of lscpu, docker, systemctl, pylxcfs show and install.
+    foreign = {"--rm", "--cpus", "--now", "--pid", "--dry-run"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - foreign <= flags
 
 

@@ -96,7 +96,7 @@ def run_alone(config: Config) -> None:
                     time.sleep(_AGAIN_S)  # it has failed: not in a loop
                 listeners.start()
     finally:
-        listeners.close()
+        listeners.close(keep=False)
 
 
 def profile(config: Config, base: str) -> bytes:

@@ -99,6 +99,7 @@ class Keeper:
         previous: Mapping[str, int],
         *,
         adopted: bool,
+        listeners: Mapping[str, int] | None = None,
     ) -> None:
         """Hold `mounts` by kind; `previous` are descriptors of an older version's mount."""
         self._settings = settings
@@ -121,6 +122,7 @@ class Keeper:
         self._companion: child.Child | None = None
         #: Seccomp listeners of containers, and the agent that answers their calls.
         self._listeners: Listeners | None = None
+        self._kept_listeners = dict(listeners or {})
         #: Answers Prometheus, if that is wanted.
         self._metrics: child.Child | None = None
         #: Rescue servers by the kind of their mount.
@@ -149,7 +151,7 @@ class Keeper:
         self._report.change(report.STARTING, "starting")
         self._start_rescues()
         self._start()
-        if self._settings.seccomp_agent:
+        if self._settings.seccomp_agent or self._kept_listeners:
             self._listen()
         self._start_metrics()
         while self._exit_code is None:
@@ -340,12 +342,20 @@ class Keeper:
         command = [*self._settings.server[:-1], "agent"]
         try:
             self._listeners = Listeners(
-                self._settings.runtime_dir, command, self._settings.config_fd
+                self._settings.runtime_dir,
+                command,
+                self._settings.config_fd,
+                self._notifier,
+                self._kept_listeners,
             )
         except OSError as error:
             say(ERR, f"no seccomp agent: {error}")
         else:
-            self._start_agent()
+            if self._settings.seccomp_agent:
+                self._start_agent()
+            else:  # it was on at the start before
+                self._listeners.close(keep=False)
+                self._listeners = None
 
     def _start_agent(self) -> None:
         if self._listeners is None or self._listeners.agent is not None or self._stopping:
@@ -755,7 +765,7 @@ class Keeper:
             if process is not None:
                 process.send(signal.SIGKILL)
         if self._listeners is not None:
-            self._listeners.close()
+            self._listeners.close(keep=self._keep)
         if not self._keep:
             for mount in self._mounts.values():
                 self._remove_stored(mount.descriptors)

@@ -7,8 +7,9 @@ connections belong to this process, and agents (syscalls/agent.py) come and go:
     RUNTIME_DIR/seccomp.sock        a stream: OCI runtimes send the container's state and listener
     RUNTIME_DIR/seccomp-lxc.sock    packets: liblxc's proxy
 
-When it ends for good a small process is left behind that lets the kernel answer, for as long as a
-container has the filter. Standard library only; knows no calls and no containers.
+Under systemd with an fd store they are kept for the next start. Else, and when it ends for good, a
+small process is left behind that lets the kernel answer, for as long as a container has the filter.
+Standard library only; knows no calls and no containers.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import signal
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from pylxcfs.keeper import child
+from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper.report import ERR, WARNING, say
 
 OCI: Final = "oci"
@@ -45,6 +47,19 @@ _RESP: Final = struct.Struct("=QqiI")
 _CONTINUE: Final = 1
 
 
+#: Names in the fd store: this, the kind, "-" and the number.
+_NAME: Final = "pylxcfs-seccomp-"
+
+
+def named(given: Mapping[str, int]) -> dict[str, int]:
+    """Return those descriptors of an fd store that are listeners."""
+    return {
+        name: number
+        for name, number in given.items()
+        if re.fullmatch(rf"{_NAME}(?:{OCI}|{LXC})-\d{{1,4}}", name)
+    }
+
+
 class _Held(NamedTuple):
     kind: str
     descriptor: int
@@ -53,11 +68,23 @@ class _Held(NamedTuple):
 class Listeners:
     """The listeners of one runtime directory; `command` starts an agent."""
 
-    def __init__(self, runtime_dir: str, command: Sequence[str], config_fd: int) -> None:
+    def __init__(
+        self,
+        runtime_dir: str,
+        command: Sequence[str],
+        config_fd: int,
+        notifier: sdnotify.Notifier | None = None,
+        kept: Mapping[str, int] | None = None,
+    ) -> None:
+        """`kept`: descriptors of an earlier start by their names, as `named` chooses them."""
         self._command = command
         self._config_fd = config_fd
         self._directory = runtime_dir
+        self._notifier = notifier
         self._held: dict[int, _Held] = {}
+        for name, descriptor in (kept or {}).items():
+            kind, _, number = name.removeprefix(_NAME).partition("-")
+            self._held[int(number)] = _Held(kind, descriptor)
         self._shared = os.memfd_create("pylxcfs-seccomp", os.MFD_CLOEXEC)
         os.ftruncate(self._shared, MOST * _WORD)
         self._sockets = {kind: self._listen(kind) for kind in _SOCKETS}
@@ -139,6 +166,7 @@ class Listeners:
         if kind == "end":
             held = self._held.pop(int(words[0]), None)
             if held is not None:
+                self._notify("FDSTOREREMOVE=1", int(words[0]), held)
                 os.close(held.descriptor)
         elif numbers:
             self._hold(kind, numbers[0])
@@ -152,11 +180,22 @@ class Listeners:
             os.close(descriptor)
             return
         os.pwrite(self._shared, bytes(_WORD), number * _WORD)
-        self._held[number] = _Held(kind, descriptor)
+        held = self._held[number] = _Held(kind, descriptor)
+        if self._keeps:
+            self._notify("FDSTORE=1", number, held, [descriptor])
         self._give(number)
 
-    def close(self) -> None:
-        """End the agent, and let the kernel answer from now on."""
+    @property
+    def _keeps(self) -> bool:
+        return self._notifier is not None and self._notifier.keeps_descriptors
+
+    def _notify(self, what: str, number: int, held: _Held, fds: Sequence[int] = ()) -> None:
+        """Put a descriptor into systemd's fd store, or remove it."""
+        if self._notifier is not None:
+            self._notifier.send(what, f"FDNAME={_NAME}{held.kind}-{number}", fds=list(fds))
+
+    def close(self, *, keep: bool) -> None:
+        """End the agent. `keep`: for the next start; else the kernel answers from now on."""
         if self.agent is not None:
             self.agent.send(signal.SIGKILL)
             self.end_agent()
@@ -165,7 +204,9 @@ class Listeners:
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._directory, _SOCKETS[kind]))
         numbers = [held.descriptor for held in self._held.values() if held.kind == OCI]
-        if numbers:
+        if numbers and not (keep and self._keeps):
+            for number, held in self._held.items():
+                self._notify("FDSTOREREMOVE=1", number, held)
             try:
                 child.fork(lambda: _pass_on(numbers), dies_with_parent=False)
             except OSError as error:

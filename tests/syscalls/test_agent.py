@@ -115,7 +115,7 @@ def test_no_call_is_lost_when_agents_are_killed(daemon, caller, bundle):
         made.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
     ) as process:
         killed = 0
-        while process.poll() is None and killed < 20:
+        while process.poll() is None and killed < 10:
             found = agent_of(daemon)
             if found is not None:
                 found.send_signal(signal.SIGKILL)
@@ -129,3 +129,41 @@ def test_no_call_is_lost_when_agents_are_killed(daemon, caller, bundle):
     remove_cgroups(made.cgroup)
     assert process.returncode == 0, out.decode()
     assert b"done" in out
+
+
+def test_calls_go_to_the_kernel_once_the_service_is_stopped(caller, bundle):
+    with Daemon("--seccomp-agent") as daemon:
+        script = "caller loop 100; echo one; sleep 2; caller loop 1000; nproc"
+        made = Bundle(bundle, daemon, caller, script, "runc")
+        with subprocess.Popen(
+            made.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        ) as process:
+            lines = [process.stdout.readline() for _ in range(2)]
+            daemon.stop()
+            out, _ = process.communicate(timeout=DEADLINE_S)
+    remove_cgroups(made.cgroup)
+    assert lines[1] == b"one\n", lines
+    assert process.returncode == 0, out.decode()
+    assert int(out.split()[-1]) == len(os.sched_getaffinity(0))
+    wait_until(
+        lambda: not passing(), DEADLINE_S, what="the end of the process that passes calls on"
+    )
+
+
+def passing() -> list[psutil.Process]:
+    return [one for one in psutil.process_iter() if one.name() == "pylxcfs-pass"]
+
+
+def test_a_program_started_by_exec_has_a_listener_of_its_own(daemon, caller, bundle):
+    made = Bundle(bundle, daemon, caller, "echo up; sleep 1000", "runc")
+    with subprocess.Popen(
+        made.command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout.readline() == b"up\n"
+        runc = made.command[:-4]
+        done = subprocess.run(
+            [*runc, "exec", made.cgroup, "nproc"], capture_output=True, timeout=DEADLINE_S
+        )
+        subprocess.run([*runc, "kill", made.cgroup, "KILL"], check=True, timeout=DEADLINE_S)
+    remove_cgroups(made.cgroup)
+    assert done.stdout == b"1\n", done.stderr.decode()

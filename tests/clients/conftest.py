@@ -27,6 +27,15 @@ def daemon() -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="session")
+def hiding() -> Iterator[Daemon]:
+    """A second daemon for the whole lane: `nproc --all` of BusyBox tells its CPUs, too."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+    with Daemon("--enable-loadavg", "--sys-cpu=hide") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def small(daemon: Daemon) -> Iterator[Container]:
     """1 CPU and 2 GiB. Nothing runs in it but what a test starts."""
     with Container(daemon.mountpoint, memory=MEMORY, cpus=1) as container:

@@ -74,6 +74,11 @@ class Docker:
 
 
 @pytest.fixture(scope="module")
+def daemon(hiding: Daemon) -> Daemon:
+    return hiding
+
+
+@pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     for name in ("dockerd", "docker"):
         if shutil.which(name) is None:

@@ -41,6 +41,11 @@ lxc.cgroup2.cpu.max = {PERIOD_US} {PERIOD_US}
 
 
 @pytest.fixture(scope="module")
+def daemon(hiding: Daemon) -> Daemon:
+    return hiding
+
+
+@pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("lxc-start", "lxc-attach", "lxc-stop"):
         if shutil.which(name) is None:

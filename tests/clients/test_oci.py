@@ -28,7 +28,6 @@ from tests.clients.engines import (
     remove_cgroups,
     without_v2,
 )
-from tests.clients.test_docker import printed_binds
 from tests.conftest import run_name
 from tests.kit.cgroups import PERIOD_US
 from tests.kit.daemon import ROOT, Daemon
@@ -82,35 +81,6 @@ def test_a_bundle_with_the_fragment_has_its_own_files(
     try:
         done = subprocess.run(
             [*command, "run", "-b", str(bundle), cgroup],
-            capture_output=True,
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-        )
-    finally:
-        remove_cgroups(cgroup)
-    assert done.returncode == 0, done.stderr.decode()
-    check_report(done.stdout, node="caller" if user_namespace else "own")
-
-
-@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
-def test_podman_takes_dockers_line(daemon: Daemon, user_namespace: bool, bundle: Path) -> None:
-    programs("clients", "podman", "runc")
-    root = busybox_root(bundle / "rootfs")
-    places = ["--root", str(bundle / "root"), "--runroot", str(bundle / "run")]
-    engine = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime=runc"]
-    cgroup = run_name("podman")
-    limits = ["--memory", str(MEMORY), "--cpus=1", f"--cgroup-parent=/{cgroup}"]
-    # Podman asks for more files and processes than may be allowed here.
-    rlimits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
-    alone = ["--rm", "--network=none", *rlimits]
-    if user_namespace:
-        ids = "{containerID}:{hostID}:{size}".format(**IDS)
-        alone += [f"--uidmap={ids}", f"--gidmap={ids}"]
-        give(root)
-    command = [*alone, *limits, *printed_binds(daemon), "--rootfs", str(root)]
-    try:
-        done = subprocess.run(
-            ["podman", *places, *engine, "run", *command, "/bin/sh", "-c", REPORT],
             capture_output=True,
             timeout=120,
             stdin=subprocess.DEVNULL,

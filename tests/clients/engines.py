@@ -107,14 +107,15 @@ def pylxcfs(daemon: Daemon, *words: str) -> str:
 def check_report(
     output: bytes,
     memory: int = MEMORY,
-    node: Literal["own", "caller"] = "own",
+    node: Literal["own", "caller", "mixed"] = "own",
     *,
     everything: bool = False,
 ) -> dict[str, str]:
     """Check what REPORT printed in a container with `memory` bytes and one CPU.
 
-    `everything`: the hook has bound what runc refuses as mounts, too. Return the mounts: the path
-    in the container, and its root in the filesystem.
+    `node`: "mixed" is own in /proc and caller in /sys. `everything`: the hook has bound what runc
+    refuses as mounts, too. Return the mounts: the path in the container, and its root in the
+    filesystem.
     """
     # A terminal in between would turn line ends into CR LF.
     output = output.replace(b"\r\n", b"\n")
@@ -134,6 +135,7 @@ def check_report(
     lines = [line.split() for line in shown["mounts"].decode().splitlines()]
     mounts = {fields[4]: fields[3] for fields in lines}
     assert len(mounts) == len(lines), f"stacked: {lines}"
+    mounts.pop("/mnt", None)  # the whole mount, where an engine needs it to bind from
     assert set(mounts) >= {f"/proc/{name}" for name in FILES} | {"/sys/devices/system/cpu"}, mounts
     if everything:
         assert set(mounts) >= {"/proc/vmstat", "/sys/devices/system/node"}, mounts
@@ -142,13 +144,15 @@ def check_report(
     assert total is not None, shown["free"]
     assert int(total[1]) == memory
     assert shown["nproc"] == b"1\n"
-    if node == "caller":
-        assert all(root == path for path, root in mounts.items()), mounts
-    else:
+    outside = {"own": "/nowhere/", "caller": "/", "mixed": "/sys/"}[node]
+    on_caller = {path for path in mounts if path.startswith(outside)}
+    assert all(mounts[path] == path for path in on_caller), mounts
+    if on_caller != set(mounts):
         key = _KEY.match(mounts["/proc/meminfo"])
         assert key is not None, mounts
         assert shown["namespace"].decode().strip() == f"pid:[{key[1]}]"
-        assert all(root == f"{key[0]}{path}" for path, root in mounts.items()), mounts
+        own = {path: root for path, root in mounts.items() if path not in on_caller}
+        assert all(root == f"{key[0]}{path}" for path, root in own.items()), mounts
     return mounts
 
 

@@ -7,6 +7,7 @@ node. With a user namespace the runtime opens them on the host: the caller mount
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,3 +156,49 @@ def test_the_runtime_wrapper_adds_the_files(daemon: Daemon, runtime: str, bundle
         remove_cgroups(cgroup)
     assert done.returncode == 0, done.stderr.decode()
     check_report(done.stdout)
+
+
+def test_attach_into_a_container_of_one_static_binary(daemon: Daemon, bundle: Path) -> None:
+    """It has no shell and no libraries; nothing of it is run."""
+    programs("clients", "runc")
+    cgroup = run_name("static")
+    _fill(bundle, daemon, cgroup, user_namespace=False, fragment=False)
+    full = bundle / "rootfs"
+    only = bundle / "only"
+    for name in ("dev", "proc", "sys"):
+        (only / name).mkdir(parents=True)
+    shutil.copy(full / "bin/busybox", only / "busybox")
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"]["args"] = ["/busybox", "sleep", "1000"]
+    config["root"] = {"path": "only", "readonly": True}
+    (bundle / "config.json").write_text(json.dumps(config))
+    runc = ["runc", "--root", str(bundle / "state")]
+
+    def execute(*argv: str) -> bytes:
+        return subprocess.check_output([*runc, "exec", cgroup, "/busybox", *argv], timeout=60)
+
+    try:
+        subprocess.run(
+            [*runc, "run", "--detach", "-b", str(bundle), cgroup],
+            check=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        before = execute("head", "-n1", "/proc/meminfo")
+        assert before.split()[1] != b"%d" % (MEMORY >> 10)
+        pylxcfs(daemon, "attach", cgroup)
+        assert execute("head", "-n1", "/proc/meminfo").split()[1] == b"%d" % (MEMORY >> 10)
+        assert execute("nproc", "--all") == b"1\n"
+        state = json.loads(subprocess.check_output([*runc, "state", cgroup], timeout=60))
+        lines = Path(f"/proc/{state['pid']}/mountinfo").read_text().splitlines()
+        fields = [line.split() for line in lines if " fuse.pylxcfs " in line]
+        key = fields[0][3].split("/")[2]
+        assert all(field[3] == f"/own/{key}{field[4]}" for field in fields), fields
+        assert len(fields) >= 10
+        pylxcfs(daemon, "detach", cgroup)
+        assert execute("head", "-n1", "/proc/meminfo").split()[1] == before.split()[1]
+    finally:
+        subprocess.run([*runc, "delete", "--force", cgroup], capture_output=True, timeout=60)
+        remove_cgroups(cgroup)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -142,6 +143,22 @@ def test_lxcfs_own_mount_hook_gives_a_container_its_own_files(daemon: Daemon, pl
     with lxc(directory, root, files, user_namespace=user_namespace) as attach:
         mounts = check_report(report(attach))
         check_pressure(attach, mounts)
+
+
+def test_an_instance_bound_over_lxcfs_mountpoint_as_incus_does(
+    daemon: Daemon, place: Place
+) -> None:
+    """With `instances.lxcfs.per_instance`: and then LXCFS's hook, as it is."""
+    for path in (LXCFS_HOOK, Path("/var/lib/lxcfs")):
+        if not path.exists():
+            require("lxcfs", f"there is no {path} (package lxcfs)")
+    directory, root, user_namespace = place
+    over = "lxc.hook.version = 1\n"
+    over += f"lxc.hook.pre-mount = mount -o bind {daemon.mountpoint} /var/lib/lxcfs/\n"
+    files = f"{AUTO}\n{over}lxc.hook.mount = {LXCFS_HOOK}\n"
+    with lxc(directory, root, files, user_namespace=user_namespace) as attach:
+        check_report(report(attach))
+    assert not os.path.ismount("/var/lib/lxcfs")
 
 
 def check_pressure(attach: list[str], mounts: dict[str, str]) -> None:

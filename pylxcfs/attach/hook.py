@@ -6,8 +6,9 @@ That stage alone runs in the container's pid and mount namespaces, and before pi
 links of MOUNTPOINT lead to the container's own views, and the host's paths can be seen. Of the
 state on stdin only `bundle` and `root` are used; `pid` is 1 with runc and 0 with crun.
 
-A hook that fails stops the container. So this one always exits 0, and says on stderr why a file was
-not bound. It imports nothing of pylxcfs, and little else: a container's start waits for it.
+A hook that fails stops the container. So this one always exits 0, and says on stderr and in syslog
+why a file was not bound: of a hook that exits 0, runc and crun drop what it prints. It imports
+nothing of pylxcfs, and little else: a container's start waits for it.
 """
 
 from __future__ import annotations
@@ -117,8 +118,12 @@ def bind(mountpoint: str, root: str, path: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, which the runtime may keep."""
+    """Write a line to stderr, which a terminal may show, and to syslog."""
     sys.stderr.write(f"pylxcfs oci-hook: {text}\n")
+    import syslog  # hardly any start needs it
+
+    syslog.openlog("pylxcfs", 0, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, f"oci-hook: {text}")
 
 
 def give_up(number: int, frame: object) -> None:
@@ -131,19 +136,22 @@ def main() -> None:
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(_LIMIT_S)
     mountpoint, *paths = sys.argv[1:]
+    name = "a container"
     try:
-        root = root_of(json.load(sys.stdin))
-    except (OSError, ValueError) as error:
-        say(f"nothing was bound: {error}")
+        state = json.load(sys.stdin)
+        name = state.get("id", name)
+        root = root_of(state)
+    except (OSError, ValueError, AttributeError) as error:
+        say(f"{name}: nothing was bound: {error}")
         return
     for path in paths:
         try:
             bind(mountpoint, root, path)
         except TimeoutError as error:
-            say(f"{path} and what follows was not bound: {error}")
+            say(f"{name}: {path} and what follows was not bound: {error}")
             return
         except OSError as error:
-            say(f"{path} was not bound: {error}")
+            say(f"{name}: {path} was not bound: {error}")
 
 
 if __name__ == "__main__":
@@ -151,4 +159,5 @@ if __name__ == "__main__":
         main()
     except BaseException as error:  # noqa: BLE001  nothing of ours may stop a container
         say(f"nothing more was bound: {error!r}")
-    os._exit(0)
+    finally:
+        os._exit(0)

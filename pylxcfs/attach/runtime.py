@@ -4,7 +4,7 @@
 
 For engines without CDI (Docker before 28): the arguments are the runtime's own. At `create` and
 `run` the bundle's config.json gets the hook of hook.py. If that cannot be done the container starts
-without views, and stderr says why. `patch` changes nothing but what it adds, to the byte.
+without views, and stderr and syslog say why. `patch` changes nothing but what it adds, to the byte.
 
 Standard library only, without anything of pylxcfs: engines call the runtime for each `exec`, too.
 """
@@ -160,12 +160,21 @@ def main() -> None:
             paths = [path for path in PATHS if os.path.exists(f"/{path}")]
             patch_file(os.path.join(_bundle(words), "config.json"), hook_of(mountpoint, paths))
         except (OSError, NotPatched) as error:
-            sys.stderr.write(f"pylxcfs oci-runtime: the container starts without views: {error}\n")
+            _say(f"the container starts without views: {error}")
     try:
         os.execvp(runtime, [runtime, *words])  # noqa: S606 (no shell, on purpose)
     except OSError as error:
-        sys.stderr.write(f"pylxcfs oci-runtime: {runtime}: {error.strerror}\n")
+        _say(f"{runtime}: {error.strerror}")
         sys.exit(127)
+
+
+def _say(text: str) -> None:
+    """Write a line to stderr and, as engines drop that, to syslog."""
+    sys.stderr.write(f"pylxcfs oci-runtime: {text}\n")
+    import syslog  # hardly any start needs it
+
+    syslog.openlog("pylxcfs", 0, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, f"oci-runtime: {text}")
 
 
 def _bundle(words: Sequence[str]) -> str:

@@ -4,6 +4,7 @@
     +-- FormatError          kernel text that does not have its documented format
     +-- SourceError          a file of the kernel cannot be read (now)
     |   +-- Gone             ... because its process, cgroup or namespace has ended
+    +-- Refused              a request that is answered with an errno
     +-- DocumentError        a configuration document that cannot be parsed
     +-- UserError            a command cannot be executed; has a hint and an exit code
         +-- UsageError       exit 2: bad option, bad configuration
@@ -15,6 +16,8 @@ This module imports nothing of the package, and every other module may import it
 """
 
 from __future__ import annotations
+
+import os
 
 
 class PylxcfsError(Exception):
@@ -36,6 +39,14 @@ class SourceError(PylxcfsError):
 
 class Gone(SourceError):
     """The process, cgroup or namespace has ended."""
+
+
+class Refused(PylxcfsError):
+    """The caller gets `errno`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.errno = number
 
 
 class DocumentError(PylxcfsError):

@@ -157,7 +157,11 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BaseException as error:  # noqa: BLE001  nothing of ours may stop a container
-        say(f"nothing more was bound: {error!r}")
     finally:
-        os._exit(0)
+        # Whatever it was: nothing of ours may stop a container.
+        failure = sys.exc_info()[1]
+        try:
+            if failure is not None:
+                say(f"nothing more was bound: {failure!r}")
+        finally:
+            os._exit(0)

@@ -18,6 +18,9 @@ _WHAT = "/proc/stat"
 #: Columns of a rendered CPU line; a parsed line may have fewer or more.
 COLUMNS = 10
 
+#: Most digits of a number: 64 bits have at most 20.
+_MAX_DIGITS = 20
+
 #: The columns after user, nice, system and idle in a rendered line: iowait .. guest_nice.
 _ZEROS = b" 0" * (COLUMNS - 4)
 
@@ -81,6 +84,17 @@ def replaced(tail: bytes, name: bytes, value: int) -> bytes:
     start += len(name) + 2
     end = tail.find(b"\n", start)
     return b"%b%d%b" % (tail[:start], value, tail[end:] if end >= 0 else b"")
+
+
+def booted(tail: bytes) -> int | None:
+    """Return the seconds in the line `btime`; None without that line."""
+    _, found, after = tail.partition(b"\nbtime ")
+    seconds = after.partition(b"\n")[0]
+    if not found:
+        return None
+    if not seconds.isdigit() or len(seconds) > _MAX_DIGITS:
+        raise FormatError(_WHAT, seconds)
+    return int(seconds)
 
 
 def _columns(line: bytes, name: bytes) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ def answer(offer: Offer, wanted: int) -> bytes:
         0,
         offer.flags2 & ALLOW_IDMAP,
     )
-    return wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(body), 0, offer.unique) + body
+    return wire.data_reply(offer.unique, body)
 
 
 def request_for_libfuse() -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -38,8 +38,6 @@ _MOST: Final = 8 << 20
 #: request belongs to. Must not block: only the order of requests depends on it.
 Key = Callable[[int, int, int, int], int]
 
-_HEADER_AND_WORD: Final = wire.REQUEST_AND_WORD
-
 
 class FairQueue:
     """The requests of one connection that were taken and not yet served, and their order."""
@@ -53,9 +51,8 @@ class FairQueue:
         self._key = key
         self._poll = select.poll()
         self._poll.register(device, select.POLLIN)
-        #: Requests by container, and the containers that have some, in the order of their turns.
-        self._waiting: dict[int, deque[bytes]] = {}
-        self._next: deque[int] = deque()
+        #: Requests by container, in the order of the containers' turns.
+        self._waiting: OrderedDict[int, deque[bytes]] = OrderedDict()
         #: Bytes of them.
         self._taken = 0
         #: Whether requests are taken as they come and served in turn.
@@ -97,7 +94,7 @@ class FairQueue:
         while True:
             if self._calm < _CALM:
                 self._take_all(buffers)
-            if self._next:
+            if self._waiting:
                 return self._serve(buffers[0])
             if self._calm >= _CALM:
                 self.queuing = False
@@ -115,27 +112,22 @@ class FairQueue:
                 if error.errno != errno.ENOENT:  # the caller was interrupted
                     raise
                 continue
-            opcode, _, node, pid, word = _HEADER_AND_WORD.unpack_from(buffer)
+            opcode, _, node, pid, word = wire.REQUEST_AND_WORD.unpack_from(buffer)
             if opcode in wire.UNANSWERED:
                 continue
             owner = self._key(opcode, node, pid, word)
-            pile = self._waiting.get(owner)
-            if pile is None:
-                pile = self._waiting[owner] = deque()
-                self._next.append(owner)
-            pile.append(bytes(buffer[:length]))
+            self._waiting.setdefault(owner, deque()).append(bytes(buffer[:length]))
             self._taken += length
 
     def _serve(self, buffer: bytearray) -> int:
-        owner = self._next.popleft()
-        pile = self._waiting[owner]
+        owner, pile = next(iter(self._waiting.items()))
         self._calm += 1
         if len(pile) > _PILE:
             self._calm = 0
             self._interval = _CHECK
         request = pile.popleft()
         if pile:
-            self._next.append(owner)
+            self._waiting.move_to_end(owner)
         else:
             del self._waiting[owner]
         length = len(request)

@@ -1,6 +1,6 @@
 """pyfuse3 and trio behind the caller mount: they answer what its loop passes on.
 
-    /dev/fuse -> loop.py -> socket pair -> libfuse, pyfuse3 -> socket pair -> relay -> /dev/fuse
+    /dev/fuse -> loop -> socket pair -> libfuse, pyfuse3 -> socket pair -> relay -> /dev/fuse
 
 INIT was answered by the keeper, once in the life of the mount; libfuse is told an INIT that offers
 what was negotiated (init.py), and its answer goes nowhere.
@@ -19,9 +19,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from pylxcfs.errors import Refused
 from pylxcfs.fuse import init, wire
-from pylxcfs.fuse.guard import Guard
-from pylxcfs.fuse.loop import Request
+from pylxcfs.fuse.connection import Request
+from pylxcfs.guard import Guard
 
 if TYPE_CHECKING:
     import pyfuse3
@@ -53,8 +54,8 @@ class Session:
         self._ours.send(init.request_for_libfuse())
         threading.Thread(target=self._relay, name="relay", daemon=True).start()
 
-    def send(self, request: Request) -> bytes | None:
-        """Pass a request on; return an answer at once where pyfuse3 does not keep up."""
+    def send(self, request: Request) -> None:
+        """Pass a request on. Raise Refused where pyfuse3 does not keep up."""
         opcode, unique, node, pid, body = request
         length = wire.IN_HEADER.size + len(body)
         header = wire.IN_HEADER.pack(length, opcode, unique, node, 0, 0, pid, 0)
@@ -62,9 +63,8 @@ class Session:
             self._ours.send(header + body, socket.MSG_DONTWAIT)
         except OSError as error:
             self._guard.warn("pass on", "a request was not passed on: %s", error)
-            return wire.error_reply(unique, errno.EAGAIN)
+            raise Refused(errno.EAGAIN) from error
         self._passed += 1
-        return None
 
     async def run(self, operations: pyfuse3.Operations, task_status: trio.TaskStatus[None]) -> None:
         """Answer until cancelled."""

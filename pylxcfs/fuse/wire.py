@@ -6,8 +6,9 @@ order. Pure; standard library only, as the keeper's rescue server uses it, too.
 
 from __future__ import annotations
 
+import stat
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 # Requests (enum fuse_opcode).
 LOOKUP: Final = 1
@@ -64,30 +65,28 @@ POLL_SCHEDULE_NOTIFY: Final = 1
 #: struct fuse_release_in: fh.
 RELEASE_IN: Final = struct.Struct("=Q")
 
-#: out header and struct fuse_open_out: fh, open flags.
-OPEN_REPLY: Final = struct.Struct("=IiQQI4x")
+#: struct fuse_open_out: fh, open flags.
+OPEN_OUT: Final = struct.Struct("=QI4x")
 FOPEN_DIRECT_IO: Final = 1
-
-# struct fuse_attr: ino size blocks atime mtime ctime atimensec mtimensec ctimensec mode nlink
-# uid gid rdev blksize flags.
-_ATTR = "QQQQQQIIIIIIIIII"
-#: out header, struct fuse_attr_out.
-ATTR_REPLY: Final = struct.Struct("=IiQ" + "QI4x" + _ATTR)
-#: out header, struct fuse_entry_out: nodeid, generation, entry/attr valid, their nanoseconds.
-ENTRY_REPLY: Final = struct.Struct("=IiQ" + "QQQQII" + _ATTR)
+#: struct fuse_write_out: size; struct fuse_poll_out: events.
+WRITE_OUT: Final = struct.Struct("=I4x")
+POLL_OUT: Final = WRITE_OUT
+#: struct fuse_statfs_out like that of procfs: blocks, bfree, bavail, files, ffree are 0; then
+#: bsize, namelen, frsize. Podman refuses to bind what has no statfs(2).
+STATFS_OUT: Final = struct.pack("=40xIII28x", 4096, 255, 4096)
+#: struct fuse_attr_out ahead of the attributes: for how long they are valid, with nanoseconds.
+ATTR_OUT: Final = struct.Struct("=QI4x")
+#: struct fuse_entry_out ahead of them: nodeid, generation, entry/attr valid, their nanoseconds.
+ENTRY_OUT: Final = struct.Struct("=QQQQII")
+#: struct fuse_attr: ino size blocks atime mtime ctime atimensec mtimensec ctimensec mode nlink
+#: uid gid rdev blksize flags.
+ATTR: Final = struct.Struct("=QQQQQQIIIIIIIIII")
 #: struct fuse_dirent in front of the name: ino, off, namelen, type.
 DIRENT: Final = struct.Struct("=QQII")
 
 #: st_blksize: with it and a true st_size, glibc, Go, Python, Node and Rust take a whole text in one
 #: read(2).
 BLOCK_SIZE: Final = 65536
-
-#: out header and struct fuse_write_out; out header and struct fuse_poll_out.
-WRITE_REPLY: Final = struct.Struct("=IiQI4x")
-POLL_REPLY: Final = WRITE_REPLY
-
-#: out header and struct fuse_kstatfs: blocks, bfree, bavail, files, ffree, bsize, namelen, frsize.
-STATFS_REPLY: Final = struct.Struct("=IiQ" + "QQQQQIII28x")
 
 #: A notification has its code in place of an error and no `unique`; this one names a poller.
 NOTIFY_POLL: Final = struct.Struct("=IiQQ")
@@ -106,57 +105,51 @@ DEV_IOC_CLONE: Final = 0x8004E500
 _NS: Final = 1_000_000_000
 
 
+class Attributes(NamedTuple):
+    """What stat(2) shows of a node beside its number."""
+
+    mode: int
+    size: int
+    mtime_ns: int
+    #: For how long the kernel may believe it.
+    valid_ns: int
+
+    @property
+    def nlink(self) -> int:
+        """Number of links: directories have two."""
+        return 2 if stat.S_ISDIR(self.mode) else 1
+
+
 def error_reply(unique: int, errno: int) -> bytes:
-    """Return an answer that is only an errno (0: success without data)."""
-    return OUT_HEADER.pack(16, -errno, unique)
+    """Return an answer that is only an errno."""
+    return OUT_HEADER.pack(OUT_HEADER.size, -errno, unique)
 
 
 def data_reply(unique: int, data: bytes) -> bytes:
-    """Return an answer that is plain bytes: READ, READLINK and READDIR."""
-    return OUT_HEADER.pack(16 + len(data), 0, unique) + data
+    """Return an answer that succeeds."""
+    return OUT_HEADER.pack(OUT_HEADER.size + len(data), 0, unique) + data
 
 
-def open_reply(unique: int, handle: int, flags: int) -> bytes:
-    """Return the answer to OPEN or OPENDIR."""
-    return OPEN_REPLY.pack(32, 0, unique, handle, flags)
+def attr_out(ino: int, found: Attributes) -> bytes:
+    """Return what answers GETATTR."""
+    return ATTR_OUT.pack(*divmod(found.valid_ns, _NS)) + _attr(ino, found)
 
 
-def statfs_reply(unique: int) -> bytes:
-    """Return an answer to STATFS like procfs: no blocks. Podman refuses what has no statfs(2)."""
-    return STATFS_REPLY.pack(STATFS_REPLY.size, 0, unique, 0, 0, 0, 0, 0, 4096, 255, 4096)
-
-
-def attr_reply(
-    unique: int, ino: int, mode: int, nlink: int, size: int, mtime_ns: int, valid_ns: int
+def entry_out(
+    node: int, generation: int, ino: int, found: Attributes, entry_valid_ns: int
 ) -> bytes:
-    """Return the answer to GETATTR; the kernel trusts it for `valid_ns` nanoseconds."""
-    valid, valid_nsec = divmod(valid_ns, _NS)
-    mtime, nsec = divmod(mtime_ns, _NS)
-    return ATTR_REPLY.pack(
-        120, 0, unique, valid, valid_nsec,
-        ino, size, 0, mtime, mtime, mtime, nsec, nsec, nsec, mode, nlink, 0, 0, 0, BLOCK_SIZE, 0,
-    )  # fmt: skip
-
-
-def entry_reply(
-    unique: int,
-    node: int,
-    generation: int,
-    ino: int,
-    mode: int,
-    nlink: int,
-    size: int,
-    mtime_ns: int,
-    valid_ns: int,
-    entry_valid_ns: int,
-) -> bytes:
-    """Return the answer to LOOKUP; the name is trusted for `entry_valid_ns` nanoseconds."""
-    valid, valid_nsec = divmod(valid_ns, _NS)
+    """Return what answers LOOKUP; the name is trusted for `entry_valid_ns` nanoseconds."""
+    valid, valid_nsec = divmod(found.valid_ns, _NS)
     entry, entry_nsec = divmod(entry_valid_ns, _NS)
-    mtime, nsec = divmod(mtime_ns, _NS)
-    return ENTRY_REPLY.pack(
-        144, 0, unique, node, generation, entry, valid, entry_nsec, valid_nsec,
-        ino, size, 0, mtime, mtime, mtime, nsec, nsec, nsec, mode, nlink, 0, 0, 0, BLOCK_SIZE, 0,
+    head = ENTRY_OUT.pack(node, generation, entry, valid, entry_nsec, valid_nsec)
+    return head + _attr(ino, found)
+
+
+def _attr(ino: int, found: Attributes) -> bytes:
+    mtime, nsec = divmod(found.mtime_ns, _NS)
+    return ATTR.pack(
+        ino, found.size, 0, mtime, mtime, mtime, nsec, nsec, nsec,
+        found.mode, found.nlink, 0, 0, 0, BLOCK_SIZE, 0,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
 from pylxcfs.keeper.report import ERR, INFO, NOTICE, WARNING, say
 from pylxcfs.keeper.settings import Settings
 
-#: A server gets this long to its first heartbeat (or the watchdog's time, if that is longer).
+#: A server gets this long to say that it serves (or the watchdog's time, if that is longer).
 START_S = 30.0
 #: Served for so long, a server counts as healthy: failures before it are forgotten.
 HEALTHY_S = 10.0
@@ -168,7 +168,9 @@ class Keeper:
         }
         if pause is not None and time.monotonic() - began > pause + 1.0 and self._hung in self._at:
             # We have slept ourselves (stopped, or starved): the server deserves a fresh start.
-            self._at[self._hung] = time.monotonic() + self._settings.watchdog
+            self._at[self._hung] = max(
+                self._at[self._hung], time.monotonic() + self._settings.watchdog
+            )
         for number, handle in handlers.items():
             if number in ready and self._exit_code is None:
                 handle()
@@ -235,7 +237,9 @@ class Keeper:
 
     def _on_heartbeat(self, server: child.ServerProcess) -> None:
         beats = server.beats()
-        if beats and self._settings.watchdog and not server.killed:
+        serves = server.serves or b"R" in beats
+        # Until then it loads modules, which takes seconds on a busy machine, and answers readers.
+        if serves and beats and self._settings.watchdog and not server.killed:
             self._after(self._settings.watchdog, self._hung)
         if beats and self._rescuing:
             self._end_rescues()

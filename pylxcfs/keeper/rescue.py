@@ -29,7 +29,7 @@ from typing import Final
 from pylxcfs.fuse import wire
 from pylxcfs.keeper import child, fusemount
 from pylxcfs.tree import nodes
-from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, Entry, SysTree
+from pylxcfs.tree.sysfs import Entry, SysTree
 
 PREVIOUS: Final = "previous"
 
@@ -61,43 +61,17 @@ class Rescue:
         self._handles = 0
         self._host = 0 if kind == fusemount.CALLER else _host_pair()
         self._own = b"by-pidns" if kind == PREVIOUS else b"own"
-        self._links: dict[int, str] = {nodes.LINKS + i: path for i, path in enumerate(files)}
-        self._links[nodes.PRESSURE_LINK] = "proc/pressure"
-        links = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
-        self._links |= {index: path for path, index in links.items()}
-        view: dict[bytes, int] = {b"proc": nodes.VIEW_PROC, b"sys": nodes.VIEW_SYS}
-        self._children: dict[int, dict[bytes, int]] = {
-            nodes.VIEW_ROOT: view,
-            nodes.VIEW_PROC: {},
-            nodes.VIEW_PRESSURE: {},
-            nodes.VIEW_SYS: {b"devices": nodes.VIEW_DEVICES},
-            nodes.VIEW_DEVICES: {b"system": nodes.VIEW_SYSTEM},
-            nodes.VIEW_SYSTEM: {},
-            nodes.ROOT: {b"proc": nodes.PROC, b"sys": nodes.SYS, self._own: nodes.OWN},
-            nodes.PROC: {},
-            nodes.SYS: {b"devices": nodes.DEVICES},
-            nodes.DEVICES: {b"system": nodes.SYSTEM},
-            nodes.SYSTEM: {},
-            nodes.OWN: {b"host": nodes.VIEW_ROOT},
+        served = {
+            path: nodes.FILES + i
+            for i, path in enumerate(files)
+            if os.path.exists(os.path.join(root, path))
         }
+        self._children, self._links = nodes.names(served | self._sysfs.roots())
+        self._children[nodes.OWN] = {b"host": nodes.VIEW_ROOT}
         if kind == fusemount.CALLER:
-            self._children[nodes.ROOT] = view
-        for i, path in enumerate(files):
-            if not os.path.exists(os.path.join(root, path)):
-                continue
-            directory, _, last = path.rpartition("/")
-            name = last.encode()
-            if directory == "proc/pressure":
-                self._children[nodes.VIEW_PROC][b"pressure"] = nodes.VIEW_PRESSURE
-                self._children[nodes.VIEW_PRESSURE][name] = nodes.FILES + i
-                self._children[nodes.PROC][b"pressure"] = nodes.PRESSURE_LINK
-            else:
-                self._children[nodes.VIEW_PROC][name] = nodes.FILES + i
-                self._children[nodes.PROC][name] = nodes.LINKS + i
-        for path, index in self._sysfs.roots():
-            name = path.rpartition("/")[2].encode()
-            self._children[nodes.VIEW_SYSTEM][name] = index
-            self._children[nodes.SYSTEM][name] = links[path]
+            self._children[nodes.ROOT] = self._children[nodes.VIEW_ROOT]
+        elif kind == PREVIOUS:
+            self._children[nodes.ROOT][self._own] = self._children[nodes.ROOT].pop(b"own")
 
     def answer(self, request: bytes) -> bytes | None:
         """Return the reply to a request; None where the kernel expects none."""
@@ -105,54 +79,53 @@ class Rescue:
         if opcode in wire.UNANSWERED:
             return None
         try:
-            return self._answer(opcode, unique, node, request)
+            return wire.data_reply(unique, self._answer(opcode, node, request))
         except OSError as error:
             return wire.error_reply(unique, error.errno or errno.EIO)
         except (ValueError, LookupError):
             return wire.error_reply(unique, errno.EIO)
 
-    def _answer(self, opcode: int, unique: int, node: int, request: bytes) -> bytes:
+    def _answer(self, opcode: int, node: int, request: bytes) -> bytes:
+        """Return the data of the answer. Raise OSError with the errno of any other."""
         index, body = nodes.index_of(node), wire.IN_HEADER.size
         if opcode == wire.LOOKUP:
             index = self._child(index, request[body:].rstrip(b"\0"))
-            mode, size, mtime = self._attributes(index)
             found = self._node(index)
             number = nodes.inode_number(found)
-            return wire.entry_reply(unique, found, 0, number, mode, 1, size, mtime, 0, 0)
+            return wire.entry_out(found, 0, number, self._attributes(index), 0)
         if opcode == wire.GETATTR:
-            mode, size, mtime = self._attributes(index)
-            # Valid for no time: a server that is back answers the next reader.
-            return wire.attr_reply(unique, nodes.inode_number(node), mode, 1, size, mtime, 0)
+            return wire.attr_out(nodes.inode_number(node), self._attributes(index))
         if opcode == wire.READLINK:
-            return wire.data_reply(unique, self._target(index))
+            return self._target(index)
         if opcode == wire.OPEN and self._kind != fusemount.OWN:
             # In the layout of earlier handles a small number is one of the host's view.
             self._handles = self._handles % 0xFFFF + 1
-            return wire.open_reply(unique, self._handles, wire.FOPEN_DIRECT_IO)
+            return wire.OPEN_OUT.pack(self._handles, wire.FOPEN_DIRECT_IO)
         if opcode == wire.READ:
             handle, offset, size, flags = wire.READ_IN.unpack_from(request, body)
             fills_page = not flags & wire.READ_LOCKOWNER
             if fills_page and self._kind == fusemount.CALLER:
-                return wire.error_reply(unique, errno.EINVAL)
+                raise OSError(errno.EINVAL, "the page would be shared by all")
             data = self._text(index, handle, offset)[offset : offset + size]
-            return wire.data_reply(unique, data.ljust(size, b"\n") if fills_page else data)
+            return data.ljust(size, b"\n") if fills_page else data
         if opcode in (wire.READDIR, wire.READDIRPLUS):
             _, offset, size, _ = wire.READ_IN.unpack_from(request, body)
-            return wire.data_reply(unique, self._listing(index, offset, size, opcode))
+            return self._listing(index, offset, size, opcode)
         if opcode == wire.OPENDIR:
-            return wire.open_reply(unique, 0, 0)
+            return wire.OPEN_OUT.pack(0, 0)
         if opcode == wire.STATFS:
-            return wire.statfs_reply(unique)
+            return wire.STATFS_OUT
         if opcode == wire.RELEASE:
             self._texts.pop((index, wire.RELEASE_IN.unpack_from(request, body)[0]), None)
         if opcode in (wire.RELEASE, wire.RELEASEDIR, wire.FLUSH, wire.ACCESS):
-            return wire.error_reply(unique, 0)
+            return b""
         if self._kind == fusemount.OWN or opcode == wire.STATX:
-            return wire.error_reply(unique, errno.ENOSYS)  # OPEN and others: never sent again
+            raise OSError(errno.ENOSYS, "OPEN and others: never sent again")
         # ENOSYS would hold for the life of the connection, and so for the servers to come.
         if opcode == wire.POLL:
-            return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, _POLL_ALWAYS)
-        return wire.error_reply(unique, errno.EPERM if opcode in _CHANGES else errno.EOPNOTSUPP)
+            return wire.POLL_OUT.pack(_POLL_ALWAYS)
+        number = errno.EPERM if opcode in _CHANGES else errno.EOPNOTSUPP
+        raise OSError(number, os.strerror(number))
 
     def _child(self, index: int, name: bytes) -> int:
         if index < nodes.SYSFS:
@@ -178,12 +151,12 @@ class Rescue:
             raise OSError(errno.ESTALE, "no such file")
         return path
 
-    def _attributes(self, index: int) -> tuple[int, int, int]:
-        """Return mode, size and mtime."""
+    def _attributes(self, index: int) -> wire.Attributes:
+        """Return attributes, valid for no time: a server that is back answers the next reader."""
         if index in self._children:
-            return _DIRECTORY, 0, 0
+            return wire.Attributes(_DIRECTORY, 0, 0, 0)
         if index in self._links:
-            return _LINK, 0, 0
+            return wire.Attributes(_LINK, 0, 0, 0)
         try:
             mode = self._sysfs.lstat(self._path(index)).st_mode & ~0o222
         except OSError:
@@ -191,12 +164,13 @@ class Rescue:
                 raise
             mode = _FILE  # a READ says what is wrong
         if not stat.S_ISREG(mode):
-            return mode, 0, 0
+            return wire.Attributes(mode, 0, 0, 0)
         try:
             size = len(self._text(index, 0, 0))
         except OSError:
             size = 0  # a READ says what is wrong
-        return mode, size, self._texts.get((index, 0), (time.time_ns(), b""))[0]
+        born, _ = self._texts.get((index, 0), (time.time_ns(), b""))
+        return wire.Attributes(mode, size, born, 0)
 
     def _text(self, index: int, handle: int, offset: int) -> bytes:
         """Return a rendering; a reader in pieces keeps its own.

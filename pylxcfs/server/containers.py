@@ -78,6 +78,10 @@ class Containers:
         """Return the file position of a thread that waits in read(2)."""
         return self._positions.offset(tid)
 
+    def opens(self, tid: int) -> bool:
+        """Return whether a thread waits in open(2)."""
+        return self._positions.opens(tid)
+
     def is_32bit(self, pid: int) -> bool:
         """Return whether a process has a 32-bit personality."""
         return is_32bit(pid)

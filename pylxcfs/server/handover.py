@@ -8,13 +8,17 @@ writes no file.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from pylxcfs.errors import FormatError
+from pylxcfs.formats import stat
 from pylxcfs.sources.averages import FIXED_1, STEP_NS, Averages, LoadState
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.identity import Identity
+from pylxcfs.views import cputime
 
 #: PID_MAX_LIMIT (include/linux/threads.h): no load average is higher.
 _MOST_THREADS: Final = 1 << 22
@@ -38,6 +42,7 @@ def export(containers: Iterable[tuple[Identity, ContainerSource]]) -> dict[str, 
         kept[_key(identity, container)] = {
             "cpu_ns": [[cpu, *times] for cpu, times in list(ledger.cpu_ns.items())],
             "last_ns": ledger.last_ns,
+            "awake_ns": ledger.awake_ns,
             "load": None if load is None else [*load.averages.fixed, load.at_ns],
             "cgroups": dict(container.seen_at or {}) if container.init_is_below else {},
         }
@@ -53,13 +58,23 @@ class Inheritance:
     """Values of an earlier server, for each container once.
 
     `kept` is the result of `export`, by way of a file that may be broken; `now_ns` is
-    CLOCK_BOOTTIME, which no time in it may exceed.
+    CLOCK_BOOTTIME and `awake_ns` is CLOCK_MONOTONIC, which no time in it may exceed. `shown` are
+    the texts of proc/stat that readers were shown last, with the host's CPU numbers, by container
+    and epoch: a server that was killed did not save what it counted last.
     """
 
-    def __init__(self, kept: object, now_ns: int) -> None:
+    def __init__(
+        self,
+        kept: object,
+        now_ns: int,
+        awake_ns: int,
+        shown: Mapping[tuple[Identity, int], bytes] | None = None,
+    ) -> None:
         self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
         # A step may be made a little early.
         self._latest_ns = now_ns + STEP_NS
+        self._asleep_ns = now_ns - awake_ns
+        self._shown = dict(shown or {})
 
     def left(self) -> dict[str, Any]:
         """Return what no container has taken yet, newest first, for the server after this one.
@@ -74,17 +89,31 @@ class Inheritance:
         Values out of range are a warning and a fresh start.
         """
         left = self._kept.pop(_key(identity, container), None)
-        if left is None:
-            return
+        if left is not None:
+            self._give_saved(identity, container, left)
+        text = self._shown.pop((identity, container.epoch), None)
+        if text is not None:
+            # Of this mount, so of ours; a text of another version may have other lines.
+            with contextlib.suppress(FormatError):
+                shown = stat.parse(text)
+                cputime.resume(container.ledger, shown, container.started_ns(), self._asleep_ns)
+
+    def _give_saved(
+        self, identity: Identity, container: ContainerSource, left: dict[str, Any]
+    ) -> None:
         try:
             cpu_ns = self._cpu_ns(left["cpu_ns"])
             last_ns = _bounded(left["last_ns"], 0, self._latest_ns)
+            # A server that counted suspend as idle time saved CLOCK_BOOTTIME alone.
+            awake_ns = left.get("awake_ns", max(0, last_ns - self._asleep_ns))
+            awake_ns = _bounded(awake_ns, 0, self._latest_ns - self._asleep_ns)
             load = None if left["load"] is None else self._load(left["load"])
             seen_at = _paths(left.get("cgroups", {}))
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("starting without the state of container %s: %r", identity, error)
             return
         container.ledger.cpu_ns, container.ledger.last_ns = cpu_ns, last_ns
+        container.ledger.awake_ns = awake_ns
         container.ledger.inherited = True
         container.seen_at = seen_at or None
         if load is not None:
@@ -100,7 +129,9 @@ class Inheritance:
     def _load(self, numbers: list[Any]) -> LoadState:
         *averages, at_ns = numbers
         one, five, fifteen = (_bounded(one, 0, _MOST_THREADS * FIXED_1) for one in averages)
-        return LoadState(Averages((one, five, fifteen)), _bounded(at_ns, 0, self._latest_ns))
+        # The time of a server that saved CLOCK_BOOTTIME may be ahead.
+        at_ns = min(_bounded(at_ns, 0, self._latest_ns), self._latest_ns - self._asleep_ns)
+        return LoadState(Averages((one, five, fifteen)), at_ns)
 
 
 def _paths(cgroups: object) -> dict[str, str]:

@@ -12,26 +12,29 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pylxcfs import log
 from pylxcfs.errors import SourceError
-from pylxcfs.fuse.connection import Connection
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.fuse import memory
+from pylxcfs.fuse.connection import Connection, device_of_server
 from pylxcfs.fuse.session import Session
 from pylxcfs.fuse.store import Store
+from pylxcfs.guard import Guard
 from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
 from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.personality import host32
 from pylxcfs.sources.prewarm import Prewarm
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.registry import Registry
+from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.callers import Callers
 from pylxcfs.tree.contents import Contents
@@ -92,7 +95,7 @@ class Computation:
         self.sysfs = SysTree()
         hierarchies = Hierarchies.discover()
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
-        self.inheritance = Inheritance({}, 0)
+        self.inheritance = Inheritance({}, 0, 0)
         self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
         finder = InitFinder(settings.init_pid_method)
         _prepare(finder)
@@ -113,10 +116,14 @@ class Computation:
             VIEWS, self.sysfs, self.host, options_of(settings), self.guard, host32(self.host)
         )
 
-    def load_state(self) -> None:
-        """Take over load averages and CPU counters of the server before this one."""
+    def load_state(self, shown: Mapping[tuple[Identity, int], bytes]) -> None:
+        """Take over load averages and CPU counters of the server before this one.
+
+        `shown`: the texts of proc/stat that it has shown last.
+        """
         kept = self._state.load().get("containers")
-        self.inheritance = Inheritance(kept, self.host.now_ns())
+        now_ns, awake_ns = self.host.now_ns(), self.host.awake_ns()
+        self.inheritance = Inheritance(kept, now_ns, awake_ns, shown)
 
     def save_state(self) -> None:
         """Write what the next server goes on with."""
@@ -148,21 +155,15 @@ class Server:
         self.settings = settings
         self.computation = computation = Computation(settings, self._give_way)
         self.guard = guard = computation.guard
-        timeout_s = settings.request_timeout
-        self.own_connection = Connection(
-            "own", descriptors.own, descriptors.own_memory, guard, timeout_s, on_end
-        )
-        self.caller_connection = Connection(
-            "caller", descriptors.caller, descriptors.caller_memory, guard, timeout_s, on_end
-        )
-        computation.load_state()
-        device = self.caller_connection.device
-        self.session = Session(device, guard)
-        self.triggers = Triggers(lambda poller: _notify(device, poller))
+        own, caller = memory.read(descriptors.own_memory), memory.read(descriptors.caller_memory)
+        own_device = device_of_server(descriptors.own, can_resend=own.can_resend)
+        caller_device = device_of_server(descriptors.caller, can_resend=caller.can_resend)
+        self.session = Session(caller_device, guard)
+        self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
         served = [os.path.exists("/" + view.host) for view in VIEWS]
-        names = Names(VIEWS, served, computation.sysfs, contents)
-        callers = Callers(computation.containers, self.own_connection.header.secret)
+        self.names = names = Names(contents, served)
+        callers = Callers(computation.containers, own.secret)
         self.own = OwnMount(
             names,
             contents,
@@ -172,6 +173,9 @@ class Server:
             f"{settings.runtime_dir}/caller",
             settings.enable_psi_poll,
         )
+        # With packed numbers a text does not say which CPUs it is about.
+        packed = settings.cpu_numbering == "packed"
+        computation.load_state({} if packed else _shown(self.own))
         self.caller = CallerMount(
             names,
             contents,
@@ -181,11 +185,24 @@ class Server:
             self.triggers if settings.enable_psi_poll else None,
             self.session.send,
         )
+        timeout_s = settings.request_timeout
+        self.own_connection = Connection(
+            "own", own_device, self.own, guard, timeout_s, on_end, can_resend=own.can_resend
+        )
+        self.caller_connection = Connection(
+            "caller",
+            caller_device,
+            self.caller,
+            guard,
+            timeout_s,
+            on_end,
+            can_resend=caller.can_resend,
+        )
 
     def begin(self) -> None:
         """Begin to answer readers."""
-        self.own_connection.serve(self.own)
-        self.caller_connection.serve(self.caller)
+        self.own_connection.serve()
+        self.caller_connection.serve()
         self.computation.start()
         if self.settings.enable_psi_poll:
             self.triggers.start()
@@ -205,7 +222,7 @@ class Server:
     def sweep(self) -> None:
         """Forget what has expired; call it now and then."""
         self.caller.sweep()
-        self.computation.contents.forget_modes()
+        self.names.forget_modes()
 
     def toggle(self) -> None:
         """Switch virtualisation off or on again, as LXCFS does on SIGUSR2."""
@@ -233,6 +250,12 @@ class Server:
     def _give_way(self) -> None:
         self.own_connection.give_way()
         self.caller_connection.give_way()
+
+
+def _shown(own: OwnMount) -> dict[tuple[Identity, int], bytes]:
+    """Return what readers were shown of proc/stat, by container and epoch."""
+    index = nodes.FILES + [view.path for view in VIEWS].index("proc/stat")
+    return {(Identity(*owner), epoch): text for owner, epoch, text in own.shown(index)}
 
 
 def _notify(device: int, poller: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import trio
 
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.guard import Guard
 from pylxcfs.server import settings
 from pylxcfs.server.heartbeat import HEALTHY, READY, RELOADED, beat
 from pylxcfs.server.server import Server

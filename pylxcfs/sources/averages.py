@@ -63,7 +63,7 @@ def _power(base: int, exponent: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LoadState:
-    """Load averages of a container, and the CLOCK_BOOTTIME of their last step."""
+    """Load averages of a container, and the CLOCK_MONOTONIC of their last step."""
 
     averages: Averages
     at_ns: int

@@ -38,8 +38,9 @@ _V2_NAMES = {"blkio": "io", "cpuacct": UNIFIED}
 _V2_MAIN = frozenset({"cpu", "memory", "pids"})
 
 #: Levels that count at either end of a path. Deeper nesting happens below a delegated cgroup:
-#: the levels left out are limits that its owner set for itself, and each costs files to read.
-_MOST_LEVELS = 16
+#: the levels left out are limits that its owner set for itself, and each costs files to read and
+#: to watch, of which an owner could demand any number.
+_MOST_LEVELS = 64
 
 #: v1 hierarchies in the order in which they are likely to tell a container from its host.
 _V1_HIERARCHIES = ("pids", "memory", "cpu", "cpuacct", "freezer", "name=systemd", "devices")

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from pylxcfs.errors import Gone, PylxcfsError
-from pylxcfs.formats import pidstat
+from pylxcfs.errors import Gone, PylxcfsError, SourceError
+from pylxcfs.formats import pidstat, timens
 from pylxcfs.sources.averages import LoadState
 from pylxcfs.sources.cgroups import Hierarchies, Paths
-from pylxcfs.sources.kept import PinnedFile, read_whole
+from pylxcfs.sources.kept import PinnedFile, read_optional, read_whole
 from pylxcfs.sources.readers import Readers
 from pylxcfs.units import NS_PER_TICK
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
@@ -42,8 +42,8 @@ class ContainerSource:
 
     With `init`, /proc/INIT/cgroup is opened and /proc/INIT/stat read at once: the caller checks
     afterwards that the pid is still the same process, and `roots_of` is called when init's cgroups
-    have changed. Without it, `epoch` (clock ticks) and `started_ns` are given. `want_load` is
-    called once a view asks for the load averages; without it load() returns None.
+    have changed. Without it, `epoch` (clock ticks), `started_ns` and `clock_offset_ns` are given.
+    `want_load` is called once a view asks for the load averages; without it load() returns None.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class ContainerSource:
         paths: Paths | None = None,
         epoch: int = 0,
         started_ns: int = 0,
+        clock_offset_ns: int = 0,
         roots_of: RootsOf = dict,
         want_load: WantLoad | None = None,
     ) -> None:
@@ -83,6 +84,9 @@ class ContainerSource:
             started_ns = epoch * NS_PER_TICK
         self._epoch = epoch
         self._started_ns = started_ns
+        self._init = init
+        self._clock_offset_ns = clock_offset_ns
+        self._recheck_clock = 0.0
         self._readers: Readers | None = None
         self._recheck = 0.0
 
@@ -127,6 +131,15 @@ class ContainerSource:
     def started_ns(self) -> int:
         """Return the CLOCK_BOOTTIME at which it started; 0 for host processes."""
         return self._started_ns
+
+    def clock_offset_ns(self) -> int:
+        """Return by how much its CLOCK_BOOTTIME is ahead of the server's, at most a second old."""
+        now = time.monotonic()
+        if self._init is not None and now >= self._recheck_clock:
+            # A runtime may move init to its time namespace late.
+            self._clock_offset_ns = clock_offset_of(self._hierarchies.root, self._init)
+            self._recheck_clock = now + _RECHECK_SECONDS
+        return self._clock_offset_ns
 
     def load(self) -> Load | None:
         """Return the last sample, or an estimate before the first one.
@@ -217,7 +230,15 @@ class ContainerSource:
         """Read init's cgroups; return whether they have changed."""
         if self._follow is None:
             return False
-        text = self._follow.read()
+        try:
+            text = self._follow.read()
+        except Gone:
+            raise
+        except SourceError:
+            # ENAMETOOLONG: a path of more than 4096 bytes, far below where init was before.
+            if not self._paths:
+                raise
+            return False
         if text == self._text:
             return False
         found = self._hierarchies.paths_in(text)
@@ -247,3 +268,14 @@ def _is_below(path: str, other: str) -> bool:
 def start_ticks_of(root: str, pid: int) -> int:
     """Return the CLOCK_BOOTTIME at which a process started, in clock ticks (USER_HZ)."""
     return pidstat.parse(read_whole(f"{root.rstrip('/')}/proc/{pid}/stat")).start_ticks
+
+
+def clock_offset_of(root: str, pid: int) -> int:
+    """Return by how much CLOCK_BOOTTIME of a process is ahead of the server's, in nanoseconds.
+
+    0 if it has ended, and on kernels without time namespaces.
+    """
+    base = f"{root.rstrip('/')}/proc"
+    texts = [read_optional(f"{base}/{name}/timens_offsets") for name in (pid, "self")]
+    theirs, ours = [timens.boottime_ns(text) if text else 0 for text in texts]
+    return theirs - ours if texts[0] else 0

@@ -178,3 +178,10 @@ class Positions(HelperProcess):
         except SourceError:
             return reading.AWAKE
         return int(answer) if answer else None
+
+    def opens(self, tid: int) -> bool:
+        """Return reading.opens(); True where the helper does not answer."""
+        try:
+            return bool(self.ask(b"O%d" % tid))
+        except SourceError:
+            return True

@@ -165,7 +165,8 @@ class Sampler:
     """Steps the load averages of containers every 5 seconds.
 
     `give_way` is called before each file that is read, and may wait for readers to be served.
-    `attempt` keeps an error from ending the thread; `now_ns` returns CLOCK_BOOTTIME.
+    `attempt` keeps an error from ending the thread; `now_ns` returns CLOCK_MONOTONIC:
+    while the host is suspended no step is due, as in the kernel, and averages do not change.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class Sampler:
         hierarchies: Hierarchies,
         give_way: Callable[[], object] = lambda: None,
         attempt: Attempt = run,
-        now_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._hierarchies = hierarchies
         self._proc = f"{hierarchies.root.rstrip('/')}/proc"

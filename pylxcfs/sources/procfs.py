@@ -81,6 +81,10 @@ class HostFiles:
         """Return CLOCK_BOOTTIME in nanoseconds."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
+    def awake_ns(self) -> int:
+        """Return CLOCK_MONOTONIC in nanoseconds."""
+        return time.monotonic_ns()
+
     def online_cpus(self) -> tuple[int, ...]:
         """Return the online CPUs' numbers, ascending, at most a second old."""
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The file position of a thread that waits in read(2).
+"""What a thread waits in: read(2) and its file position, or open(2).
 
 A FUSE server is not told which part of a file a reader has already taken from the page cache. The
 kernel shows it in /proc/TID/syscall (proc_pid_syscall, fs/proc/base.c), for a thread that sleeps
@@ -7,7 +7,8 @@ in a system call, and in /proc/TID/fdinfo/FD (seq_show, fs/proc/fd.c).
 Another thread of the container may put any file in the place of FD, and printing that one's fdinfo
 may block: of an epoll file, for as long as a page fault of the container takes (ep_show_fdinfo).
 So this file is a helper process (helper.py), which imports nothing of pylxcfs. A request is a
-thread's id in decimal, the answer its offset, or nothing.
+thread's id in decimal, and the answer its offset, or nothing; with an "O" in front of the id the
+answer is "1" for a thread in open(2), else nothing.
 """
 
 from __future__ import annotations
@@ -46,6 +47,16 @@ _READS: Final[Mapping[str, Mapping[int, bool]]] = {
     "s390x": {3: _POSITION, 180: _ARGUMENT, 145: _POSITION, 328: _ARGUMENT, 376: _ARGUMENT},
 }
 _CALLS: Final = _READS.get(os.uname().machine, {})
+#: open, openat, openat2, by machine. 32-bit programs on x86-64: openat alone, as 5 is fstat there.
+_OPENS: Final[Mapping[str, frozenset[int]]] = {
+    "x86_64": frozenset({2, 257, 437, 295}),
+    "aarch64": frozenset({56, 437}),
+    "riscv64": frozenset({56, 437}),
+    "loongarch64": frozenset({56, 437}),
+    "ppc64le": frozenset({5, 286, 437}),
+    "s390x": frozenset({5, 288, 437}),
+}
+_OPENING: Final = _OPENS.get(os.uname().machine, frozenset())
 #: The offset in preadv2(2) that stands for the file's position.
 _FROM_POSITION: Final = (1 << 64) - 1
 
@@ -79,6 +90,19 @@ def offset(tid: int, proc: str = "/proc") -> int | None:
         return None
 
 
+def opens(tid: int, proc: str = "/proc") -> bool:
+    """Return whether a waiting thread is in open(2), as far as is known: one that is awake may be.
+
+    False for one that is in another system call, or cannot be examined.
+    """
+    try:
+        if not _is_asleep(f"{proc}/{tid}/wchan"):
+            return True
+        return int(_read(f"{proc}/{tid}/syscall").split()[0]) in _OPENING
+    except (OSError, ValueError, IndexError):
+        return False
+
+
 def _is_asleep(path: str) -> bool:
     """Return whether a thread sleeps, after a few tries.
 
@@ -105,12 +129,19 @@ def _read(path: str) -> bytes:
         os.close(descriptor)
 
 
+def answer(request: bytes) -> bytes:
+    """Return the answer to a request."""
+    if request.startswith(b"O"):
+        return b"+1" if opens(int(request[1:])) else b"+"
+    found = offset(int(request))
+    return b"+" if found is None else b"+%d" % found
+
+
 def serve(connection: socket.socket) -> None:
     """Answer until the other end closes."""
     connection.send(b"+")
     while request := connection.recv(64):
-        found = offset(int(request))
-        connection.send(b"+" if found is None else b"+%d" % found)
+        connection.send(answer(request))
 
 
 if __name__ == "__main__":

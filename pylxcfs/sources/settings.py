@@ -32,6 +32,10 @@ _EVENT = struct.Struct("=iIII")
 #: Events that are read at once; if there are more, every watched file counts as written.
 _MOST_EVENTS = 4096
 
+#: Files of a setting that may stay open, those of about 32 levels. The files of levels above are
+#: opened for each computation, so that deep cgroups do not use up the server's descriptors.
+_MOST_OPEN = 96
+
 #: Seconds after which a value is read again in any case.
 _BELIEVED_S = 10.0
 
@@ -163,7 +167,11 @@ class Setting(Generic[_T]):
         # Counted before the files are read: a write in between counts as not read.
         writes = _sum(watched or [])
         believed_s = _BELIEVED_S if watched and None not in watched else 0.0
-        value = self._compute()
+        try:
+            value = self._compute()
+        finally:
+            for file in self._files[_MOST_OPEN:]:
+                file.close()
         self._made = value, writes, time.monotonic() + believed_s, count
         return value
 

@@ -11,10 +11,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pylxcfs.errors import Gone, PylxcfsError
+from pylxcfs.errors import Gone, PylxcfsError, SourceError
 from pylxcfs.formats import pidcgroup
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
-from pylxcfs.sources.containers import ContainerSource, WantLoad, start_ticks_of
+from pylxcfs.sources.containers import (
+    ContainerSource,
+    WantLoad,
+    clock_offset_of,
+    start_ticks_of,
+)
 from pylxcfs.sources.helper import Translator
 from pylxcfs.sources.kept import Descriptor, read_start, read_whole
 from pylxcfs.sources.readers import Readers
@@ -68,6 +73,7 @@ class Sibling:
             paths=paths,
             epoch=epoch,
             started_ns=started * NS_PER_TICK,
+            clock_offset_ns=clock_offset_of(hierarchies.root, pid),
             want_load=want_load,
         )
         return cls(container, namespace)
@@ -119,6 +125,13 @@ def _first_processes(hierarchies: Hierarchies, place: Place, paths: Paths) -> li
         threads = Readers(hierarchies, paths).threads()
         if threads is None or threads > _MOST_THREADS:
             return []
+    try:
+        text = read_start(f"{place.own}/cgroup.procs", _BYTES_READ)
+    except SourceError:
+        # v2 lists no processes in a threaded cgroup (EOPNOTSUPP). Its threads have starts as well.
+        if place.version == 1:
+            raise
+        text = read_start(f"{place.own}/cgroup.threads", _BYTES_READ)
     # What follows the last newline may be half a number.
-    lines = read_start(f"{place.own}/cgroup.procs", _BYTES_READ).split(b"\n")[:-1]
+    lines = text.split(b"\n")[:-1]
     return [int(line) for line in lines[:_STARTS_READ]]

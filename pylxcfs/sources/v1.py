@@ -340,11 +340,12 @@ class BlockIOReader:
             shared(f"{place.directories[-1]}/blkio.{prefix}io_serviced_recursive")
             for prefix in ("throttle.", *schedulers)
         ]
-        self._rules = [
+        rules = [
             shared(f"{directory}/blkio.throttle.{rule}_device")
             for directory in place.limiting
             for rule in _RULES
         ]
+        self._has_rules = hierarchies.setting(rules, partial(_any_text, rules))
 
     def read(self) -> Mapping[tuple[int, int], BlockIO] | None:
         amounts = _by_device(self._bytes)
@@ -380,7 +381,11 @@ class BlockIOReader:
         return devices
 
     def _is_counting(self) -> bool:
-        return _has_any(_by_device(self._counted)) or any(file.read() for file in self._rules)
+        return _has_any(_by_device(self._counted)) or self._has_rules.get()
+
+
+def _any_text(files: Sequence[KeptFile]) -> bool:
+    return any(file.read() for file in files)
 
 
 def _has_any(devices: Mapping[tuple[int, int], Mapping[bytes, int]] | None) -> bool:

@@ -12,9 +12,9 @@ indexes (nodes.py), the same for all, and st_ino is the same number. A handle ca
     63          22 21       20      0
     | owner       | compat | serial |
 
-What reads need is answered by the handlers here, in a thread of fuse/loop.py; the rest goes to
-pyfuse3 (operations.py): a READ through pyfuse3 has neither the inode nor the flag that tells page
-fills apart, and the way through libfuse and trio takes three times as long.
+What reads need is answered by the handlers here, in the loop of fuse/connection.py; the rest goes
+to pyfuse3 (operations.py): a READ through pyfuse3 has neither the inode nor the flag that tells
+page fills apart, and the way through libfuse and trio takes three times as long.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.guard import Refused
-from pylxcfs.fuse.loop import Handler, Request, is_disowned
+from pylxcfs.fuse.connection import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
+from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers
 from pylxcfs.tree.contents import Contents
@@ -67,42 +68,25 @@ class Rendering(NamedTuple):
     expires: int
 
 
-class Attributes(NamedTuple):
-    """What stat(2) shows; st_ino is the node id."""
-
-    mode: int
-    size: int
-    mtime_ns: int
-    #: For how long the kernel may believe it.
-    valid_ns: int
-
-
+@dataclass(eq=False)
 class CallerMount:
-    """The requests of the caller mount. `send` passes a request on to pyfuse3."""
+    """The requests of the caller mount."""
 
-    def __init__(
-        self,
-        names: Names,
-        contents: Contents,
-        callers: Callers,
-        store: Store,
-        ttl_ns: int,
-        triggers: Triggers | None,
-        send: Callable[[Request], bytes | None],
-        clock: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
-        self.ttl_ns = ttl_ns
-        self._names = names
-        self._contents = contents
-        self._callers = callers
-        self._store = store
-        self._triggers = triggers
-        self._send = send
-        self._clock = clock
+    names: Names
+    contents: Contents
+    callers: Callers
+    store: Store
+    ttl_ns: int
+    triggers: Triggers | None
+    #: Passes a request on to pyfuse3.
+    send: Callable[[Request], None]
+    clock: Callable[[], int] = time.monotonic_ns
+
+    def __post_init__(self) -> None:
         self._started_ns = time.time_ns()
         self._renderings: dict[tuple[Container | None, int, bool], Rendering] = {}
         self._texts = Texts()
-        for handle, _, text in store.load():
+        for handle, _, text in self.store.load():
             self._texts.keep(handle, text)
         # Handles of servers before this one may still be open: begin elsewhere.
         self._first = time.monotonic_ns() >> 12
@@ -119,40 +103,36 @@ class CallerMount:
 
     # -- what the loop and the server ask ------------------------------------------------------
 
-    def other(self, request: Request) -> bytes | None:
+    def other(self, request: Request) -> None:
         """Pass a request on to pyfuse3, but for names that do not exist: guesses are cheap."""
         opcode, _, node, _, body = request
         if opcode == wire.LOOKUP:
             self.lookup(node, body[:-1])
-        return self._send(request)
+        self.send(request)
 
-    def fallback(self, request: Request) -> bytes | None:
+    def fallback(self, request: Request) -> bytes:
         """Show the host's file where a request failed; a RELEASE is done."""
-        opcode, unique, node, _, body = request
+        opcode, _, node, _, body = request
         if opcode == wire.RELEASE:
-            return wire.error_reply(unique, 0)
+            return b""
         if opcode == wire.OPEN:
-            return wire.open_reply(unique, self._handle(0, 0), wire.FOPEN_DIRECT_IO)
-        if opcode in (wire.READ, wire.GETATTR) and node >= FILES:
-            try:
-                text = self._contents.host(node)
-            except SourceError:
-                return wire.error_reply(unique, errno.EIO)
-            if opcode == wire.GETATTR:
-                mode = self._contents.mode(node)
-                return wire.attr_reply(unique, node, mode, 1, len(text), time.time_ns(), 0)
-            handle, offset, size, flags = wire.READ_IN.unpack_from(body)
-            if flags & wire.READ_LOCKOWNER:
-                text = self._texts.get(handle) or text  # the rest of the text that it began
-                self._texts.keep(handle, text)
-                return wire.data_reply(unique, text[offset : offset + size])
-        return wire.error_reply(unique, errno.EIO)
+            return wire.OPEN_OUT.pack(self._handle(0, 0), wire.FOPEN_DIRECT_IO)
+        if opcode not in (wire.READ, wire.GETATTR) or node < FILES:
+            raise Refused(errno.EIO)
+        text = self.contents.render(node, None)
+        if opcode == wire.GETATTR:
+            mode = self.names.mode(node)
+            return wire.attr_out(node, Attributes(mode, len(text), time.time_ns(), 0))
+        handle, offset, size = self._private(body)
+        text = self._texts.get(handle) or text  # the rest of the text that it began
+        self._texts.keep(handle, text)
+        return text[offset : offset + size]
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         """Return the pid namespace of the caller, else that of the handle's owner."""
         if opcode in (wire.RELEASE, wire.RELEASEDIR):
             return nodes.unpack(nodes.pair_of(word)).pidns
-        return self._callers.containers.namespace(pid)
+        return self.callers.containers.namespace(pid)
 
     def changed(self) -> None:
         """Render again at the next question: the policy has changed."""
@@ -160,7 +140,7 @@ class CallerMount:
 
     def sweep(self) -> None:
         """Forget renderings that have expired; call it now and then."""
-        now = self._clock()
+        now = self.clock()
         for key, rendering in list(self._renderings.items()):
             if now >= rendering.expires:
                 self._renderings.pop(key, None)
@@ -172,20 +152,20 @@ class CallerMount:
         found = self.listed(node)
         if not stat.S_ISREG(found.mode):
             return found
-        owner, compat = self._callers.owner(pid), self._is_compat(node, pid)
+        owner, compat = self.callers.owner(pid), self._is_compat(node, pid)
         try:
             # From runtimes this comes before the container has its limits.
             rendering = self._rendering(node, owner, pid, compat, most_ns=_UNREAD_NS)
-        except Refused:
+        except SourceError:
             return found  # it exists, and READ gets the error
         return found._replace(size=len(rendering.text), mtime_ns=rendering.made_ns)
 
     def listed(self, node: int) -> Attributes:
         """Return attributes as LOOKUP and READDIR give them: sizes are not rendered for that."""
-        mode = self._names.mode(self._index(node))
+        mode = self.names.mode(self._index(node))
         if not stat.S_ISREG(mode):
             return Attributes(mode, 0, self._started_ns, 1_000_000_000)
-        if self._triggers is not None and self._contents.takes_triggers(node):
+        if self.triggers is not None and self.contents.takes_triggers(node):
             mode |= 0o222
         return Attributes(mode, 0, self._started_ns, 0)
 
@@ -194,22 +174,18 @@ class CallerMount:
 
         Dentries are shared by all callers, so a name that is hidden from some is found by all.
         """
-        return self._names.child(self._index(parent), name, None)
-
-    def readlink(self, node: int) -> bytes:
-        """Return the target of a link. Raise Refused."""
-        return self._names.target(node)
+        return self.names.child(self._index(parent), name, None)
 
     def open_directory(self, node: int, pid: int) -> int:
         """Return a handle for a listing: it carries owner and directory, so nothing is kept."""
-        owner = self._callers.owner(pid)
-        self._callers.container(owner, pid)  # from now on it is found without a process
+        owner = self.callers.owner(pid)
+        self.callers.container(owner, pid)  # from now on it is found without a process
         return nodes.node(owner, self._index(node))
 
     def entries(self, handle: int) -> list[Entry]:
         """List the directory of a handle as its opener sees it. Raise Refused."""
-        container = self._callers.known(nodes.pair_of(handle), 0)
-        return self._names.children(nodes.index_of(handle), container)
+        container = self.callers.known(nodes.pair_of(handle), 0)
+        return self.names.children(nodes.index_of(handle), container)
 
     @staticmethod
     def _index(node: int) -> int:
@@ -217,26 +193,21 @@ class CallerMount:
 
     # -- the handlers --------------------------------------------------------------------------
 
-    def _getattr(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        mode, size, mtime, valid = self.attributes(node, pid)
-        return wire.attr_reply(
-            unique, node, mode, 2 if stat.S_ISDIR(mode) else 1, size, mtime, valid
-        )
+    def _getattr(self, node: int, pid: int, body: bytes) -> bytes:
+        return wire.attr_out(node, self.attributes(node, pid))
 
-    def _open(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _open(self, node: int, pid: int, body: bytes) -> bytes:
         if node < FILES:
             raise Refused(errno.EISDIR)
         (flags,) = wire.OPEN_IN.unpack_from(body)
-        handle = self._handle(
-            self._callers.owner(pid), _COMPAT if self._is_compat(node, pid) else 0
-        )
+        handle = self._handle(self.callers.owner(pid), _COMPAT if self._is_compat(node, pid) else 0)
         if flags & os.O_ACCMODE != os.O_RDONLY:
             if node >= SYSFS:
                 raise Refused(errno.EACCES)  # as kernfs_fop_open does, also to root
             # procfs lets root open every file; the write fails.
-            if self._triggers is not None and self._contents.takes_triggers(node):
-                self._triggers.opened(handle)
-        return wire.open_reply(unique, handle, wire.FOPEN_DIRECT_IO)
+            if self.triggers is not None and self.contents.takes_triggers(node):
+                self.triggers.opened(handle)
+        return wire.OPEN_OUT.pack(handle, wire.FOPEN_DIRECT_IO)
 
     def _handle(self, owner: int, flags: int) -> int:
         for serial in itertools.islice(self._serial, _TRIES):
@@ -246,20 +217,26 @@ class CallerMount:
                 break
         return handle
 
-    def _read(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        handle, offset, size, flags = wire.READ_IN.unpack_from(body)
-        if not flags & wire.READ_LOCKOWNER:
-            raise Refused(errno.EINVAL)  # it would fill a page that all share
+    def _read(self, node: int, pid: int, body: bytes) -> bytes:
+        handle, offset, size = self._private(body)
         text = self._text(node, handle, offset, pid)
         if offset == 0:
             if size < len(text):
-                self._store.put(handle, 0, text)  # the rest has to come from the same text
+                self.store.put(handle, 0, text)  # the rest has to come from the same text
             else:
-                self._store.drop(handle)
-        return wire.data_reply(unique, text[offset : offset + size])
+                self.store.drop(handle)
+        return text[offset : offset + size]
+
+    @staticmethod
+    def _private(body: bytes) -> tuple[int, int, int]:
+        """Return handle, offset and size of a READ. Refuse one that fills a page all share."""
+        handle, offset, size, flags = wire.READ_IN.unpack_from(body)
+        if not flags & wire.READ_LOCKOWNER:
+            raise Refused(errno.EINVAL)
+        return handle, offset, size
 
     def _text(self, node: int, handle: int, offset: int, pid: int) -> bytes:
-        """Return the text that a handle reads. Raise Refused."""
+        """Return the text that a handle reads. Raise SourceError or Refused."""
         text = self._texts.get(handle) if offset else None
         if text is None:
             if offset and not self._is_ours(handle):
@@ -270,79 +247,69 @@ class CallerMount:
             if is_disowned():
                 raise Refused(errno.EIO)  # the watchdog has answered with the host's file
             for lost in self._texts.keep(handle, text):
-                self._store.drop(lost)
+                self.store.drop(lost)
         return text
 
     def _is_ours(self, handle: int) -> bool:
         """Return whether this server has given the handle out."""
         return (handle - self._first) % _SERIALS < self._issued
 
-    def _release(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _release(self, node: int, pid: int, body: bytes) -> bytes:
         (handle,) = wire.RELEASE_IN.unpack_from(body)
         self._texts.drop(handle)
-        self._store.drop(handle)
-        if self._triggers is not None:
-            self._triggers.release(handle)
-        return wire.error_reply(unique, 0)
+        self.store.drop(handle)
+        if self.triggers is not None:
+            self.triggers.release(handle)
+        return b""
 
-    def _write(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _write(self, node: int, pid: int, body: bytes) -> bytes:
         """Arm the trigger that is written to a pressure file.
 
         Elsewhere a write fails as that of the kernel's file does: EIO (proc_reg_write), and
         EOPNOTSUPP for pressure without triggers (psi_write where PSI is off).
         """
         handle, _, size = wire.WRITE_IN.unpack_from(body)
-        if not self._contents.takes_triggers(node):
+        if not self.contents.takes_triggers(node):
             raise Refused(errno.EIO)
-        if self._triggers is None:
+        if self.triggers is None:
             raise Refused(errno.EOPNOTSUPP)
         text = body[wire.WRITE_IN.size : wire.WRITE_IN.size + size]
-        owner = nodes.unpack(nodes.pair_of(handle) or self._callers.host)
+        owner = nodes.unpack(nodes.pair_of(handle) or self.callers.host)
         try:
-            path = self._contents.path(node)
-            descriptor = self._callers.containers.open_trigger(owner, pid, path)
-            self._triggers.arm(handle, descriptor, text)
+            descriptor = self.callers.containers.open_trigger(owner, pid, self.contents.path(node))
+            self.triggers.arm(handle, descriptor, text)
         except OSError as error:
             raise Refused(error.errno or errno.EIO) from error
-        return wire.WRITE_REPLY.pack(wire.WRITE_REPLY.size, 0, unique, size)
+        return wire.WRITE_OUT.pack(size)
 
-    def _poll(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _poll(self, node: int, pid: int, body: bytes) -> bytes:
         """Answer ENOSYS while triggers are off: a pending poll can prevent suspend."""
-        if self._triggers is None:
+        if self.triggers is None:
             raise Refused(errno.ENOSYS)
         handle, poller, flags = wire.POLL_IN.unpack_from(body)
         events = READY
-        if self._contents.takes_triggers(node):
-            schedule = bool(flags & wire.POLL_SCHEDULE_NOTIFY)
-            events = self._triggers.poll(handle, poller, schedule)
-        return wire.POLL_REPLY.pack(wire.POLL_REPLY.size, 0, unique, events)
-
-    def may_truncate(self, node: int) -> bool:
-        """Return whether O_TRUNC passes: without effect on files of proc, as on the kernel's."""
-        return FILES <= node < SYSFS
+        if self.contents.takes_triggers(node):
+            events = self.triggers.poll(handle, poller, bool(flags & wire.POLL_SCHEDULE_NOTIFY))
+        return wire.POLL_OUT.pack(events)
 
     # -- renderings ----------------------------------------------------------------------------
 
     def _is_compat(self, node: int, pid: int) -> bool:
-        return self._contents.by_personality(node) and self._callers.containers.is_32bit(pid)
+        return self.contents.by_personality(node) and self.callers.containers.is_32bit(pid)
 
     def _rendering(
         self, index: int, owner: int, pid: int, compat: bool, *, most_ns: int = sys.maxsize
     ) -> Rendering:
-        """Return what is shown now; one that is made lives `most_ns` at most. Raise Refused."""
-        container = self._callers.container(owner, pid)
+        """Return what is shown now; one that is made lives `most_ns` at most. Raise SourceError."""
+        container = self.callers.container(owner, pid)
         key = container, index, compat
-        now = self._clock()
+        now = self.clock()
         rendering = self._renderings.get(key)
         if rendering is None or now >= rendering.expires:
-            try:
-                text = self._contents.render(index, container, compat)
-            except SourceError as error:
-                raise Refused(errno.EIO) from error
-            life = min(most_ns, self.ttl_ns * self._contents.lives(index))
+            text = self.contents.render(index, container, compat)
+            life = min(most_ns, self.ttl_ns * self.contents.lives(index))
             # mtime is that of the text: tar(1) complains of a file that changes.
-            same = rendering is not None and rendering.text == text
-            made_ns = rendering.made_ns if rendering is not None and same else time.time_ns()
+            made_ns = rendering.made_ns if rendering and rendering.text == text else time.time_ns()
             rendering = self._renderings[key] = Rendering(text, made_ns, now + life)
         return rendering
 

@@ -12,21 +12,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from pylxcfs.tree import nodes
-from pylxcfs.tree.nodes import Owner
 from pylxcfs.tree.ports import Containers, Known
 from pylxcfs.views.model import Container
 
 _KEY: Final = re.compile(rb"([1-9]\d{0,9})(?:\.([1-9]\d{0,9}))?-([0-9a-f]{1,16})-([0-9a-f]{32})")
-
-
-class Key(NamedTuple):
-    """What a name below own/ says."""
-
-    owner: Owner
-    epoch: int
 
 
 class Callers:
@@ -58,14 +50,14 @@ class Callers:
         text += b"-%x" % epoch
         return text + b"-" + self._mac(text).hex().encode()
 
-    def parse_key(self, name: bytes) -> Key | None:
-        """Return what a key says, None for any name that was not made by `key`."""
+    def parse_key(self, name: bytes) -> tuple[int, int] | None:
+        """Return owner and epoch of a key, None for any name that was not made by `key`."""
         match = _KEY.fullmatch(name)
         if match is None or not hmac.compare_digest(
             self._mac(name[: -len(match[4]) - 1]).hex().encode(), match[4]
         ):
             return None
-        return Key(Owner(int(match[1]), int(match[2] or 0)), int(match[3], 16))
+        return nodes.pair((int(match[1]), int(match[2] or 0))), int(match[3], 16)
 
     def generation(self, owner: int, epoch: int) -> int:
         """Return the generation of a container's nodes: the kernel drops those of another one."""

@@ -5,77 +5,46 @@ Every failure of a view ends here with the host's file. Knows no nodes, handles 
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pylxcfs.errors import SourceError
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.guard import Guard
 from pylxcfs.tree.nodes import FILES, SYSFS
-from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, SysTree
-from pylxcfs.views import View, syscpu, sysmemory, sysnode
+from pylxcfs.tree.sysfs import SysTree
+from pylxcfs.views import TREES, TreeView, View
 from pylxcfs.views.model import Container, Host, Options
 
 
-class TreeView(Protocol):
-    """What a module of views/ says of a tree of sysfs; paths are relative to the root."""
-
-    def render(
-        self, path: str, host: Host, container: Container, options: Options
-    ) -> bytes | None: ...
-
-    def hidden(self, path: str, host: Host, container: Container, options: Options) -> bool: ...
-
-
-_TREE_VIEWS: Final[Mapping[str, TreeView]] = {CPU: syscpu, NODE: sysnode, MEMORY: sysmemory}
-
-
+@dataclass(eq=False)
 class Contents:
-    """What files say. With `virtual` False every file is the host's."""
+    """What files say."""
 
-    def __init__(
-        self,
-        views: Sequence[View],
-        sysfs: SysTree,
-        host: Host,
-        options: Options,
-        guard: Guard,
-        host32: Host | None = None,
-    ) -> None:
-        self.options = options
-        self.virtual = True
-        self._views = views
-        self._sysfs = sysfs
-        self._host = host
-        #: The host as a 32-bit program sees it, where that makes a difference.
-        self._host32 = host32
-        self._guard = guard
-        self._modes: dict[int, int] = {}
+    views: Sequence[View]
+    sysfs: SysTree
+    host: Host
+    options: Options
+    guard: Guard
+    #: The host as a 32-bit program sees it, where that makes a difference.
+    host32: Host | None = None
+    #: False: every file is the host's.
+    virtual: bool = True
 
     def render(self, index: int, container: Container | None, compat: bool = False) -> bytes:
         """Return a file's text for a container, or the host's. Raise SourceError."""
-        host = self._host32 if compat and self._host32 is not None else self._host
+        host = self.host32 if compat and self.host32 is not None else self.host
+        path = self.path(index)
         if container is None or not self.virtual:
-            return host.read(self.path(index))
+            return host.read(path)
+        args = host, container, self.options
         if index >= SYSFS:
-            return self._render_sysfs(index, container)
-        view = self._view(index)
-        if not view.enabled(self.options):
-            return host.read(view.host)
-        text = self._guard.call(
-            view.path,
-            view.render,
-            lambda host, container, options: host.read(view.host),
-            host,
-            container,
-            self.options,
-        )
+            found = self.guard.call(path, _tree(path).render, lambda *_: None, path, *args)
+            return host.read(path) if found is None else found
+        view, text = self._view(index), b""
+        if view.enabled(self.options):
+            text = self.guard.call(view.path, view.render, lambda *_: b"", *args)
         # An empty file would be worse than the host's.
-        return text or host.read(view.host)
-
-    def host(self, index: int) -> bytes:
-        """Return the host's file. Raise SourceError."""
-        return self._host.read(self.path(index))
+        return text or host.read(path)
 
     def lives(self, index: int) -> int:
         """Return for how many times the time to live a rendering may be shown."""
@@ -85,31 +54,12 @@ class Contents:
         """Return whether a path of sysfs does not exist for this container."""
         if container is None or not self.virtual:
             return False
-        view = _tree_view(path)
-        if view is None:
-            return False
-        return self._guard.call(
-            path,
-            lambda: view.hidden(path, self._host, container, self.options),
-            lambda: False,
-        )
-
-    def mode(self, index: int) -> int:
-        """Return st_mode of the host's file, never writable; 0 if there is none."""
-        mode = self._modes.get(index)
-        if mode is None:
-            try:
-                mode = self._sysfs.lstat(self.path(index)).st_mode
-            except (OSError, SourceError):
-                return 0
-            if not stat.S_ISLNK(mode):
-                mode &= ~0o222
-            self._modes[index] = mode
-        return mode
+        args = path, self.host, container, self.options
+        return self.guard.call(path, _tree(path).hidden, lambda *_: False, *args)
 
     def by_personality(self, index: int) -> bool:
         """Return whether a file differs for readers with a 32-bit personality."""
-        return self._host32 is not None and index < SYSFS and self._view(index).by_personality
+        return self.host32 is not None and index < SYSFS and self._view(index).by_personality
 
     def takes_triggers(self, index: int) -> bool:
         """Return whether a file is one of the pressure files."""
@@ -119,34 +69,18 @@ class Contents:
         """Return the host's file behind an index, relative to the root. Raise SourceError."""
         if index < SYSFS:
             return self._view(index).host
-        path = self._sysfs.path(index)
+        path = self.sysfs.path(index)
         if path is None:
             raise SourceError(f"no file of sysfs has the number {index - SYSFS}")
         return path
 
-    def forget_modes(self) -> None:
-        """Read modes of host files again: CPUs may have come or gone."""
-        self._modes.clear()
-
     def _view(self, index: int) -> View:
         """Return the view of a file. Raise SourceError for a file of another version."""
-        if not FILES <= index < FILES + len(self._views):
+        if not FILES <= index < FILES + len(self.views):
             raise SourceError(f"no file has the number {index}")
-        return self._views[index - FILES]
-
-    def _render_sysfs(self, index: int, container: Container) -> bytes:
-        path = self.path(index)
-        view = _tree_view(path)
-        if view is None:
-            return self._host.read(path)
-        text = self._guard.call(
-            path,
-            lambda: view.render(path, self._host, container, self.options),
-            lambda: None,
-        )
-        return self._host.read(path) if text is None else text
+        return self.views[index - FILES]
 
 
-def _tree_view(path: str) -> TreeView | None:
+def _tree(path: str) -> TreeView:
     """Return the view of the tree that `path` is in: its first four names."""
-    return _TREE_VIEWS.get("/".join(path.split("/", 4)[:4]))
+    return TREES["/".join(path.split("/", 4)[:4])]

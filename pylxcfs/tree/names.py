@@ -1,4 +1,4 @@
-"""Names and listings: which node has which children, and where links lead.
+"""Names, modes and listings: which node has which children, and where links lead.
 
     proc/NAME, proc/pressure, sys/devices/system/{cpu,node,memory}    links, the same for all
     own/KEY/...  and the caller mount                                 one view: proc/, sys/...
@@ -16,11 +16,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from pylxcfs.fuse.guard import Refused
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.tree import nodes
 from pylxcfs.tree.contents import Contents
-from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, Entry, SysTree
-from pylxcfs.views import View
+from pylxcfs.tree.sysfs import Entry
+from pylxcfs.units import NS_PER_S
 from pylxcfs.views.model import Container
 
 DIRECTORY: Final = stat.S_IFDIR | 0o555
@@ -28,57 +28,24 @@ LINK: Final = stat.S_IFLNK | 0o777
 #: How long a listing of sysfs is shown, and how many are kept.
 _LISTING_S: Final = 1.0
 _MOST_LISTINGS: Final = 256
-_PRESSURE: Final = "proc/pressure"
-_LINKS: Final = {CPU: nodes.CPU_LINK, NODE: nodes.NODE_LINK, MEMORY: nodes.MEMORY_LINK}
+#: For how long the kernel may believe a name; CPUs come and go below sys/devices/system.
+_NAME_NS: Final = 60 * NS_PER_S
+_SYSFS_NAME_NS: Final = NS_PER_S
 
 
 class Names:
     """Names of both mounts; `served[i]` says whether the host has the file of view i."""
 
-    def __init__(
-        self, views: Sequence[View], served: Sequence[bool], sysfs: SysTree, contents: Contents
-    ) -> None:
-        self._sysfs = sysfs
+    def __init__(self, contents: Contents, served: Sequence[bool]) -> None:
         self._contents = contents
+        self._sysfs = contents.sysfs
         #: Listings of sysfs, all of the last second: a listing is read in several requests.
         self._listings: dict[tuple[int, Container | None], list[Entry]] = {}
         self._listed = 0.0
-        shared: dict[int, dict[bytes, int]] = {
-            nodes.ROOT: {b"proc": nodes.PROC, b"sys": nodes.SYS, b"own": nodes.OWN},
-            nodes.PROC: {},
-            nodes.SYS: {b"devices": nodes.DEVICES},
-            nodes.DEVICES: {b"system": nodes.SYSTEM},
-            nodes.SYSTEM: {},
-            nodes.OWN: {},
-        }
-        view: dict[int, dict[bytes, int]] = {
-            nodes.VIEW_ROOT: {b"proc": nodes.VIEW_PROC, b"sys": nodes.VIEW_SYS},
-            nodes.VIEW_PROC: {},
-            nodes.VIEW_SYS: {b"devices": nodes.VIEW_DEVICES},
-            nodes.VIEW_DEVICES: {b"system": nodes.VIEW_SYSTEM},
-            nodes.VIEW_SYSTEM: {},
-        }
-        #: Where each link leads inside of a view.
-        self.links: dict[int, str] = {}
-        for i, row in enumerate(views):
-            if not served[i]:
-                continue
-            directory, _, name = row.path.rpartition("/")
-            if directory == _PRESSURE:
-                shared[nodes.PROC][b"pressure"] = nodes.PRESSURE_LINK
-                view[nodes.VIEW_PROC][b"pressure"] = nodes.VIEW_PRESSURE
-                view.setdefault(nodes.VIEW_PRESSURE, {})[name.encode()] = nodes.FILES + i
-                self.links[nodes.PRESSURE_LINK] = _PRESSURE
-            else:
-                shared[nodes.PROC][name.encode()] = nodes.LINKS + i
-                view[nodes.VIEW_PROC][name.encode()] = nodes.FILES + i
-                self.links[nodes.LINKS + i] = row.path
-        for path, index in sysfs.roots():
-            name, link = path.rpartition("/")[2], _LINKS[path]
-            shared[nodes.SYSTEM][name.encode()] = link
-            view[nodes.VIEW_SYSTEM][name.encode()] = index
-            self.links[link] = path
-        self._children = shared | view
+        files = {view.path: nodes.FILES + i for i, view in enumerate(contents.views) if served[i]}
+        #: Names outside of sysfs, and where each link leads inside of a view.
+        self._children, self.links = nodes.names(files | self._sysfs.roots())
+        self.forget_modes()
 
     def child(self, index: int, name: bytes, container: Container | None) -> int:
         """Return the index of a name in a directory. Raise Refused.
@@ -89,9 +56,7 @@ class Names:
             child = self._children.get(index, {}).get(name)
         else:
             path = f"{self._path(index)}/{os.fsdecode(name)}"
-            child = self._sysfs.index(path)
-            if self._contents.hidden(path, container):
-                child = None
+            child = None if self._contents.hidden(path, container) else self._sysfs.index(path)
         if child is None:
             raise Refused(errno.ENOENT)
         return child
@@ -123,16 +88,27 @@ class Names:
             if not self._contents.hidden(f"{path}/{os.fsdecode(entry.name)}", container)
         ]
 
+    @staticmethod
+    def valid_ns(index: int) -> int:
+        """Return for how long the kernel may believe the name of an index."""
+        return _NAME_NS if index < nodes.SYSFS else _SYSFS_NAME_NS
+
     def mode(self, index: int) -> int:
         """Return st_mode of an index, never writable. Raise Refused(ESTALE) if it is gone."""
-        if index in self._children:
-            return DIRECTORY
-        if index in self.links:
-            return LINK
-        mode = self._contents.mode(index) if index >= nodes.FILES else 0
-        if not mode:
-            raise Refused(errno.ESTALE)
+        mode = self._modes.get(index)
+        if mode is None:
+            try:
+                mode = self._sysfs.lstat(self._contents.path(index)).st_mode
+            except (OSError, SourceError) as error:
+                raise Refused(errno.ESTALE) from error
+            if not stat.S_ISLNK(mode):
+                mode &= ~0o222
+            self._modes[index] = mode
         return mode
+
+    def forget_modes(self) -> None:
+        """Read modes of host files again: CPUs may have come or gone."""
+        self._modes = dict.fromkeys(self._children, DIRECTORY) | dict.fromkeys(self.links, LINK)
 
     def target(self, index: int) -> bytes:
         """Return the target of a link of the host's sysfs. Raise Refused."""

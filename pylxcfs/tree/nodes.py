@@ -9,11 +9,14 @@ understands every number that the kernel still holds, with no table to save.
 
 Namespace inode numbers are small above 0xEFFFFF00 (include/linux/proc_fs.h numbers the initial
 ones 0xEFFFFFxx, dynamic ones count up from 0xF0000000 and are reused lowest first), so 21 bits
-hold their offset: two million namespaces. Offset 0 is "none". Pure; knows no file's name.
+hold their offset: two million namespaces. Offset 0 is "none".
+
+`names` is the table of names outside of sysfs, for servers and the rescue server. Pure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 _BASE: Final = 0xEFFFFF00
@@ -21,8 +24,6 @@ _BITS: Final = 21
 _LIMIT: Final = 1 << _BITS
 _INDEX_BITS: Final = 22
 INDEX_LIMIT: Final = 1 << _INDEX_BITS
-_OFFSET_MASK: Final = _LIMIT - 1
-_INDEX_MASK: Final = INDEX_LIMIT - 1
 
 # File indexes. Never renumber: a mount that outlives an upgrade keeps node ids.
 ROOT: Final = 1
@@ -49,6 +50,22 @@ LINKS: Final = 64
 FILES: Final = 128
 #: A file below sys/devices/system/{cpu,node,memory}: SYSFS + the inode number of the host's file.
 SYSFS: Final = 256
+
+#: Directories by path: in the shared part of the own mount, and in a view.
+_DIRECTORIES: Final = {
+    "": (ROOT, VIEW_ROOT),
+    "proc": (PROC, VIEW_PROC),
+    "sys": (SYS, VIEW_SYS),
+    "sys/devices": (DEVICES, VIEW_DEVICES),
+    "sys/devices/system": (SYSTEM, VIEW_SYSTEM),
+}
+_PRESSURE: Final = "proc/pressure"
+_TREE_LINKS: Final = {
+    "sys/devices/system/cpu": CPU_LINK,
+    "sys/devices/system/node": NODE_LINK,
+    "sys/devices/system/memory": MEMORY_LINK,
+}
+Children = dict[int, dict[bytes, int]]
 
 
 class Owner(NamedTuple):
@@ -79,7 +96,7 @@ def node(owner_pair: int, index: int) -> int:
 
 def index_of(node_id: int) -> int:
     """Return the file index of a node id."""
-    return node_id & _INDEX_MASK
+    return node_id % INDEX_LIMIT
 
 
 def pair_of(node_id: int) -> int:
@@ -94,7 +111,7 @@ def pidns_offset(owner_pair: int) -> int:
 
 def unpack(owner_pair: int) -> Owner:
     """Return the owner that `pair` packed."""
-    group_offset = owner_pair & _OFFSET_MASK
+    group_offset = owner_pair % _LIMIT
     return Owner((owner_pair >> _BITS) + _BASE, group_offset + _BASE if group_offset else 0)
 
 
@@ -104,3 +121,31 @@ def inode_number(node_id: int) -> int:
     Different nodes may share one; the kernel itself goes by the node id.
     """
     return (node_id ^ node_id >> 32 ^ node_id >> 21) & 0x7FFFFFFF or 1
+
+
+def names(served: Mapping[str, int]) -> tuple[Children, dict[int, str]]:
+    """Return the names in each directory, and the path in a view of each link.
+
+    `served`: the files of views, and the trees of sysfs, that this host has. proc/pressure is one
+    link to a directory, so that it can be bound.
+    """
+    shared = {path: index for path, (index, _) in _DIRECTORIES.items()} | {"own": OWN}
+    view = {path: index for path, (_, index) in _DIRECTORIES.items()}
+    links: dict[int, str] = {}
+    for path, index in served.items():
+        if path.startswith(f"{_PRESSURE}/"):
+            view[_PRESSURE] = VIEW_PRESSURE
+            links[PRESSURE_LINK] = _PRESSURE
+        else:
+            links[_TREE_LINKS.get(path, index - FILES + LINKS)] = path
+    by_path = {path: link for link, path in links.items()}
+    return _children(shared, by_path) | _children(view, served), links
+
+
+def _children(directories: Mapping[str, int], others: Mapping[str, int]) -> Children:
+    found: Children = {index: {} for index in directories.values()}
+    for path, index in {**others, **directories}.items():
+        directory, _, name = path.rpartition("/")
+        if path:
+            found[directories[directory]][name.encode()] = index
+    return found

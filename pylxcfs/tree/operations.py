@@ -7,29 +7,25 @@ exception but FUSEError. What changes something is refused with EPERM.
 from __future__ import annotations
 
 import errno
-import stat
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import pyfuse3
 
-from pylxcfs.fuse.guard import Guard, Refused
-from pylxcfs.tree.caller import Attributes, CallerMount
+from pylxcfs.errors import Refused
+from pylxcfs.fuse.wire import BLOCK_SIZE, Attributes
+from pylxcfs.guard import Guard
+from pylxcfs.tree.caller import CallerMount
+from pylxcfs.tree.nodes import FILES, SYSFS
+from pylxcfs.units import NS_PER_S
 
 T = TypeVar("T")
-
-_NS = 1_000_000_000
-_NAME_S = 60.0
-#: CPUs come and go below sys/devices/system.
-_SYSFS_NAME_S = 1.0
 
 
 class Operations(pyfuse3.Operations):
     """The caller mount as pyfuse3 wants it."""
 
     supports_dot_lookup = False
-    enable_writeback_cache = False
-    enable_acl = False
 
     def __init__(self, mount: CallerMount, guard: Guard) -> None:
         super().__init__()
@@ -57,14 +53,9 @@ class Operations(pyfuse3.Operations):
         node = self._guarded("lookup", lambda: self._mount.lookup(parent_inode, name))
         return self._entry(node, self._guarded("lookup", lambda: self._mount.listed(node)))
 
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        """Return the attributes of a node as the caller sees them."""
-        found = self._guarded("getattr", lambda: self._mount.attributes(inode, ctx.pid))
-        return self._entry(inode, found)
-
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Return the target of a link of sysfs."""
-        return self._guarded("readlink", lambda: self._mount.readlink(inode))
+        return self._guarded("readlink", lambda: self._mount.names.target(inode))
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Return a handle that any server understands."""
@@ -93,10 +84,11 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Let O_TRUNC pass on files of proc, which it does not change."""
-        if not (fields.update_size and self._mount.may_truncate(inode)):
+        """Let O_TRUNC pass on files of proc: without effect, as on the kernel's."""
+        if not (fields.update_size and FILES <= inode < SYSFS):
             raise pyfuse3.FUSEError(errno.EPERM)
-        return await self.getattr(inode, ctx)
+        found = self._guarded("setattr", lambda: self._mount.attributes(inode, ctx.pid))
+        return self._entry(inode, found)
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Answer like procfs: no blocks. Podman refuses to bind what has no statfs(2)."""
@@ -104,9 +96,6 @@ class Operations(pyfuse3.Operations):
         data.f_bsize = data.f_frsize = 4096
         data.f_namemax = 255
         return data
-
-    async def forget(self, inode_list: object) -> None:
-        """Node ids need no table."""
 
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise pyfuse3.FUSEError(errno.EPERM)
@@ -117,15 +106,14 @@ class Operations(pyfuse3.Operations):
     def stacktrace(self) -> None:
         """Log nothing when a process sets an attribute of the root."""
 
-    @staticmethod
-    def _entry(node: int, found: Attributes) -> pyfuse3.EntryAttributes:
+    def _entry(self, node: int, found: Attributes) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = node
         entry.st_mode = found.mode
-        entry.st_nlink = 2 if stat.S_ISDIR(found.mode) else 1
+        entry.st_nlink = found.nlink
         entry.st_size = found.size
         entry.st_mtime_ns = entry.st_atime_ns = entry.st_ctime_ns = found.mtime_ns
-        entry.st_blksize = 65536
-        entry.attr_timeout = found.valid_ns / _NS
-        entry.entry_timeout = _NAME_S if node < 256 else _SYSFS_NAME_S
+        entry.st_blksize = BLOCK_SIZE
+        entry.attr_timeout = found.valid_ns / NS_PER_S
+        entry.entry_timeout = self._mount.names.valid_ns(node) / NS_PER_S
         return entry

@@ -1,10 +1,5 @@
 """The own mount: each container's files as pages of the kernel's page cache, without OPEN.
 
-    MOUNT/proc/meminfo               link, resolved per caller: ../own/KEY/proc/meminfo in a
-                                     container, CALLER_MOUNT/proc/meminfo for the host's processes
-    MOUNT/own/KEY/proc/meminfo       the text of one container
-    MOUNT/own/host/proc/meminfo      the host's text
-
 OPEN is answered ENOSYS, so the kernel opens, reads and closes from its page cache alone. It asks
 GETATTR once the text it was told of has expired, and READ for a page that it does not have. The
 mount is read-only and has default_permissions: open(2) asks for expired attributes, too, which
@@ -19,7 +14,8 @@ What makes a read right:
   back with the next container; LOOKUP then names the same node with another generation, and the
   kernel drops the old inode with its pages. Until then the old inode shows the host (`_container`).
 - LOOKUP renders nothing: it comes from the runtime, before the container has its limits. So may
-  GETATTR: until the first READ of a node its texts have no life.
+  GETATTR of stat(2): until one of read(2) or open(2), texts have no life, and change with their
+  sizes. From then on there may be readers that have been told a size.
 
 Knows messages (fuse/wire.py), nodes and names; does not know pyfuse3, handles or processes.
 """
@@ -30,14 +26,15 @@ import errno
 import stat
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.guard import Refused
-from pylxcfs.fuse.loop import Handler, Request, is_disowned
+from pylxcfs.fuse.connection import Handler, Request, is_disowned
 from pylxcfs.fuse.store import Store
+from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers, packed
 from pylxcfs.tree.contents import Contents
@@ -48,7 +45,6 @@ from pylxcfs.tree.sysfs import Entry
 from pylxcfs.views.model import Container
 
 _MS: Final = 1_000_000
-_S: Final = 1000 * _MS
 
 #: How long the old text is shown with the size of a longer one.
 STEP_NS: Final = 100 * _MS
@@ -60,74 +56,63 @@ _BUSY_NS: Final = 100 * _MS
 #: The count of a text that this server has from the one before and was not asked for yet.
 _INHERITED: Final = -1
 #: Without a reader for so long, size and text may change together.
-_IDLE_NS: Final = _S
+_IDLE_NS: Final = 1000 * _MS
 #: A size that grows does so by this part of the text more than it must: each growth is a risk for
 #: a reader between two read(2) calls.
 _ROOM_PART: Final = 16
 #: A rendering that no read has taken yet is good for the read of the process that has just opened.
 _UNREAD_NS: Final = 10 * _MS
-#: All texts are looked through that often, so many at each rendering.
-_SWEEP_NS: Final = 5 * _S
+#: All texts are looked through so often, so many at each rendering.
+_SWEEP_NS: Final = 5000 * _MS
 _SWEPT_AT_ONCE: Final = 16
-#: Names and directories do not change, but for sysfs, where CPUs come and go.
-_NAME_NS: Final = 60 * _S
-_SYSFS_NAME_NS: Final = _S
 #: st_size of a file that was never read, until the first GETATTR.
 _UNKNOWN_SIZE: Final = 4096
 
 _HOST_NAME: Final = b"host"
 
 
+@dataclass(slots=True)
 class Page:
     """What the kernel is told of a file: one text."""
 
-    __slots__ = (
-        *("asked", "born", "data", "expires", "filled", "held", "mtime", "next", "taken", "unread"),
-    )
-
-    def __init__(self, data: bytes, mtime: int, now: int, life: int) -> None:
-        self.data = data
-        #: In nanoseconds; differs from that of the page before.
-        self.mtime = mtime
-        #: Monotonic nanoseconds: rendered, last asked for, and until when it is shown.
-        self.born = self.asked = now
-        self.expires = now + life
-        #: How many times it has stayed for a reader in the middle. Not a time: the server may have
-        #: been stopped for longer than a text may ever stay.
-        self.held = 0
-        #: The text that comes after this one, whose size was told ahead of it.
-        self.next: bytes | None = None
-        self.unread = True
-        #: This server has given the kernel this text for the mtime that it was told.
-        self.filled = False
-        #: A read has taken this text, or one before it.
-        self.taken = False
+    data: bytes
+    #: In nanoseconds; differs from that of the page before.
+    mtime: int
+    #: Monotonic nanoseconds: rendered, last asked for, and until when it is shown.
+    born: int
+    asked: int
+    expires: int
+    #: How many times it has stayed for a reader in the middle. Not a time: the server may have
+    #: been stopped for longer than a text may ever stay.
+    held: int = 0
+    #: The text that comes after this one, whose size was told ahead of it.
+    next: bytes | None = None
+    unread: bool = True
+    #: This server has given the kernel this text for the mtime that it was told.
+    filled: bool = False
+    #: A reader has been told of this text, or of one before it.
+    taken: bool = False
+    #: `asked` when all texts were looked through last.
+    seen: int = 0
 
 
+@dataclass(eq=False)
 class OwnMount:
-    """The requests of the own mount (fuse/loop.py calls the handlers, in one thread)."""
+    """The requests of the own mount (fuse/connection.py calls the handlers, in one thread)."""
 
-    def __init__(
-        self,
-        names: Names,
-        contents: Contents,
-        callers: Callers,
-        store: Store,
-        ttl_ns: int,
-        caller_mount: str,
-        triggers: bool,
-        clock: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
-        self.ttl_ns = ttl_ns
-        self._names = names
-        self._contents = contents
-        self._callers = callers
-        self._store = store
-        self._caller_mount = caller_mount.encode()
-        self._triggers = triggers
-        self._clock = clock
+    names: Names
+    contents: Contents
+    callers: Callers
+    store: Store
+    ttl_ns: int
+    #: Path of the other mount.
+    caller_mount: str
+    #: Whether pressure triggers are on: they need a handle, and so the other mount.
+    triggers: bool
+    clock: Callable[[], int] = time.monotonic_ns
+
+    def __post_init__(self) -> None:
         self._started_ns = time.time_ns()
-        self._epochs: dict[int, int] = {}
         #: Nodes by pid namespace that were looked up since it got another epoch. The kernel may
         #: have others from before, of descriptors that outlived their container.
         self._looked_up: dict[int, set[int]] = {}
@@ -135,11 +120,12 @@ class OwnMount:
         self._rendered_for: dict[int, weakref.ref[Known]] = {}
         self._to_sweep: list[int] = []
         self._next_sweep = 0
-        now = clock()
+        now = self.clock()
         # What the kernel was told by a server before this one; it has to be asked for again.
-        self._pages = {node: Page(text, mtime, now, 0) for node, mtime, text in store.load()}
-        for page in self._pages.values():
-            page.unread, page.taken, page.held = False, True, _INHERITED
+        self._pages = {
+            node: Page(text, mtime, now, now, now, _INHERITED, unread=False, taken=True)
+            for node, mtime, text in self.store.load()
+        }
         self.handlers: dict[int, Handler] = {
             wire.GETATTR: self._getattr,
             wire.READ: self._read,
@@ -147,104 +133,107 @@ class OwnMount:
             wire.READLINK: self._readlink,
             wire.OPENDIR: self._opendir,
             wire.READDIR: self._readdir,
-            wire.RELEASEDIR: self._done,
-            wire.STATFS: lambda unique, node, pid, body: wire.statfs_reply(unique),
+            wire.RELEASEDIR: lambda node, pid, body: b"",
+            wire.STATFS: lambda node, pid, body: wire.STATFS_OUT,
         }
 
     # -- what the loop and the server ask ------------------------------------------------------
 
     def other(self, request: Request) -> bytes:
-        """Answer OPEN, FLUSH, POLL, xattrs and so on: not implemented, never asked again."""
-        return wire.error_reply(request[1], errno.ENOSYS)
+        """Refuse OPEN, FLUSH, POLL, xattrs and so on: not implemented, never asked again."""
+        raise Refused(errno.ENOSYS)
 
     def fallback(self, request: Request) -> bytes:
         """Show the host's file where a request failed."""
-        opcode, unique, node, _, body = request
-        if opcode in (wire.GETATTR, wire.READ) and nodes.index_of(node) >= FILES:
-            try:
-                now = self._clock()
-                page = self._replace(node, self._contents.host(nodes.index_of(node)), 0, now)
-                if opcode == wire.GETATTR:
-                    return self._page_attributes(unique, node, page, now)
-                page.unread, page.taken = False, True
-                return self._part(unique, page, body)
-            except (SourceError, Refused):
-                self._forget(node)
-                if opcode == wire.GETATTR:
-                    return self._unreadable(unique, node)
-        return wire.error_reply(unique, errno.EIO)
+        opcode, _, node, _, body = request
+        index = nodes.index_of(node)
+        if opcode not in (wire.GETATTR, wire.READ) or index < FILES:
+            raise Refused(errno.EIO)
+        now = self.clock()
+        try:
+            page = self._replace(node, self.contents.render(index, None), 0, now)
+        except SourceError:
+            self._forget(node)
+            if opcode == wire.READ:
+                raise
+            return self._told(node, None, now)  # it exists, and READ gets the error
+        if opcode == wire.GETATTR:
+            return self._told(node, page, now)
+        page.unread, page.taken = False, True
+        return self._part(page, body)
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         """Return the pid namespace of the node's owner, else that of the caller."""
         owner = nodes.pair_of(node)
-        return nodes.unpack(owner).pidns if owner else self._callers.containers.namespace(pid)
+        return nodes.unpack(owner).pidns if owner else self.callers.containers.namespace(pid)
+
+    def shown(self, index: int) -> Iterator[tuple[nodes.Owner, int, bytes]]:
+        """Yield owner, epoch and text of the nodes with this index, as the kernel has them."""
+        for node, page in self._pages.items():
+            owner = nodes.pair_of(node)
+            if nodes.index_of(node) == index and owner != self.callers.host:
+                yield nodes.unpack(owner), self._epoch(owner), page.data
 
     def changed(self) -> None:
-        """Render again at the next question: the policy has changed."""
-        # The kernel asks for a text once it has expired; until then it shows what it was told.
+        """Render again once texts expire: the policy has changed."""
         for page in list(self._pages.values()):
             page.next = None
 
     def _sweep_some(self, now: int) -> None:
         """Forget texts that nobody has asked for lately: a few at each rendering."""
         if not self._to_sweep and now >= self._next_sweep:
-            self._to_sweep = list(self._pages)
+            # Those not asked for since the last time: the server may have been stopped just now.
+            self._to_sweep = [node for node, one in self._pages.items() if one.seen == one.asked]
+            for one in self._pages.values():
+                one.seen = one.asked
             self._next_sweep = now + _SWEEP_NS
         for node in self._to_sweep[-_SWEPT_AT_ONCE:]:
             page = self._pages.get(node)
             if page is not None and now - max(page.asked, page.expires) > 2 * _IDLE_NS:
-                del self._pages[node]
-                self._store.drop(node)
+                self._forget(node)
         del self._to_sweep[-_SWEPT_AT_ONCE:]
 
     # -- attributes and texts ------------------------------------------------------------------
 
-    def _getattr(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _getattr(self, node: int, pid: int, body: bytes) -> bytes:
         page = self._pages.get(node)
-        now = self._clock()
+        now = self.clock()
         if page is None or now >= page.expires:
-            index = nodes.index_of(node)
-            mode = self._names.mode(index)
-            if not stat.S_ISREG(mode):
-                return self._fixed_attributes(unique, node, mode)
+            if not stat.S_ISREG(self.names.mode(nodes.index_of(node))):
+                return self._told(node, None, now)
             reads = bool(wire.GETATTR_IN.unpack_from(body)[0] & wire.GETATTR_FH)
             page = self._revalidate(node, pid, page, now, reads)
+            page.taken = page.taken or reads or self.callers.containers.opens(pid)
         page.asked = now
-        return self._page_attributes(unique, node, page, now)
+        return self._told(node, page, now)
 
-    def _page_attributes(self, unique: int, node: int, page: Page, now: int) -> bytes:
-        mode = self._names.mode(nodes.index_of(node))
-        size, valid = len(page.data), max(0, page.expires - now)
-        return wire.attr_reply(unique, inode_number(node), mode, 1, size, page.mtime, valid)
+    def _told(self, node: int, page: Page | None, now: int) -> bytes:
+        return wire.attr_out(inode_number(node), self._attributes(node, page, now))
 
-    def _unreadable(self, unique: int, node: int) -> bytes:
-        """Return attributes of a file that cannot be read: it exists, and READ gets the error."""
-        try:
-            mode = self._names.mode(nodes.index_of(node))
-        except Refused as refused:
-            return wire.error_reply(unique, refused.errno)
-        ino = inode_number(node)
-        return wire.attr_reply(unique, ino, mode, 1, _UNKNOWN_SIZE, time.time_ns(), 0)
+    def _attributes(self, node: int, page: Page | None, now: int) -> Attributes:
+        """Return attributes; a file without a text has a size that no reader takes for its end."""
+        index = nodes.index_of(node)
+        mode = self.names.mode(index)
+        if not stat.S_ISREG(mode):
+            return Attributes(mode, 0, self._started_ns, self.names.valid_ns(index))
+        if page is None:
+            return Attributes(mode, _UNKNOWN_SIZE, time.time_ns(), 0)
+        return Attributes(mode, len(page.data), page.mtime, max(0, page.expires - now))
 
-    def _fixed_attributes(self, unique: int, node: int, mode: int) -> bytes:
-        nlink = 2 if stat.S_ISDIR(mode) else 1
-        ino = inode_number(node)
-        return wire.attr_reply(unique, ino, mode, nlink, 0, self._started_ns, self._valid(node))
-
-    def _read(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _read(self, node: int, pid: int, body: bytes) -> bytes:
         page = self._pages.get(node)
         if page is None:
-            page = self._revalidate(node, pid, None, self._clock(), False)
+            page = self._revalidate(node, pid, None, self.clock(), False)
         page.unread, page.taken, page.filled = False, True, True
-        return self._part(unique, page, body)
+        return self._part(page, body)
 
     @staticmethod
-    def _part(unique: int, page: Page, body: bytes) -> bytes:
+    def _part(page: Page, body: bytes) -> bytes:
         _, offset, size, flags = wire.READ_IN.unpack_from(body)
         data = page.data[offset : offset + size]
         if not flags & wire.READ_LOCKOWNER:
             data = data.ljust(size, b"\n")
-        return wire.data_reply(unique, data)
+        return data
 
     def _revalidate(self, node: int, pid: int, page: Page | None, now: int, reads: bool) -> Page:
         """Return the page to show now that the one before, if any, has expired.
@@ -260,7 +249,7 @@ class OwnMount:
             if reads and page.unread and now - page.born < _UNREAD_NS:
                 page.unread = False
                 return page
-            offset = (self._callers.containers.offset(pid) or 0) if reads else 0
+            offset = (self.callers.containers.offset(pid) or 0) if reads else 0
             if offset < 0:
                 # A busy machine: it may be in the middle, or at the beginning of its first read.
                 offset = int(now - page.expires < _BUSY_NS)
@@ -270,15 +259,15 @@ class OwnMount:
                     page.expires = now + min(_HOLD_NS, self.ttl_ns)
                     page.held += 1
                 return page
-            if page.next is not None and now - page.asked <= _IDLE_NS:
+            if page.next is not None and now - page.expires < self.ttl_ns:
                 return self._replace(node, page.next, self._life(node), now)
         self._sweep_some(now)
         owner = nodes.pair_of(node)
         container = self._container(node, pid)
         # A container that is not found yet may be found at the next question.
-        found = container is not None or owner == self._callers.host
+        found = container is not None or owner == self.callers.host
         life = self._life(node) if found and page is not None and page.taken else 0
-        data = self._contents.render(nodes.index_of(node), container)
+        data = self.contents.render(nodes.index_of(node), container)
         if is_disowned():
             raise Refused(errno.EIO)  # the watchdog has answered; the kernel must not be told twice
         return self._replace(node, data, life, now)
@@ -291,8 +280,10 @@ class OwnMount:
             if page.taken and now - max(page.asked, page.expires) <= _IDLE_NS:
                 if len(data) > size:
                     room = len(data) + len(data) // _ROOM_PART
-                    step = Page(padded(page.data, room), page.mtime + 1, now, STEP_NS)
-                    step.born, step.next = page.born, data
+                    step = Page(
+                        padded(page.data, room), page.mtime + 1, page.born, now, now + STEP_NS
+                    )
+                    step.next = data
                     return self._show(node, step)
                 data = padded(data, size)
             if data == page.data and page.filled:  # the kernel's pages stay good
@@ -300,18 +291,18 @@ class OwnMount:
                 page.held = 0
                 return page
         mtime = max(page.mtime + 1 if page is not None else 0, time.time_ns())
-        return self._show(node, Page(data, mtime, now, life))
+        return self._show(node, Page(data, mtime, now, now, now + life))
 
     def _show(self, node: int, page: Page) -> Page:
         before = self._pages.get(node)
         page.taken = before is not None and before.taken
         if nodes.index_of(node) < SYSFS:  # sizes of sysfs hardly ever change, and they are many
-            self._store.put(node, page.mtime, page.data)
+            self.store.put(node, page.mtime, page.data)
         self._pages[node] = page
         return page
 
     def _life(self, node: int) -> int:
-        return self.ttl_ns * self._contents.lives(nodes.index_of(node))
+        return self.ttl_ns * self.contents.lives(nodes.index_of(node))
 
     def _is_old(self, node: int) -> bool:
         """Return whether the kernel has a node from an earlier container of the same number."""
@@ -321,24 +312,20 @@ class OwnMount:
     def _container(self, node: int, pid: int) -> Container | None:
         """Return the container of a node; None where the node is that of an earlier one."""
         owner = nodes.pair_of(node)
-        if owner == self._callers.host or self._is_old(node):
+        if owner == self.callers.host or self._is_old(node):
             return None
-        container = self._callers.known(owner, pid)
+        container = self.callers.known(owner, pid)
         if container is None or container.epoch != self._epoch(owner):
             return None
         return container
 
     def _epoch(self, owner: int) -> int:
         """Return the epoch of the nodes that the kernel has of an owner."""
-        offset = nodes.pidns_offset(owner)
-        epoch = self._epochs.get(offset)
-        if epoch is None:
-            epoch = self._epochs[offset] = self._store.epoch(offset)
-        return epoch
+        return self.store.epoch(nodes.pidns_offset(owner))
 
     # -- names ---------------------------------------------------------------------------------
 
-    def _lookup(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _lookup(self, node: int, pid: int, body: bytes) -> bytes:
         name = body[:-1]
         index, owner = nodes.index_of(node), nodes.pair_of(node)
         if index == nodes.OWN:
@@ -348,40 +335,32 @@ class OwnMount:
             if self._is_old(node):
                 raise Refused(errno.ESTALE)
             container = self._container(node, pid) if index >= SYSFS else None
-            child = nodes.node(owner, self._names.child(index, name, container))
+            child = nodes.node(owner, self.names.child(index, name, container))
         looked_up = self._looked_up.get(nodes.pidns_offset(owner))
         if looked_up is not None:
             looked_up.add(child)
-        mode = self._names.mode(nodes.index_of(child))
-        page = self._pages.get(child)
-        size, mtime, valid, nlink = 0, self._started_ns, self._valid(child), 2
-        if not stat.S_ISDIR(mode):
-            nlink = 1
-        if stat.S_ISREG(mode):
-            size, mtime, valid = (
-                (len(page.data), page.mtime, 0) if page is not None else (_UNKNOWN_SIZE, 0, 0)
-            )
+        found = self._attributes(child, self._pages.get(child), self.clock())
+        if stat.S_ISREG(found.mode):
+            found = found._replace(valid_ns=0)
         generation = 0
-        if owner not in (0, self._callers.host):
-            generation = self._callers.generation(owner, self._epoch(owner))
-        return wire.entry_reply(
-            unique, child, generation, inode_number(child), mode, nlink, size, mtime, valid,
-            self._valid(child),
-        )  # fmt: skip
+        if owner not in (0, self.callers.host):
+            generation = self.callers.generation(owner, self._epoch(owner))
+        valid_ns = self.names.valid_ns(nodes.index_of(child))
+        return wire.entry_out(child, generation, inode_number(child), found, valid_ns)
 
     def _owner_of(self, name: bytes, pid: int) -> int:
         """Return the owner of a key, and the kernel's nodes with it. Raise Refused."""
         if name == _HOST_NAME:
-            return self._callers.host
-        key = self._callers.parse_key(name)
+            return self.callers.host
+        key = self.callers.parse_key(name)
         if key is None:
             raise Refused(errno.ENOENT)
-        owner = nodes.pair(key.owner)
-        if key.epoch != self._epoch(owner):
-            container = self._callers.known(owner, pid)
-            if container is None or container.epoch != key.epoch:
+        owner, epoch = key
+        if epoch != self._epoch(owner):
+            container = self.callers.known(owner, pid)
+            if container is None or container.epoch != epoch:
                 raise Refused(errno.ENOENT)  # it has ended
-            self._begin_epoch(owner, key.epoch)
+            self._begin_epoch(owner, epoch)
         return owner
 
     def _begin_epoch(self, owner: int, epoch: int) -> None:
@@ -390,8 +369,7 @@ class OwnMount:
         if self._epoch(owner):
             self._looked_up[offset] = set()
         self._drop_pages(lambda other: nodes.pidns_offset(other) == offset)
-        self._store.set_epoch(offset, epoch)
-        self._epochs[offset] = epoch
+        self.store.set_epoch(offset, epoch)
 
     def _found(self, owner: int, container: Known) -> None:
         """Show no text of a container that had the same owner before, and ended in this tick."""
@@ -407,22 +385,18 @@ class OwnMount:
 
     def _forget(self, node: int) -> None:
         self._pages.pop(node, None)
-        self._store.drop(node)
+        self.store.drop(node)
 
-    def _readlink(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        index = nodes.index_of(node)
-        path = self._names.links.get(index)
+    def _readlink(self, node: int, pid: int, body: bytes) -> bytes:
+        """Return where a link leads: those of the shared part lead each caller to its own."""
+        index, callers = nodes.index_of(node), self.callers
+        path = self.names.links.get(index)
         if path is None:
-            return wire.data_reply(unique, self._names.target(index))
-        return wire.data_reply(unique, self._target(index, path, pid))
-
-    def _target(self, index: int, path: str, pid: int) -> bytes:
-        """Return where a link of the shared part leads a caller."""
-        callers = self._callers
+            return self.names.target(index)
         owner = callers.owner(pid)
-        by_caller = owner == callers.host or (self._triggers and index == nodes.PRESSURE_LINK)
+        by_caller = owner == callers.host or (self.triggers and index == nodes.PRESSURE_LINK)
         if by_caller and callers.containers.sees_caller_mount(pid):
-            return self._caller_mount + b"/" + path.encode()
+            return f"{self.caller_mount}/{path}".encode()
         name = _HOST_NAME
         if owner not in (0, callers.host):
             container = callers.known(owner, pid)
@@ -432,11 +406,11 @@ class OwnMount:
                 callers.containers.prewarm(nodes.unpack(owner), pid)
         return b"../" * path.count("/") + b"own/" + name + b"/" + path.encode()
 
-    def _opendir(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _opendir(self, node: int, pid: int, body: bytes) -> bytes:
         self._may_list(node, pid)
-        return wire.open_reply(unique, 0, 0)
+        return wire.OPEN_OUT.pack(0, 0)
 
-    def _readdir(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _readdir(self, node: int, pid: int, body: bytes) -> bytes:
         """List from an offset on. Nothing is kept of open directories, so servers may change."""
         self._may_list(node, pid)
         _, offset, size, _ = wire.READ_IN.unpack_from(body)
@@ -446,10 +420,10 @@ class OwnMount:
             if len(data) + len(item) > size:
                 break
             data += item
-        return wire.data_reply(unique, data)
+        return data
 
     def _may_list(self, node: int, pid: int) -> None:
-        if nodes.index_of(node) == nodes.OWN and self._callers.owner(pid) != self._callers.host:
+        if nodes.index_of(node) == nodes.OWN and self.callers.owner(pid) != self.callers.host:
             raise Refused(errno.EACCES)
 
     def _entries(self, node: int, pid: int) -> list[Entry]:
@@ -457,25 +431,17 @@ class OwnMount:
         container = self._container(node, pid) if index >= SYSFS else None
         entries = [
             Entry(entry.name, nodes.node(owner, entry.number), entry.mode)
-            for entry in self._names.children(index, container)
+            for entry in self.names.children(index, container)
         ]
         if index == nodes.OWN:
-            host = nodes.node(self._callers.host, nodes.VIEW_ROOT)
+            host = nodes.node(self.callers.host, nodes.VIEW_ROOT)
             entries.append(Entry(_HOST_NAME, host, DIRECTORY))
-            for identity in sorted(self._callers.containers.known()):
+            for identity in sorted(self.callers.containers.known()):
                 known = packed(identity)
-                container_ = self._callers.known(known, 0)
-                if container_ is not None:
-                    name = self._callers.key(known, container_.epoch)
+                if living := self.callers.known(known, 0):
+                    name = self.callers.key(known, living.epoch)
                     entries.append(Entry(name, nodes.node(known, nodes.VIEW_ROOT), DIRECTORY))
         return entries
-
-    def _valid(self, node: int) -> int:
-        """Return for how long the kernel may believe a name, and attributes that do not change."""
-        return _NAME_NS if nodes.index_of(node) < SYSFS else _SYSFS_NAME_NS
-
-    def _done(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        return wire.error_reply(unique, 0)
 
 
 def padded(data: bytes, size: int) -> bytes:

@@ -49,6 +49,9 @@ class Containers(Protocol):
         Negative: it may be about to wait there. None for any other.
         """
 
+    def opens(self, tid: int) -> bool:
+        """Return whether a thread waits in open(2), or may be about to."""
+
     def is_32bit(self, pid: int) -> bool:
         """Return whether a process has a 32-bit personality, where a file depends on that."""
 

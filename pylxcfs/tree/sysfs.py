@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from pylxcfs.tree.nodes import INDEX_LIMIT, SYSFS
@@ -41,12 +40,9 @@ class SysTree:
         self._paths: dict[int, str] = {}
         self._spare: dict[str, int] = {}
 
-    def roots(self) -> Iterator[tuple[str, int]]:
-        """Yield the trees that this host has, with their indexes."""
-        for path in TREES:
-            index = self.index(path)
-            if index is not None:
-                yield path, index
+    def roots(self) -> dict[str, int]:
+        """Return the indexes of the trees that this host has."""
+        return {path: index for path in TREES if (index := self.index(path)) is not None}
 
     def index(self, path: str) -> int | None:
         """Return the index of a path, None if the host has no such file."""
@@ -57,14 +53,11 @@ class SysTree:
 
     def path(self, index: int) -> str | None:
         """Return the path of an index, looking through the trees if it is not known yet."""
-        path = self._paths.get(index)
-        if path is None:
-            for tree in TREES:
-                self._walk(tree)
-                if index in self._paths:
-                    break
-            path = self._paths.get(index)
-        return path
+        for tree in TREES:
+            if index in self._paths:
+                break
+            self._walk(tree)
+        return self._paths.get(index)
 
     def lstat(self, path: str) -> os.stat_result:
         """Return lstat(2) of the host's file. Raise OSError as it does."""
@@ -79,13 +72,9 @@ class SysTree:
         found = []
         with os.scandir(self._host(path)) as scan:
             for item in scan:
-                mode = (
-                    stat.S_IFLNK
-                    if item.is_symlink()
-                    else stat.S_IFDIR
-                    if item.is_dir(follow_symlinks=False)
-                    else stat.S_IFREG
-                )
+                mode = stat.S_IFDIR if item.is_dir(follow_symlinks=False) else stat.S_IFREG
+                if item.is_symlink():
+                    mode = stat.S_IFLNK
                 child = f"{path}/{item.name}"
                 index = self._number(child, item.inode())
                 found.append(Entry(os.fsencode(item.name), index, mode))

@@ -16,8 +16,8 @@ import errno
 import os
 import select
 import threading
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pylxcfs.fuse import wire
@@ -29,21 +29,18 @@ READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLW
 #: Pollers of a dead server have numbers that count up from 1 with each polled handle.
 _OLD_POLLERS: Final = 4096
 
-
 #: Triggers of one container, and of all: each costs a descriptor here.
 _MOST_EACH: Final = 64
 _MOST: Final = 4096
 
 
+@dataclass(slots=True)
 class Trigger:
     """One armed trigger: its descriptor, whether it has fired, and who waits for that."""
 
-    __slots__ = ("descriptor", "fired", "poller")
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.fired = False
-        self.poller = 0
+    descriptor: int
+    fired: bool = False
+    poller: int = 0
 
 
 class Triggers:
@@ -52,8 +49,6 @@ class Triggers:
     def __init__(self, notify: Callable[[int], None]) -> None:
         self._notify = notify
         self._by_handle: dict[int, Trigger] = {}
-        #: How many there are of each packed owner.
-        self._armed: Counter[int] = Counter()
         self._by_descriptor: dict[int, Trigger] = {}
         self._opened: set[int] = set()
         self._epoll = select.epoll()
@@ -64,21 +59,18 @@ class Triggers:
 
     def arm(self, handle: int, descriptor: int, text: bytes) -> None:
         """Write a trigger to an open pressure file, which is taken over. Raise OSError."""
-        owner = nodes.pair_of(handle)
+        of_owner = [nodes.pair_of(other) for other in self._by_handle].count(nodes.pair_of(handle))
         try:
             if handle in self._by_handle:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-            if self._armed[owner] >= _MOST_EACH or len(self._by_handle) >= _MOST:
+            if of_owner >= _MOST_EACH or len(self._by_handle) >= _MOST:
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             os.write(descriptor, text)
             self._epoll.register(descriptor, select.EPOLLPRI)
         except OSError:
             os.close(descriptor)
             raise
-        trigger = Trigger(descriptor)
-        self._by_descriptor[descriptor] = trigger
-        self._by_handle[handle] = trigger
-        self._armed[owner] += 1
+        self._by_descriptor[descriptor] = self._by_handle[handle] = Trigger(descriptor)
 
     def poll(self, handle: int, poller: int, schedule: bool) -> int:
         """Return the events of a handle; with `schedule`, wake `poller` at the next ones."""
@@ -102,20 +94,17 @@ class Triggers:
 
     def _collect(self) -> None:
         while True:
-            self._take(self._epoll.poll())
-
-    def _take(self, fired: list[tuple[int, int]]) -> None:
-        for descriptor, events in fired:
-            trigger = self._by_descriptor.get(descriptor)
-            if trigger is None:
-                continue
-            if events & (select.EPOLLERR | select.EPOLLHUP):
-                # Its cgroup has ended: the last event. It may be closed already.
-                with contextlib.suppress(OSError):
-                    self._epoll.unregister(descriptor)
-            trigger.fired = True
-            if trigger.poller:
-                self._notify(trigger.poller)
+            for descriptor, events in self._epoll.poll():
+                trigger = self._by_descriptor.get(descriptor)
+                if trigger is None:
+                    continue
+                if events & (select.EPOLLERR | select.EPOLLHUP):
+                    # Its cgroup has ended: the last event. It may be closed already.
+                    with contextlib.suppress(OSError):
+                        self._epoll.unregister(descriptor)
+                trigger.fired = True
+                if trigger.poller:
+                    self._notify(trigger.poller)
 
     def wake_all_pollers(self) -> None:
         """Make every poller that an earlier server left ask again."""
@@ -127,10 +116,6 @@ class Triggers:
         self._opened.discard(handle)
         trigger = self._by_handle.pop(handle, None)
         if trigger is not None:
-            owner = nodes.pair_of(handle)
-            self._armed[owner] -= 1
-            if not self._armed[owner]:
-                del self._armed[owner]
             del self._by_descriptor[trigger.descriptor]
             os.close(trigger.descriptor)
 

@@ -1,4 +1,4 @@
-"""The emulated files. VIEWS is the one table of what is served.
+"""The emulated files. VIEWS and TREES are the tables of what is served.
 
 A view is a pure function of what `Host` and `Container` (model.py) read. It knows neither FUSE nor
 cgroup paths. Values that several files share are computed in one module: cpus.py (visible CPUs),
@@ -6,6 +6,8 @@ cputime.py (their CPU times), memory.py (totals and swap).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from pylxcfs.views import (
     cpuinfo,
@@ -16,12 +18,15 @@ from pylxcfs.views import (
     slabinfo,
     stat,
     swaps,
+    syscpu,
+    sysmemory,
+    sysnode,
     uptime,
     vmstat,
 )
-from pylxcfs.views.table import Render, View
+from pylxcfs.views.table import Render, TreeView, View
 
-__all__ = ["VIEWS", "Render", "View"]
+__all__ = ["TREES", "VIEWS", "Render", "TreeView", "View"]
 
 
 #: The place of a row is part of the node ids that the kernel holds: append only.
@@ -112,3 +117,10 @@ VIEWS: tuple[View, ...] = (
         writable=True,
     ),
 )
+
+#: What is below these directories of sysfs, by path.
+TREES: Mapping[str, TreeView] = {
+    "sys/devices/system/cpu": TreeView(syscpu.render, syscpu.hidden),
+    "sys/devices/system/node": TreeView(sysnode.render, sysnode.hidden),
+    "sys/devices/system/memory": TreeView(sysmemory.render, sysmemory.hidden),
+}

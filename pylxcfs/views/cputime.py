@@ -10,6 +10,8 @@ counter runs backwards:
 - Time that exceeds what a CPU can have run since the last reading goes to CPUs with time left.
 - Of the time between two readings, a CPU was idle for what its other times did not grow by, so
   that between two readings a second apart (`top`) the times of each CPU grow by one second.
+- The time for which the host was suspended is no idle time, as in the kernel. What was suspended
+  before the first reading is not known, and counts.
 - A CPU that leaves the view keeps its times, as an offline CPU does, and the total over all CPUs
   contains them. A CPU that returns goes on from there. A CPU that enters the view for the first
   time starts at 0, as one that is plugged in.
@@ -26,11 +28,12 @@ of CPUs outside the view.
 from __future__ import annotations
 
 import threading
-from operator import add
+from operator import add, sub
 from typing import NamedTuple
 
+from pylxcfs.formats.stat import Stat
 from pylxcfs.units import NS_PER_S, NS_PER_TICK
-from pylxcfs.views.model import Container, CpuUsage, Ledger
+from pylxcfs.views.model import Container, CpuUsage, Host, Ledger
 
 #: (user, nice, system, idle) in nanoseconds; user does not include nice.
 Times = tuple[int, int, int, int]
@@ -40,6 +43,10 @@ _TOTAL = -1
 #: The ledger key _OWN - n exists while CPU n is visible: (user, 0, system, ahead). The first three
 #: are v1's last times of the CPU, `ahead` is by how much its times exceed the time it was visible.
 _OWN = -2
+
+#: The ledger key of what the `cpu` line has more than the lines of CPUs, where the state of the
+#: server before is older than its text: offline CPUs, and fractions of ticks. No CPU has it.
+_REST = 1 << 13
 
 _NOTHING: Times = (0, 0, 0, 0)
 
@@ -63,14 +70,15 @@ class CpuTimes(NamedTuple):
     cpus: list[Times]
 
 
-def read(container: Container, cpus: tuple[int, ...], now_ns: int) -> CpuTimes | None:
+def read(container: Container, cpus: tuple[int, ...], host: Host) -> CpuTimes | None:
     """Return the times in total and of `cpus`; None without CPU accounting."""
     usage = container.cpu_usage()
     if usage is None:
         return None
     started_ns = container.started_ns()
+    now_ns, awake_ns = host.now_ns(), host.awake_ns()
     with _ONE_AT_A_TIME:
-        times = advance(container.ledger, cpus, usage, started_ns, now_ns)
+        times = advance(container.ledger, cpus, usage, started_ns, now_ns, awake_ns)
         return CpuTimes(total(container.ledger), times)
 
 
@@ -87,15 +95,25 @@ def total(ledger: Ledger) -> Times:
 
 
 def advance(
-    ledger: Ledger, cpus: tuple[int, ...], usage: CpuUsage, started_ns: int, now_ns: int
+    ledger: Ledger,
+    cpus: tuple[int, ...],
+    usage: CpuUsage,
+    started_ns: int,
+    now_ns: int,
+    awake_ns: int,
 ) -> list[Times]:
-    """Advance `ledger` to `now_ns` and return the times of `cpus`."""
+    """Advance `ledger` to `now_ns` and return the times of `cpus`.
+
+    `now_ns` and `started_ns` are CLOCK_BOOTTIME, `awake_ns` is CLOCK_MONOTONIC.
+    """
     last = ledger.cpu_ns
     last_ns = ledger.last_ns
     if not last or not started_ns <= last_ns <= now_ns + NS_PER_S:
         # The ledger is empty, or of another container or boot.
         last, last_ns = {}, started_ns
-    elapsed = max(0, now_ns - last_ns)
+        elapsed = max(0, now_ns - started_ns)
+    else:
+        elapsed = max(0, awake_ns - ledger.awake_ns)
 
     spent = last.get(_TOTAL, _NOTHING)
     counted, (user, nice, system) = _grown(spent, usage)
@@ -161,8 +179,49 @@ def advance(
 
     ledger.cpu_ns = now
     ledger.inherited = False
+    ledger.awake_ns = max(ledger.awake_ns, awake_ns) if last else awake_ns
     ledger.last_ns = max(last_ns, now_ns)
     return times
+
+
+def resume(ledger: Ledger, shown: Stat, started_ns: int, asleep_ns: int) -> None:
+    """Advance a ledger to the times that an earlier server has shown, if they are newer.
+
+    `shown` has the host's CPU numbers. `asleep_ns` is CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
+    """
+    last = dict(ledger.cpu_ns)
+    last_ns, awake_ns = ledger.last_ns, ledger.awake_ns
+    if not last:
+        last_ns, awake_ns = started_ns, max(0, started_ns - asleep_ns)
+    counted = last.get(_TOTAL, _NOTHING)
+    passed = 0
+    for cpu, columns in shown.cpus.items():
+        was = last.get(cpu, _NOTHING)
+        last[cpu] = now = _later(was, _times(columns))
+        user, nice, system, idle = map(sub, now, was)
+        passed = max(passed, user + nice + system + idle)
+        counted = (counted[0] + user, counted[1] + nice, counted[2] + system, 0)
+        own = last.get(_OWN - cpu, (was[0], 0, was[2], 0))
+        last[_OWN - cpu] = (own[0] + user, 0, own[2] + system, own[3])
+    ledger.cpu_ns = last
+    missing = map(sub, _times(shown.total), total(ledger))
+    user, nice, system, idle = (max(0, one) for one in missing)
+    if user or nice or system or idle:
+        rest = last.get(_REST, _NOTHING)
+        last[_REST] = (rest[0] + user, rest[1] + nice, rest[2] + system, rest[3] + idle)
+    last[_TOTAL] = (counted[0] + user, counted[1] + nice, counted[2] + system, 0)
+    ledger.last_ns, ledger.awake_ns = last_ns + passed, awake_ns + passed
+    ledger.inherited = True
+
+
+def _times(columns: tuple[int, ...]) -> Times:
+    user, nice, system, idle = (ticks * NS_PER_TICK for ticks in columns[:4])
+    return user, nice, system, idle
+
+
+def _later(one: Times, other: Times) -> Times:
+    user, nice, system, idle = map(max, one, other)
+    return user, nice, system, idle
 
 
 def _grown(counted: Times, usage: CpuUsage) -> tuple[Times, tuple[int, int, int]]:

@@ -85,8 +85,12 @@ def build(text: bytes, memory: Memory, options: Options) -> bytes:
     kib[b"MemAvailable"] = available >> 10
     kib[b"SwapTotal"] = swap_total >> 10
     kib[b"SwapFree"] = swap_free >> 10
+    # Programs subtract free memory, page cache and reclaimable slabs from MemTotal, without a check
+    # (BusyBox). A limit may be below what is cached: pages of a tmpfs outlive an OOM kill.
+    used = kib[b"MemTotal"] - kib[b"MemFree"]
     # memory.stat counts the swap cache in `file`, /proc/meminfo does not.
-    kib[b"Cached"] = max((get(b"file", 0) >> 10) - kib[b"SwapCached"], 0)
+    kib[b"Cached"] = min(max((get(b"file", 0) >> 10) - kib[b"SwapCached"], 0), used)
+    kib[b"SReclaimable"] = min(kib[b"SReclaimable"], used - kib[b"Cached"])
     kib[b"Active"] = kib[b"Active(anon)"] + kib[b"Active(file)"]
     kib[b"Inactive"] = kib[b"Inactive(anon)"] + kib[b"Inactive(file)"]
     # Cgroups do not count it; both are upper bounds.

@@ -129,12 +129,14 @@ class Ledger:
     """State that keeps a container's counters from running backwards.
 
     `cpu_ns` maps a CPU number to the (user, nice, system, idle) nanoseconds shown last, also of a
-    CPU that has left the view; `last_ns` is the CLOCK_BOOTTIME of that reading. Only
-    views/cputime.py reads and writes the values; the server saves them across restarts.
+    CPU that has left the view; `last_ns` is the CLOCK_BOOTTIME of that reading, and `awake_ns` its
+    CLOCK_MONOTONIC, which stands still while the host is suspended. Only views/cputime.py reads and
+    writes the values; the server saves them across restarts.
     """
 
     cpu_ns: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
     last_ns: int = 0
+    awake_ns: int = 0
     #: The values are those of an earlier server, which may have shown later ones before it ended.
     inherited: bool = field(default=False, compare=False)
     #: A CPU has left the view since the values were saved: no other place has its times.
@@ -168,6 +170,10 @@ class Host(Protocol):
 
     def now_ns(self) -> int:
         """Return CLOCK_BOOTTIME."""
+        ...
+
+    def awake_ns(self) -> int:
+        """Return CLOCK_MONOTONIC, which does not count suspend."""
         ...
 
     def online_cpus(self) -> tuple[int, ...]:
@@ -215,6 +221,10 @@ class Container(Protocol):
 
     def started_ns(self) -> int:
         """Return the CLOCK_BOOTTIME at which init started."""
+        ...
+
+    def clock_offset_ns(self) -> int:
+        """Return by how much its time namespace's CLOCK_BOOTTIME is ahead of the host's."""
         ...
 
     def load(self) -> Load | None:

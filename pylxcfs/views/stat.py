@@ -6,25 +6,26 @@ CPUs that the container has seen, rounded once, as the kernel's contains offline
 cpuacct.usage_percpu and usage_all, else cpuacct.stat; v2: cpu.stat.
 procs_running is the container's if load averages are on. intr, ctxt, btime, processes,
 procs_blocked and softirq are the host's; btime on purpose, since start times of processes are
-relative to it.
+relative to it. In a time namespace the kernel moves both (timens_sub_boottime), and so does this
+view.
 
 Unlike LXCFS, which on v2 shows the host's times, and on v1 the host's idle time as the
-container's.
+container's; and the host's btime in a time namespace.
 """
 
 from __future__ import annotations
 
 from pylxcfs.formats import stat
-from pylxcfs.units import NS_PER_TICK
+from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views import cpus, cputime
 from pylxcfs.views.model import Container, Host, Options
 
 
 def render(host: Host, container: Container, options: Options) -> bytes:
     """Return the container's /proc/stat."""
-    text = host.recent("proc/stat")
+    text = _shifted(host.recent("proc/stat"), container.clock_offset_ns())
     seen = cpus.visible(host, container, options)
-    times = cputime.read(container, seen, host.now_ns())
+    times = cputime.read(container, seen, host)
     if times is None:
         return _host_lines(text, seen, options)
     lines = [stat.total_line(*[ns // NS_PER_TICK for ns in times.total])]
@@ -42,6 +43,14 @@ def render(host: Host, container: Container, options: Options) -> bytes:
     ]
     lines.append(_rest(stat.rest(text), container, options))
     return b"".join(lines)
+
+
+def _shifted(text: bytes, offset_ns: int) -> bytes:
+    """Return the host's file with the boot time that a time namespace shows."""
+    seconds = stat.booted(text) if offset_ns else None
+    if seconds is None:
+        return text
+    return stat.replaced(text, b"btime", max(0, (seconds * NS_PER_S - offset_ns) // NS_PER_S))
 
 
 def _host_lines(text: bytes, seen: tuple[int, ...], options: Options) -> bytes:

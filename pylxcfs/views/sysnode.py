@@ -101,6 +101,9 @@ def _meminfo(node: int, host: Host, container: Container, options: Options) -> b
     amounts = _amounts(meminfo_format.read(whole), memory)
     place = nodes.index(node)
     total = min(amounts[b"MemTotal"], sum(totals))
+    # Nodes with less memory than the limit: what the container uses counts, and the rest is free.
+    used = amounts[b"MemTotal"] - amounts[b"MemFree"]
+    amounts[b"MemFree"] = max(0, total - used)
     shares = spread(total, totals)
     own = {
         # Nodes may have less memory than the limit; then no line exceeds their memory.

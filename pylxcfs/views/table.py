@@ -1,4 +1,4 @@
-"""The columns of VIEWS. The rows are in views/__init__.py."""
+"""The columns of VIEWS and TREES. The rows are in views/__init__.py."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ class View:
     by_personality: bool = False
     #: The file accepts pressure triggers, with --enable-psi-poll.
     writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TreeView:
+    """One tree of sysfs; paths are relative to the root."""
+
+    #: Returns the container's text of a file, None where it is the host's.
+    render: Callable[[str, Host, Container, Options], bytes | None]
+    #: Returns whether a path does not exist for the container.
+    hidden: Callable[[str, Host, Container, Options], bool]

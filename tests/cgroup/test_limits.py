@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
+from pylxcfs.formats import stat
 from pylxcfs.sources.procfs import HostFiles
-from pylxcfs.views.model import BlockIO
+from pylxcfs.views.model import BlockIO, Options
+from pylxcfs.views.stat import render as render_stat
 from tests.conftest import require, run_name, wait_until
 from tests.kit.cgroups import Cgroup, is_v2
 from tests.kit.container import Container
@@ -143,6 +145,21 @@ def test_the_smallest_cpu_quota_of_all_ancestors_counts(make_container, look_up,
     assert container.cpu_limit().quota is None
 
 
+def test_limits_in_the_middle_of_sixty_levels_were_left_out(make_cgroup, make_container, look_up):
+    levels = [make_cgroup()]
+    while len(levels) < 60:
+        levels.append(make_cgroup(parent=levels[-1]))
+    levels[30].limits(memory=64 * MIB, cpus=0.5)
+    container = look_up(make_container(parent=levels[-1]).pid)
+    for _ in range(3):
+        assert container.cpu_limit().quota == 0.5
+        memory = container.memory()
+        assert memory.limit == 64 * MIB
+        assert 60 * MIB < memory.left <= 64 * MIB
+    levels[30].limits(cpus=0.25)
+    assert container.cpu_limit().quota == 0.25
+
+
 def test_the_cpuset_is_the_containers(make_container, look_up):
     online = HostFiles().online_cpus()
     container = look_up(make_container(cpuset=str(online[-1])).pid)
@@ -227,3 +244,14 @@ def test_a_container_starts_when_its_init_does(make_container, look_up):
     started = look_up(make_container().pid).started_ns()
     # The kernel prints hundredths of a second, cut off.
     assert before - 10_000_000 <= started <= host.now_ns()
+
+
+def test_boot_time_in_a_time_namespace_is_what_the_kernel_shows_there(make_container, look_up):
+    if not os.path.exists("/proc/self/ns/time"):
+        require("kernel", "this kernel has no time namespaces")
+    made = make_container(namespaces=["time"], boottime=86400)
+    host = HostFiles()
+    shown = stat.booted(render_stat(host, look_up(made.pid), Options()))
+    kernels = stat.booted(made.exec(["cat", "/proc/stat"]).stdout)
+    assert shown == stat.booted(host.read("proc/stat")) - 86400
+    assert abs(shown - kernels) <= 1  # a second may begin between the two readings

@@ -67,7 +67,7 @@ def test_the_next_server_knows_where_an_init_was_before_it_moved(
     move(made.pid, leaf)
     container = before.get(identity, made.pid)
     wait_until(lambda: container.memory() and container.init_is_below, what="the move")
-    inheritance = Inheritance(json.loads(json.dumps(export(before.containers()))), 10**18)
+    inheritance = Inheritance(json.loads(json.dumps(export(before.containers()))), 10**18, 10**18)
     after = make_registry(on_new=inheritance.hand_over)
     assert_shows_all(after.get(identity, made.pid), work)
 

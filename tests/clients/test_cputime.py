@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.conftest import require, wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
@@ -100,3 +103,49 @@ def test_times_never_run_backwards_and_idle_fills_the_rest(daemon: Daemon) -> No
         last = now
     names = ("busy", "idle", "iowait", "irq", "softirq", "steal")
     assert sum(last[name] for name in names) == pytest.approx(last["uptime"], abs=0.5)
+
+
+def _columns(container: Container) -> dict[str, list[int]]:
+    """Return the CPU lines of stat, and the idle time of uptime in ticks, read before them."""
+    idle = int(float(container.read("/proc/uptime").split()[1]) * 100 + 0.5)
+    lines = container.read("/proc/stat").decode().split("intr")[0].splitlines()
+    found = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in lines}
+    return found | {"uptime": [idle]}
+
+
+def _sees(container: Container, lines: int, readings: list[dict[str, list[int]]]) -> bool:
+    """Add a reading; return whether it has so many CPU lines."""
+    readings.append(_columns(container))
+    return len(readings[-1]) - 2 == lines
+
+
+def test_columns_stepped_back_when_cpus_were_taken_away_and_servers_killed() -> None:
+    """2 CPUs, 1 CPU, a kill, 2 CPUs, kills, under load.
+
+    Saved is only that a CPU has left: no text shows its times any more.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        require("cpus", "needs two CPUs")
+    burn = "while True: pass"
+    with (
+        Daemon(expect_log=["the server was ended"]) as daemon,
+        Container(daemon.mountpoint, cpus=2) as container,
+        container.popen([sys.executable, "-c", burn]) as busy,
+    ):
+        readings = [_columns(container)]
+        for cpus in (1, 2, 2, 2):
+            container.limits(cpus=cpus)
+            wait_until(partial(_sees, container, cpus, readings), 60, what=f"{cpus} CPUs")
+            wait_until((daemon.runtime_dir / "state.json").exists, 60, what="the state")
+            server = daemon.server
+            os.kill(server, signal.SIGKILL)
+            daemon.wait_new_server(server)
+            readings += [_columns(container) for _ in range(3)]
+        os.killpg(busy.pid, signal.SIGKILL)
+    last: dict[str, list[int]] = {}
+    for now in readings:
+        for name, columns in now.items():
+            was = last.get(name, [0] * len(columns))
+            stepped = [(old, new) for new, old in zip(columns, was, strict=True) if new < old]
+            assert not stepped, (name, stepped, readings)
+        last |= now

@@ -67,7 +67,7 @@ done
 """
 #: A test that passes never waits this long, even in a virtual machine without KVM.
 DEADLINE_S = 60.0
-NAMESPACE_FLAGS = {"cgroup": "-C", "uts": "-u", "ipc": "-i", "net": "-n"}
+NAMESPACE_FLAGS = {"cgroup": "-C", "uts": "-u", "ipc": "-i", "net": "-n", "time": "-T"}
 SYSFS = ("sys/devices/system/cpu", "sys/devices/system/node", "sys/devices/system/memory")
 
 
@@ -88,6 +88,7 @@ class Container:
     `bind` is the process that resolves the path of a bind mount: "own", the container's init, as
     with runc, LXC and mount(8); "host", the host, as with containerd's CRI plugin. Without a
     mountpoint nothing is bound. Without `cgroup` the container makes and removes one.
+    `boottime`: seconds by which the clock of its time namespace is ahead.
     """
 
     pid: int
@@ -104,9 +105,11 @@ class Container:
         memory: int | Keep | None = KEEP,
         cpus: float | Keep | None = KEEP,
         cpuset: str | Keep = KEEP,
+        boottime: int = 0,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._namespaces = tuple(namespaces)
+        self._boottime = boottime
         pairs: list[str] = []
         if mountpoint is not None:
             for name in servable(mountpoint) if files is None else files:
@@ -123,6 +126,8 @@ class Container:
 
     def _start(self, pairs: Sequence[str]) -> None:
         flags = [f"--{name}" for name in self._namespaces]
+        if self._boottime:
+            flags.append(f"--boottime={self._boottime}")
         self._process = subprocess.Popen(
             ["sh", "-c", _START, "start", *flags, "sh", "-c", _PARENT, "parent", *pairs],
             stdin=subprocess.PIPE,

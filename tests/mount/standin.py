@@ -10,6 +10,7 @@ Node ids are those of tree/nodes.py with proc/uptime as view 0 and proc/meminfo 
 the rescue server can take over. Files in the directory CONTROL change what it does:
 
     fail            exit with code 7 at the start
+    slow            say that it serves once this is gone
     mute            never write to the heartbeat pipe
     hold            read requests of the file system, but answer none of them to READ
     resolve-fail    the configuration is wrong
@@ -63,42 +64,46 @@ def number(kind: str, index: int) -> int:
     return nodes.node(HOST, index) if kind == "own" and is_view else index
 
 
-def attributes(node: int) -> tuple[int, int]:
-    """Return mode and size."""
+def attributes(node: int) -> wire.Attributes:
     if node in CONTENTS:
-        return 0o100444, len(CONTENTS[node])
-    return (0o120777 if node in LINKS else 0o040555), 0
+        return wire.Attributes(0o100444, len(CONTENTS[node]), time.time_ns(), 0)
+    return wire.Attributes(0o120777 if node in LINKS else 0o040555, 0, time.time_ns(), 0)
 
 
-def answer(kind: str, opcode: int, unique: int, told: int, body: bytes) -> bytes:
+def answer(kind: str, opcode: int, told: int, body: bytes) -> bytes | None:
+    """Return the data of the answer; None: not implemented."""
     node = nodes.index_of(told)
     if opcode == wire.LOOKUP:
         child = CHILDREN[kind].get(node, {}).get(body.rstrip(b"\0"))
         if child is None:
-            return wire.error_reply(unique, errno.ENOENT)
-        mode, size = attributes(child)
+            raise FileNotFoundError
         found = number(kind, child)
-        ino = nodes.inode_number(found)
-        return wire.entry_reply(unique, found, 0, ino, mode, 1, size, time.time_ns(), 0, 0)
+        return wire.entry_out(found, 0, nodes.inode_number(found), attributes(child), 0)
     if opcode == wire.GETATTR:
-        mode, size = attributes(node)
-        ino = nodes.inode_number(told)
-        return wire.attr_reply(unique, ino, mode, 1, size, time.time_ns(), 0)
+        return wire.attr_out(nodes.inode_number(told), attributes(node))
     if opcode == wire.READLINK:
-        return wire.data_reply(unique, LINKS[node])
+        return LINKS[node]
     if opcode == wire.OPEN and kind == "caller":
-        return wire.open_reply(unique, node, wire.FOPEN_DIRECT_IO)
+        return wire.OPEN_OUT.pack(node, wire.FOPEN_DIRECT_IO)
     if opcode == wire.OPENDIR:
-        return wire.open_reply(unique, node, 0)
+        return wire.OPEN_OUT.pack(node, 0)
     if opcode == wire.READ:
         _, offset, size, flags = wire.READ_IN.unpack_from(body)
         data = CONTENTS[node][offset : offset + size]
-        return wire.data_reply(unique, data if flags & wire.READ_LOCKOWNER else data.ljust(size))
+        return data if flags & wire.READ_LOCKOWNER else data.ljust(size)
     if opcode == wire.STATFS:
-        return wire.statfs_reply(unique)
+        return wire.STATFS_OUT
     if opcode in (wire.RELEASE, wire.RELEASEDIR, wire.FLUSH):
-        return wire.error_reply(unique, 0)
-    return wire.error_reply(unique, errno.ENOSYS)
+        return b""
+    return None
+
+
+def reply(kind: str, opcode: int, unique: int, node: int, body: bytes) -> bytes:
+    try:
+        data = answer(kind, opcode, node, body)
+    except FileNotFoundError:
+        return wire.error_reply(unique, errno.ENOENT)
+    return wire.error_reply(unique, errno.ENOSYS) if data is None else wire.data_reply(unique, data)
 
 
 class Standin:
@@ -145,9 +150,9 @@ class Standin:
             if opcode == wire.READ and self.is_set("hold"):
                 self.log("held")
                 continue
-            reply = answer(kind, opcode, unique, node, request[wire.IN_HEADER.size :])
+            data = reply(kind, opcode, unique, node, request[wire.IN_HEADER.size :])
             with contextlib.suppress(FileNotFoundError):  # the reader was interrupted
-                os.write(connection, reply)
+                os.write(connection, data)
 
     def run(self) -> None:
         faulthandler.register(signal.SIGQUIT)
@@ -164,6 +169,9 @@ class Standin:
             except OSError as error:
                 self.log(f"resend-{error.errno}")
             threading.Thread(target=self.serve, args=(kind,), daemon=True).start()
+        self.beat(b"H")
+        while self.is_set("slow"):
+            time.sleep(0.01)
         self.beat(b"R")
         while True:
             time.sleep(0.1)

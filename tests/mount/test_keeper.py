@@ -95,6 +95,19 @@ def test_a_stopped_server_is_replaced_with_its_stacks_in_the_log(keeping: Keepin
     assert "standin.py" in keeping.log  # from faulthandler
 
 
+def test_a_server_that_loads_slowly_is_not_replaced(keeping: Keeping) -> None:
+    """It answers readers, but its next heartbeat comes once it has loaded everything."""
+    keeping.start("--watchdog", "0.5")
+    keeping.set("slow")
+    os.kill(keeping.server(), signal.SIGKILL)
+    keeping.wait_event("start", 2)
+    assert keeping.read().result() == UPTIME
+    time.sleep(1)
+    keeping.set("slow", on=False)
+    keeping.wait_log("a server serves again")
+    assert "no sign of life" not in keeping.log
+
+
 def host_shows(text: bytes) -> bool:
     """Tell whether this is the host's proc/uptime, and not the stand-in's."""
     return text != UPTIME and len(text.split()) == 2

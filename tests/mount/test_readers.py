@@ -48,6 +48,9 @@ CROWDS = (
     (readers.Way("pieces", 100), readers.WHOLE, readers.KEPT),
     (readers.Way("pieces", 1024), readers.Way("kept_pieces", 100), readers.SEND),
 )
+#: All read the file of a new container at once, so often.
+BEGINNERS = (readers.WHOLE, readers.KEPT, readers.SEND, readers.SEND)
+ROUNDS = 16
 
 
 def names(crowd: tuple[Way, ...]) -> str:
@@ -162,6 +165,14 @@ def test_a_crowd_on_a_text_that_changes_its_size(
     # One that drops pages of its container's files may see, and show, two texts in two pages.
     mixed = MIXED if readers.DROP not in crowd else (*MIXED, *crowd)
     record_property("figures", judge_crowd(found, mount, mixed))
+
+
+def test_a_crowd_that_begins_together(changed: Daemon) -> None:
+    """Of the first texts of a container some were cut, in one of four rounds."""
+    for _ in range(ROUNDS):
+        with Container(changed.mountpoint, memory=GIB) as container:
+            found = outcomes(container, CHANGING, BEGINNERS, 0)
+        judge_crowd(found, "own", MIXED)
 
 
 def test_a_crowd_on_a_text_that_grows(

@@ -68,5 +68,5 @@ def test_quit_dumps_stacks_and_goes_on() -> None:
         Container(daemon.mountpoint, memory=GIB) as container,
     ):
         os.kill(daemon.keeper, signal.SIGQUIT)
-        wait_until(lambda: "fuse/loop.py" in daemon.log, what="the stacks")
+        wait_until(lambda: "fuse/connection.py" in daemon.log, what="the stacks")
         assert total(container) == b"1048576"

@@ -24,17 +24,17 @@ CACHE = REPOSITORY / ".cache" / "vm"
 #: What tests run. One that is absent on the host is absent in the machine.
 PROGRAMS = """
     sh bash busybox cat chmod cp cut date dd df echo env false fusermount3 grep head hostname htop
-    id ip kill ldd ln losetup ls lscpu lsmem mkdir mknod mount mountpoint mv nproc nsenter
-    numactl ps readlink rm rmdir sed seq setpriv sleep sort stat strace sync tail tee test timeout
-    top touch true uname umount unshare uptime vmstat wc free taskset lsns findmnt prlimit chroot
-    setarch
+    id iostat ip kill ldd ln losetup ls lscpu lsmem lstopo-no-graphics mkdir mknod mount mountpoint
+    mpstat mv nproc nsenter numactl ps readlink rm rmdir sar sed seq setpriv sleep sort stat strace
+    sync tail tee test timeout top touch true uname umount unshare uptime vmstat wc free taskset
+    lsns findmnt prlimit chroot setarch
 """
 
 #: Data that those programs and glibc look for.
 DATA = """
     /etc/group /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/nsswitch.conf /etc/passwd
     /etc/fuse.conf /lib/terminfo /usr/share/terminfo/x /usr/share/terminfo/l /usr/share/terminfo/v
-    /usr/lib/locale/C.utf8
+    /usr/lib/locale/C.utf8 /usr/lib/sysstat/sadc
 """
 
 #: Parts of Python's installation that no test imports. Names relative to the library.

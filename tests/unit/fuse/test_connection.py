@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from pylxcfs.errors import Refused
 from pylxcfs.fuse import connection as module
-from pylxcfs.fuse import memory, wire
-from pylxcfs.fuse.connection import Connection
-from pylxcfs.fuse.guard import Guard
-from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse import wire
+from pylxcfs.fuse.connection import Connection, Handler, Request, device_of_server
+from pylxcfs.guard import Guard
 from tests.conftest import wait_until
 from tests.unit.fuse.device import Device
 
@@ -30,32 +32,34 @@ class Table:
         self.handlers: Mapping[int, Handler] = {wire.GETATTR: self._good, wire.READ: self._wait}
 
     def other(self, request: Request) -> bytes:
-        return wire.error_reply(request[1], errno.ENOSYS)
+        raise Refused(errno.ENOSYS)
 
     def fallback(self, request: Request) -> bytes:
         self.fallback_goes_on.wait()
-        return wire.data_reply(request[1], HOST)
+        return HOST
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         return pid
 
-    def _good(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        return wire.data_reply(unique, b"good")
+    def _good(self, node: int, pid: int, body: bytes) -> bytes:
+        return b"good"
 
-    def _wait(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _wait(self, node: int, pid: int, body: bytes) -> bytes:
         self.go_on.wait()
-        return wire.data_reply(unique, b"late")
+        return b"late"
 
 
 class Served:
-    def __init__(self, device: Device, memfd: int, timeout_s: float = 0) -> None:
+    def __init__(self, device: Device, timeout_s: float = 0, *, can_resend: bool = True) -> None:
         self.device = device
         self.table = Table()
         self.ended = threading.Event()
-        self.connection = Connection("own", device.fd, memfd, Guard(), timeout_s, self.ended.set)
+        self.connection = Connection(
+            "own", device.fd, self.table, Guard(), timeout_s, self.ended.set, can_resend=can_resend
+        )
 
     def serve(self) -> None:
-        self.connection.serve(self.table)
+        self.connection.serve()
         assert self.device.kernel.recv(100) == wire.NOTIFY_RESEND
 
     def end(self) -> None:
@@ -64,7 +68,7 @@ class Served:
         self.table.fallback_goes_on.set()
         self.connection.close()
         for _ in range(2):  # a thread that waits for a request gets one, and leaves it
-            if self.connection._loop is not None and self.connection._loop.is_alive():
+            if self.connection._loop.is_alive():
                 self.device.ask()
         for thread in threading.enumerate():
             if thread.name in ("own", "watchdog-own", "fallback"):
@@ -72,11 +76,11 @@ class Served:
 
 
 @pytest.fixture
-def make(device: Device, memfd: int) -> Iterator[Callable[[float], Served]]:
+def make(device: Device) -> Iterator[Callable[[float], Served]]:
     made: list[Served] = []
 
     def one(timeout_s: float) -> Served:
-        made.append(Served(device, memfd, timeout_s))
+        made.append(Served(device, timeout_s))
         return made[-1]
 
     yield one
@@ -98,30 +102,18 @@ def test_requests_that_a_dead_server_took_are_asked_for_again(
 def test_a_kernel_that_cannot_resend_is_served_through_a_clone(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fd = memory.make("own", "0:42", can_resend=False)
-    cloned: list[int] = []
-
-    def clone(connection: int) -> int:
-        cloned.append(connection)
-        return os.dup(connection)
-
-    monkeypatch.setattr(module, "_clone", clone)
-    served = Served(device, fd)
-    served.connection.serve(served.table)
-    assert cloned == [device.fd]
-    assert served.connection.device != device.fd
+    cloned: list[tuple[int, int, bytes]] = []
+    monkeypatch.setattr(os, "open", lambda path, flags: 77)
+    monkeypatch.setattr(fcntl, "ioctl", lambda *what: cloned.append(what))
+    assert device_of_server(device.fd, can_resend=True) == device.fd
+    assert device_of_server(device.fd, can_resend=False) == 77
+    assert cloned == [(77, wire.DEV_IOC_CLONE, device.fd.to_bytes(4, sys.byteorder))]
+    monkeypatch.undo()
+    served = Served(device, can_resend=False)
+    served.connection.serve()
     asked = device.ask()
     assert device.told() == (0, asked, b"good")  # and no notification before
     served.end()
-    os.close(served.connection.device)
-    os.close(fd)
-
-
-def test_memory_of_another_version_is_refused(device: Device) -> None:
-    fd = os.memfd_create("keeper")
-    with pytest.raises(ValueError, match="another version"):
-        Connection("own", device.fd, fd, Guard(), 0, lambda: None)
-    os.close(fd)
 
 
 def test_a_stuck_request_is_answered_with_the_hosts_text_and_the_next_is_served(

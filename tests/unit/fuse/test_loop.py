@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import wire
-from pylxcfs.fuse.guard import Guard, Refused
-from pylxcfs.fuse.loop import Handler, Loop, Request
-from pylxcfs.fuse.queue import FairQueue
+from pylxcfs.fuse.connection import Connection, Handler, Loop, Request
+from pylxcfs.guard import Guard
 from tests.unit.fuse.device import Answer, Device
 
 FALLBACK = b"the host's"
@@ -29,39 +28,39 @@ class Table:
             wire.READ: self._bug,
             wire.READLINK: self._source,
             wire.READDIR: self._wait,
-            wire.FORGET: lambda unique, node, pid, body: None,
+            wire.FORGET: lambda node, pid, body: b"",
         }
         self.entered = threading.Event()
         self.go_on = threading.Event()
         self.fails = False
 
     def other(self, request: Request) -> bytes:
-        return wire.error_reply(request[1], errno.ENOSYS)
+        raise Refused(errno.ENOSYS)
 
     def fallback(self, request: Request) -> bytes:
         if self.fails:
             raise ZeroDivisionError
-        return wire.data_reply(request[1], FALLBACK)
+        return FALLBACK
 
     def key(self, opcode: int, node: int, pid: int, word: int) -> int:
         return pid
 
-    def _good(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
-        return wire.data_reply(unique, b"%d %d %d" % (node, pid, len(body)))
+    def _good(self, node: int, pid: int, body: bytes) -> bytes:
+        return b"%d %d %d" % (node, pid, len(body))
 
-    def _refused(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _refused(self, node: int, pid: int, body: bytes) -> bytes:
         raise Refused(errno.EACCES)
 
-    def _bug(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _bug(self, node: int, pid: int, body: bytes) -> bytes:
         raise KeyError(node)
 
-    def _source(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _source(self, node: int, pid: int, body: bytes) -> bytes:
         raise SourceError("gone")
 
-    def _wait(self, unique: int, node: int, pid: int, body: bytes) -> bytes:
+    def _wait(self, node: int, pid: int, body: bytes) -> bytes:
         self.entered.set()
         self.go_on.wait()
-        return wire.data_reply(unique, b"late")
+        return b"late"
 
 
 class Served:
@@ -70,9 +69,9 @@ class Served:
     def __init__(self, device: Device, fair: bool, ended: Callable[[], object]) -> None:
         self.table = Table()
         self.guard = Guard()
-        self.stop = os.eventfd(0)
-        queue = FairQueue(device.fd, self.table.key) if fair else None
-        self.loop = Loop("test", self.table, self.guard, device.fd, queue, self.stop, ended)
+        connection = Connection("test", device.fd, self.table, self.guard, 0, ended, fair)
+        self.stop = connection.stop
+        self.loop = Loop(connection)
 
 
 @pytest.fixture(params=[True, False], ids=["queue", "clone"])
@@ -211,8 +210,9 @@ class Script:
 
 
 def scripted(device: Device, numbers: list[int], ended: Callable[[], object]) -> Loop:
-    script: object = Script(device, numbers)
-    return Loop("test", Table(), Guard(), device.fd, script, -1, ended)  # type: ignore[arg-type]
+    connection = Connection("test", device.fd, Table(), Guard(), 0, ended, can_resend=True)
+    connection.queue = Script(device, numbers)  # type: ignore[assignment]
+    return Loop(connection)
 
 
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.ECONNABORTED])
@@ -248,7 +248,7 @@ def test_an_answer_that_nobody_waits_for_is_no_fault(
     device.kernel.shutdown(1)  # SHUT_WR: the end, after these
     loop = scripted(device, [], lambda: None)
     with monkeypatch.context() as patch:
-        patch.setattr("pylxcfs.fuse.loop.os.write", write)
+        patch.setattr("pylxcfs.fuse.connection.os.write", write)
         loop.run()
     assert len(written) == 3
     assert len(caplog.records) == warned

@@ -27,12 +27,12 @@ _NS = 1_000_000_000
         (wire.WRITE_IN, 40),
         (wire.POLL_IN, 24),
         (wire.RELEASE_IN, 8),
-        (wire.OPEN_REPLY, 16 + 16),
-        (wire.ATTR_REPLY, 16 + 104),
-        (wire.ENTRY_REPLY, 16 + 128),
-        (wire.STATFS_REPLY, 16 + 80),
-        (wire.WRITE_REPLY, 16 + 8),
-        (wire.POLL_REPLY, 16 + 8),
+        (wire.OPEN_OUT, 16),
+        (wire.ATTR_OUT, 104 - 88),
+        (wire.ENTRY_OUT, 128 - 88),
+        (wire.ATTR, 88),
+        (wire.WRITE_OUT, 8),
+        (wire.POLL_OUT, 8),
         (wire.NOTIFY_POLL, 16 + 8),
         (wire.DIRENT, 24),
     ],
@@ -69,35 +69,34 @@ def test_data_follows_its_header(unique: int, data: bytes) -> None:
     assert reply[16:] == data
 
 
-@given(u64, u64, st.integers(0, 1 << 62), st.integers(0, 1 << 62))
-def test_attributes_say_how_long_they_hold(unique: int, size: int, mtime: int, valid: int) -> None:
-    reply = wire.attr_reply(unique, 77, 0o100444, 1, size, mtime, valid)
+@given(u64, st.integers(0, 1 << 62), st.integers(0, 1 << 62))
+def test_attributes_say_how_long_they_hold(size: int, mtime: int, valid: int) -> None:
+    data = wire.attr_out(77, wire.Attributes(0o100444, size, mtime, valid))
     # fuse_attr_out: attr_valid, attr_valid_nsec, dummy, then fuse_attr.
-    fields = struct.unpack("=IiQ QII QQQQQQIIIIIIIIII", reply)
-    assert fields[:3] == (len(reply), 0, unique)
-    assert fields[3] * _NS + fields[4] == valid
-    assert fields[4] < _NS
-    ino, found, _, _, seconds, _, _, nanoseconds, _, mode, nlink, uid, gid = fields[6:19]
+    fields = struct.unpack("=QII QQQQQQIIIIIIIIII", data)
+    assert fields[0] * _NS + fields[1] == valid
+    assert fields[1] < _NS
+    ino, found, _, _, seconds, _, _, nanoseconds, _, mode, nlink, uid, gid = fields[3:16]
     assert (ino, found, mode, nlink, uid, gid) == (77, size, 0o100444, 1, 0, 0)
     assert seconds * _NS + nanoseconds == mtime
-    assert fields[20] == wire.BLOCK_SIZE
+    assert fields[17] == wire.BLOCK_SIZE
 
 
-@given(u64, u64, st.integers(0, (1 << 32) - 1))
-def test_an_entry_names_its_node_and_generation(unique: int, node: int, generation: int) -> None:
-    reply = wire.entry_reply(
-        unique, node, generation, 77, 0o100444, 1, 10, 3 * _NS + 7, 2 * _NS + 1, 60 * _NS + 2
-    )
+@given(u64, st.integers(0, (1 << 32) - 1))
+def test_an_entry_names_its_node_and_generation(node: int, generation: int) -> None:
+    found = wire.Attributes(stat.S_IFDIR | 0o555, 10, 3 * _NS + 7, 2 * _NS + 1)
+    data = wire.entry_out(node, generation, 77, found, 60 * _NS + 2)
     # fuse_entry_out: nodeid, generation, entry_valid, attr_valid, and their nanoseconds.
-    fields = struct.unpack("=IiQ QQQQII QQQQQQIIIIIIIIII", reply)
-    assert fields[:9] == (144, 0, unique, node, generation, 60, 2, 2, 1)
-    assert fields[9:11] == (77, 10)
-    assert (fields[13], fields[16]) == (3, 7)
+    fields = struct.unpack("=QQQQII QQQQQQIIIIIIIIII", data)
+    assert fields[:6] == (node, generation, 60, 2, 2, 1)
+    assert fields[6:8] == (77, 10)
+    assert (fields[10], fields[13]) == (3, 7)
+    assert fields[15:17] == (0o040555, 2)
 
 
 def test_statfs_has_no_blocks_and_names_of_255() -> None:
-    fields = struct.unpack("=IiQ QQQQQIIII24x", wire.statfs_reply(5))
-    assert fields == (96, 0, 5, 0, 0, 0, 0, 0, 4096, 255, 4096, 0)
+    fields = struct.unpack("=QQQQQIIII24x", wire.STATFS_OUT)
+    assert fields == (0, 0, 0, 0, 0, 4096, 255, 4096, 0)
 
 
 @given(st.binary(min_size=1, max_size=255), u64, st.integers(1, 1 << 30))

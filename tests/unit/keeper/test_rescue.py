@@ -59,10 +59,10 @@ class Kernel:
     def lookup(self, node: int, name: str) -> tuple[int, int, int, int]:
         """Return node id, generation, mode and size."""
         data = self.ok(wire.LOOKUP, node, name.encode() + b"\0")
-        head = bytes(wire.OUT_HEADER.size)
-        fields = wire.ENTRY_REPLY.unpack(head + data)[3:]
-        assert fields[2:6] == (0, 0, 0, 0)  # nothing is valid for any time
-        return fields[0], fields[1], fields[15], fields[7]
+        node, generation, *valid = wire.ENTRY_OUT.unpack_from(data)
+        assert valid == [0, 0, 0, 0]  # nothing is valid for any time
+        fields = wire.ATTR.unpack(data[wire.ENTRY_OUT.size :])
+        return node, generation, fields[9], fields[1]
 
     def walk(self, path: str) -> int:
         node = nodes.ROOT
@@ -183,8 +183,8 @@ def test_sizes_agree_with_texts_while_these_change(
 
 def attributes(kernel: Kernel) -> tuple[int, int]:
     """Return size and mtime."""
-    fields = wire.ATTR_REPLY.unpack(bytes(16) + kernel.ok(wire.GETATTR, MEMINFO))[3:]
-    return fields[3], fields[6] * 10**9 + fields[9]
+    fields = wire.ATTR.unpack(kernel.ok(wire.GETATTR, MEMINFO)[wire.ATTR_OUT.size :])
+    return fields[1], fields[4] * 10**9 + fields[7]
 
 
 def test_modes_of_sysfs_are_the_hosts_without_writing(root: Path) -> None:

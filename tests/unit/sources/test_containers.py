@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 
-from pylxcfs.errors import Gone
+from pylxcfs.errors import Gone, SourceError
 from pylxcfs.sources import containers
 from pylxcfs.sources.averages import Averages, LoadState
 from pylxcfs.sources.containers import ContainerSource
-from pylxcfs.units import NS_PER_TICK
+from pylxcfs.sources.kept import PinnedFile
+from pylxcfs.units import NS_PER_S, NS_PER_TICK
 from pylxcfs.views.model import Load
 
 
@@ -120,3 +121,31 @@ def test_the_load_of_the_hierarchys_root_is_the_hosts(tree):
     tree.v2("pids")
     made = ContainerSource(tree.hierarchies(), paths={"": "/"}, want_load=lambda _: None)
     assert made.load() is None
+
+
+def test_the_clock_of_a_time_namespace_is_ahead_of_the_servers(tree):
+    offsets = "monotonic 0 0\nboottime {} 0\n"
+    tree.v2("memory")
+    tree.process(42, "0::/c\n")
+    container = ContainerSource(tree.hierarchies(), init=42)
+    assert container.clock_offset_ns() == 0  # a kernel without time namespaces
+    tree.write("proc/42/timens_offsets", offsets.format(1000))
+    tree.write("proc/self/timens_offsets", offsets.format(0))
+    assert container.clock_offset_ns() == 0  # a second has not passed
+    assert ContainerSource(tree.hierarchies(), init=42).clock_offset_ns() == 1000 * NS_PER_S
+    tree.write("proc/self/timens_offsets", offsets.format(1500))
+    assert ContainerSource(tree.hierarchies(), init=42).clock_offset_ns() == -500 * NS_PER_S
+
+
+def test_an_init_in_a_cgroup_too_deep_to_be_named_saw_the_host(host, monkeypatch):
+    """Some kernels do not print a path of more than 4096 bytes (proc_cgroup_show, ENAMETOOLONG)."""
+
+    def read(file):
+        raise SourceError(f"{file.path}: File name too long")
+
+    container = ContainerSource(host.hierarchies(), init=7)
+    assert container.cpu_limit().quota == 1
+    monkeypatch.setattr(PinnedFile, "read", read)
+    assert container.cpu_limit().quota == 1
+    with pytest.raises(SourceError):
+        ContainerSource(host.hierarchies(), init=7).cpu_limit()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import time
 from itertools import islice
 
 import pytest
@@ -19,7 +21,7 @@ FIRST = (164 / 2048, 34 / 2048, 11 / 2048)
 
 
 class Clock:
-    """CLOCK_BOOTTIME, as far as the sampler knows."""
+    """CLOCK_MONOTONIC, as far as the sampler knows."""
 
     now_ns = START
 
@@ -311,3 +313,9 @@ def test_an_error_in_one_count_is_not_the_next_ones(host, clock):
     assert bad.sampled is None
     assert good.sampled is not None
     sampler.close()
+
+
+def test_averages_after_a_suspend_were_the_threads_of_the_first_count():
+    """Each 5 s of suspend were a step with the threads that run at once after it."""
+    clock = inspect.signature(Sampler).parameters["now_ns"].default
+    assert clock is time.monotonic_ns

@@ -96,3 +96,43 @@ def test_a_thread_that_runs_may_be_about_to_sleep() -> None:
 @pytest.mark.parametrize("tid", [0, 2**22 + 5])
 def test_a_thread_that_is_not_there_has_none(tid: int) -> None:
     assert reading.offset(tid) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "wanted"),
+    [
+        ("2 0x7f0010 0x80000 0x0 0x0 0x0 0x0 0x7ffe 0x7f11", True),  # open
+        ("257 0xffffff9c 0x7f0010 0x80000 0x0 0x0 0x0 0x7ffe 0x7f11", True),  # openat
+        ("295 0xffffff9c 0xff0010 0x80000 0x0 0x0 0x0 0xffe8 0xf7f1", True),  # openat, 32 bits
+        ("5 0x3 0x7f0010 0x9 0x4d 0x0 0x0 0x7ffe 0x7f11", False),  # fstat
+        ("262 0xffffff9c 0x7f0010 0x7f0050 0x0 0x0 0x0 0x7ffe 0x7f11", False),  # newfstatat
+        ("running", False),
+    ],
+)
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86-64")
+def test_which_calls_open_a_file(call: str, wanted: bool, tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/wchan").write_text("request_wait_answer")
+    (tmp_path / "7/syscall").write_text(call + "\n")
+    assert reading.opens(7, str(tmp_path)) == wanted
+
+
+def test_a_thread_that_is_awake_may_open_a_file(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/wchan").write_text("0")
+    assert reading.opens(7, str(tmp_path))
+
+
+def test_a_process_that_opens_a_fifo_is_seen_to_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with waiting(f"os.open({str(tmp_path / 'fifo')!r}, os.O_RDONLY)") as process:
+        try:
+            wait_for_sleep(process.pid, "partner")
+            assert reading.opens(process.pid)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("tid", [0, 2**22 + 5])
+def test_a_thread_that_is_not_there_opens_nothing(tid: int) -> None:
+    assert not reading.opens(tid)

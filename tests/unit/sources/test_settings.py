@@ -158,6 +158,19 @@ def test_watches_end_with_what_they_were_for(counted: Counted, writes: Writes) -
     assert info.read_text().count("inotify wd:") == 0
 
 
+def test_files_of_many_levels_do_not_stay_open(tmp_path: Path, writes: Writes) -> None:
+    paths = [tmp_path / f"{level}" for level in range(128)]
+    for path in paths:
+        path.write_text("1")
+    files = [KeptFile(str(path)) for path in paths]
+    setting = Setting(writes, files, lambda: [file.read() for file in files])
+    before = len(os.listdir("/proc/self/fd"))
+    for value in (b"1", b"2", b"3"):
+        paths[-1].write_bytes(value)
+        assert setting.get()[-1] == value
+        assert len(os.listdir("/proc/self/fd")) - before == settings._MOST_OPEN
+
+
 def test_what_cannot_be_computed_is_tried_again(tmp_path: Path, writes: Writes) -> None:
     path = tmp_path / "max"
     path.write_text("x")

@@ -51,3 +51,10 @@ def test_a_list_that_v1_would_sort_for_long_is_not_read(tree, looked, threads, s
     tree.v1("pids")
     tree.cgroup("pids/app", {"cgroup.procs": "99\n100\n", "pids.current": threads})
     assert siblings._start_of_oldest(tree.hierarchies(), {"pids": "/app"}, 7) == start
+
+
+def test_the_start_of_a_threaded_container_was_that_of_its_reader(tree, looked):
+    tree.v2("pids")
+    directory = tree.cgroup("app", {"cgroup.threads": "100\n101\n"})
+    (directory / "cgroup.procs").mkdir()  # cannot be read, as with EOPNOTSUPP
+    assert siblings._start_of_oldest(tree.hierarchies(), {"": "/app"}, 7) == 9899

@@ -156,3 +156,28 @@ def test_a_removed_cgroup_is_gone(tree, readers):
     (tree.root / "sys/fs/cgroup/a/b").rmdir()
     with pytest.raises(Gone):
         found.cpu_usage()
+
+
+def test_limits_in_the_middle_of_sixty_levels_were_left_out(tree):
+    tree.v2("cpu memory")
+    path = "/".join(f"l{level}" for level in range(60))
+    tree.cgroup(path, MEMORY | SWAP)
+    half = "/".join(path.split("/")[:30])
+    tree.cgroup(half, {"cpu.max": "50000 100000\n", "memory.max": "1000000\n"})
+    tree.cgroup(half, {"memory.current": "900000\n", "memory.swap.max": "7\n"})
+    found = Readers(tree.hierarchies(), {"": f"/{path}"})
+    for _ in range(3):
+        memory = found.memory()
+        assert (memory.limit, memory.left, memory.swap_limit) == (1000000, 100000, 7)
+        assert found.cpu_limit() == CpuLimit(None, 0.5)
+
+
+def test_the_memory_of_a_threaded_cgroup_is_its_domains(tree, readers):
+    """Threaded cgroups have cpu.stat and cpu.max, but no file of memory or io."""
+    tree.cgroup("a", MEMORY | SWAP | {"memory.max": "1000000\n", "io.max": "", "io.stat": ""})
+    tree.cgroup("a/b", {"cpu.stat": "user_usec 3\nsystem_usec 2\n", "cpu.max": "50000 100000\n"})
+    found = readers()
+    assert (found.memory().limit, found.memory().left) == (1000000, None)
+    assert found.cpu_usage() == CpuUsage(3000, 2000, None)
+    assert found.cpu_limit() == CpuLimit(None, 0.5)
+    assert found.block_io() == {}

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import Refused, SourceError
 from pylxcfs.fuse import memory, wire
-from pylxcfs.fuse.guard import Guard, Refused
-from pylxcfs.fuse.loop import Handler, Request
+from pylxcfs.fuse.connection import Handler, Request
 from pylxcfs.fuse.store import Store
+from pylxcfs.guard import Guard
 from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.callers import Callers
@@ -70,6 +70,8 @@ class FakeContainers:
     #: Processes that see the caller mount.
     sees: set[int] = field(default_factory=set)
     offsets: dict[int, int] = field(default_factory=dict)
+    #: Threads in open(2).
+    opening: set[int] = field(default_factory=set)
     compat: set[int] = field(default_factory=set)
     prewarmed: list[tuple[tuple[int, int], int]] = field(default_factory=list)
     #: Pipes that stand for pressure files, and who asked for them.
@@ -101,6 +103,9 @@ class FakeContainers:
     def offset(self, tid: int) -> int | None:
         return self.offsets.get(tid)
 
+    def opens(self, tid: int) -> bool:
+        return tid in self.opening
+
     def is_32bit(self, pid: int) -> bool:
         return pid in self.compat
 
@@ -125,7 +130,7 @@ class Mount(Protocol):
 
     def other(self, request: Request) -> bytes | None: ...
 
-    def fallback(self, request: Request) -> bytes | None: ...
+    def fallback(self, request: Request) -> bytes: ...
 
 
 class Attr(NamedTuple):
@@ -157,7 +162,7 @@ class Listed(NamedTuple):
 
 
 class Asked:
-    """Requests to one mount, answered as fuse/loop.py does."""
+    """Requests to one mount, answered as fuse/connection.py does."""
 
     def __init__(self, mount: Mount, guard: Guard) -> None:
         self.mount = mount
@@ -167,26 +172,25 @@ class Asked:
         """Return the errno and the data of the answer."""
         request = (opcode, 77, node, pid, body)
 
-        def answer() -> bytes | None:
+        def answer() -> tuple[int, bytes]:
             handler = self.mount.handlers.get(opcode)
             try:
-                if handler is None:
-                    return self.mount.other(request)
-                return handler(77, node, pid, body)
+                data = handler(node, pid, body) if handler else self.mount.other(request)
             except Refused as refused:
-                return wire.error_reply(77, refused.errno)
+                return refused.errno, b""
+            assert data is not None
+            return 0, data
 
-        reply = self._guard.call("request", answer, lambda: self.mount.fallback(request))
-        assert reply is not None
-        length, error, unique = wire.OUT_HEADER.unpack_from(reply)
-        assert (length, unique) == (len(reply), 77)
-        return -error, reply[16:]
+        return self._guard.call("request", answer, lambda: self.fallback(opcode, node, pid, body))
 
     def fallback(self, opcode: int, node: int, pid: int, body: bytes = b"") -> tuple[int, bytes]:
-        """Return what the watchdog answers in place of a handler."""
-        reply = self.mount.fallback((opcode, 77, node, pid, body))
-        assert reply is not None
-        return -wire.OUT_HEADER.unpack_from(reply)[1], reply[16:]
+        """Return what is answered where a handler failed, or by the watchdog."""
+        try:
+            return 0, self.mount.fallback((opcode, 77, node, pid, body))
+        except Refused as refused:
+            return refused.errno, b""
+        except SourceError:
+            return errno.EIO, b""
 
     def succeed(self, opcode: int, node: int, pid: int, body: bytes = b"") -> bytes:
         error, data = self.request(opcode, node, pid, body)
@@ -341,7 +345,7 @@ class World:
         sysfs = SysTree(str(self.root))
         self.contents = Contents(VIEWS, sysfs, self.host, self.options, guard, self.host32)
         served = [(self.root / row.host).exists() for row in VIEWS]
-        self.names = Names(VIEWS, served, sysfs, self.contents)
+        self.names = Names(self.contents, served)
         secret = memory.read(self.own_memory).secret
         self.callers = Callers(self.containers, secret)
         self.triggers = Triggers(self.woken.append)

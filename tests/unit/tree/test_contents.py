@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 import pytest
 
 from pylxcfs.errors import SourceError
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.guard import Guard
 from pylxcfs.tree import nodes
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.sysfs import CPU, MEMORY, NODE, SysTree
@@ -20,7 +19,6 @@ from tests.unit.tree.kit import (
     LOADAVG,
     MEMINFO,
     PRESSURE,
-    SECRET,
     VIEWS,
     A,
     World,
@@ -46,7 +44,6 @@ SMALL = FakeContainer(memory_=memory(limit=100 * MIB), cpu_limit_=CpuLimit(froze
 def test_a_container_has_its_text_and_nobody_has_the_hosts(world: World) -> None:
     assert world.contents.render(MEMINFO, world.containers.live[A, 0]) == b"text of A\n"
     assert world.contents.render(MEMINFO, None) == HOST_TEXT
-    assert world.contents.host(MEMINFO) == HOST_TEXT
 
 
 @pytest.mark.parametrize("text", [b"bug", b"", None])
@@ -83,8 +80,6 @@ def test_a_host_file_that_cannot_be_read_is_said(world: World) -> None:
     for container in (None, world.containers.live[A, 0]):
         with pytest.raises(SourceError):
             world.contents.render(MEMINFO, container)
-    with pytest.raises(SourceError):
-        world.contents.host(MEMINFO)
 
 
 def test_a_32_bit_reader_differs_where_the_file_does(world: World) -> None:
@@ -107,19 +102,9 @@ def test_what_a_view_says_of_itself(world: World) -> None:
     assert not contents.takes_triggers(nodes.SYSFS + 5)
 
 
-def test_modes_are_the_hosts_and_never_writable(world: World) -> None:
-    assert stat.S_IMODE(world.contents.mode(MEMINFO)) == 0o444
-    assert stat.S_IMODE(world.contents.mode(SECRET)) == 0o400
-    (world.root / "proc/meminfo").chmod(0o600)
-    assert stat.S_IMODE(world.contents.mode(MEMINFO)) == 0o444  # remembered
-    world.contents.forget_modes()
-    assert stat.S_IMODE(world.contents.mode(MEMINFO)) == 0o400
-
-
 @pytest.mark.parametrize("index", [0, 5, 127, nodes.FILES + len(VIEWS), 255])
 def test_a_number_that_no_view_has_is_an_error_of_ours(world: World, index: int) -> None:
-    assert world.contents.mode(index) == 0
-    for attempt in (world.contents.path, world.contents.host, world.contents.lives):
+    for attempt in (world.contents.path, world.contents.lives):
         with pytest.raises(SourceError, match="no file has the number"):
             attempt(index)
 
@@ -162,4 +147,3 @@ def test_blocks_of_memory_beyond_the_limit_are_hidden(small: tuple[Contents, Sys
         assert not contents.hidden(f"{directory}/memory0", SMALL)
         assert contents.hidden(f"{directory}/memory1", SMALL)
         assert not contents.hidden(f"{directory}/memory1", None)
-    assert not contents.hidden("proc/meminfo", SMALL)

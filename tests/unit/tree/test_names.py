@@ -7,11 +7,11 @@ import stat
 
 import pytest
 
-from pylxcfs.fuse.guard import Refused
+from pylxcfs.errors import Refused
 from pylxcfs.tree import nodes
 from pylxcfs.tree.sysfs import CPU
 from pylxcfs.views.model import Options, SysCpu
-from tests.unit.tree.kit import A, World
+from tests.unit.tree.kit import MEMINFO, SECRET, A, World
 
 
 def refusal(attempt: object) -> int:
@@ -87,14 +87,14 @@ def test_no_name_is_hidden_where_cpus_are_shown_offline_or_nothing_is_virtual(
 
 
 def test_a_link_of_sysfs_has_the_hosts_target(world: World) -> None:
-    index = world.contents._sysfs.index(f"{CPU}/cpu0/subsystem")
+    index = world.contents.sysfs.index(f"{CPU}/cpu0/subsystem")
     assert index is not None
     assert stat.S_ISLNK(world.names.mode(index))
     assert world.names.target(index) == b"../../cpu"
 
 
 def test_what_is_no_link_or_no_directory_is_refused(world: World) -> None:
-    online = world.contents._sysfs.index(f"{CPU}/online")
+    online = world.contents.sysfs.index(f"{CPU}/online")
     assert online is not None
     assert refusal(lambda: world.names.target(online)) == errno.EINVAL
     assert refusal(lambda: world.names.target(nodes.PROC)) == errno.EINVAL
@@ -104,7 +104,7 @@ def test_what_is_no_link_or_no_directory_is_refused(world: World) -> None:
 
 def test_what_went_away_is_stale(world: World) -> None:
     path = world.root / CPU / "cpu1/topology/core_id"
-    index = world.contents._sysfs.index(f"{CPU}/cpu1/topology/core_id")
+    index = world.contents.sysfs.index(f"{CPU}/cpu1/topology/core_id")
     assert index is not None
     world.next_server()
     path.unlink()
@@ -116,3 +116,12 @@ def test_what_went_away_is_stale(world: World) -> None:
 @pytest.mark.parametrize("index", [3, 8, 63, 127, 140, 255, nodes.INDEX_LIMIT - 1])
 def test_a_number_that_nothing_has_is_stale(world: World, index: int) -> None:
     assert refusal(lambda: world.names.mode(index)) == errno.ESTALE
+
+
+def test_modes_are_the_hosts_and_never_writable(world: World) -> None:
+    assert stat.S_IMODE(world.names.mode(MEMINFO)) == 0o444
+    assert stat.S_IMODE(world.names.mode(SECRET)) == 0o400
+    (world.root / "proc/meminfo").chmod(0o600)
+    assert stat.S_IMODE(world.names.mode(MEMINFO)) == 0o444  # remembered
+    world.names.forget_modes()
+    assert stat.S_IMODE(world.names.mode(MEMINFO)) == 0o400

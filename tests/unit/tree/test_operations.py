@@ -65,8 +65,9 @@ def test_lookup_renders_nothing(ops: Operations, world: World) -> None:
 
 
 def test_attributes_are_those_that_the_loop_gives(ops: Operations, world: World) -> None:
+    size: Any = SimpleNamespace(update_size=True)
     for pid in (A_PID, B_PID):
-        found = run(ops.getattr, MEMINFO, SimpleNamespace(pid=pid))
+        found = run(ops.setattr, MEMINFO, None, size, None, SimpleNamespace(pid=pid))
         attr = world.caller.getattr(MEMINFO, pid)
         assert (found.st_ino, found.st_size, found.st_mode) == (attr.ino, attr.size, attr.mode)
         assert found.st_mtime_ns == attr.mtime
@@ -168,10 +169,12 @@ def test_a_bug_is_eio_and_counted(
     def bug(*_: object) -> None:
         raise Bug
 
-    for name in ("lookup", "attributes", "readlink", "open_directory", "entries"):
+    for name in ("lookup", "attributes", "open_directory", "entries"):
         monkeypatch.setattr(world.caller_mount, name, bug)
+    monkeypatch.setattr(world.names, "target", bug)
+    size: Any = SimpleNamespace(update_size=True)
     assert refusal(ops.lookup, nodes.ROOT, b"proc", CTX) == errno.EIO
-    assert refusal(ops.getattr, MEMINFO, CTX) == errno.EIO
+    assert refusal(ops.setattr, MEMINFO, None, size, None, CTX) == errno.EIO
     assert refusal(ops.readlink, MEMINFO, CTX) == errno.EIO
     assert refusal(ops.opendir, nodes.ROOT, CTX) == errno.EIO
     assert refusal(ops.readdir, 5, 0, None) == errno.EIO
@@ -183,8 +186,7 @@ def test_statfs_is_that_of_procfs(ops: Operations) -> None:
     assert (data.f_blocks, data.f_bsize, data.f_namemax) == (0, 4096, 255)
 
 
-def test_forget_and_extended_attributes_change_nothing(ops: Operations) -> None:
-    run(ops.forget, [(nodes.VIEW_PROC, 1)])
+def test_files_have_no_extended_attributes(ops: Operations) -> None:
     assert refusal(ops.getxattr, MEMINFO, b"user.x", CTX) == errno.ENOSYS
 
 

@@ -148,6 +148,17 @@ def test_a_text_has_no_life_before_its_first_read(world: World) -> None:
     assert world.own.getattr(node).valid == TTL
 
 
+def test_readers_that_begin_together_are_told_one_size(world: World) -> None:
+    """The first one reads with the size that it was told, while the kernel learns the other's."""
+    node = world.file()
+    world.containers.opening |= {A_PID, A_PID + 1}
+    first = world.own.getattr(node, reads=False)
+    world.say(LONGER)
+    second = world.own.getattr(node, A_PID + 1, reads=False)
+    assert second.size >= len(LONGER)
+    assert world.own.read(node)[: first.size] == TEXT[:-1] + b" "
+
+
 def test_containers_have_their_own_texts_whichever_process_asks(world: World) -> None:
     for pid in (HOST_PID, A_PID, B_PID, 0):
         for pidns, text in ((A, TEXT), (B, b"text of B\n")):
@@ -246,6 +257,20 @@ def test_a_size_that_grew_leaves_room_for_a_text_that_grows_a_little(world: Worl
         world.say(text)
         world.pass_time(TTL)
         assert content(world, node) == padded(text, size)
+
+
+def test_a_text_that_follows_its_size_is_not_older_than_its_life(world: World) -> None:
+    """mpstat reads once a second: it must not be shown what was rendered for the read before."""
+    node = world.file()
+    in_use(world, node)
+    world.say(LONGER)
+    world.pass_time(S - MS)
+    size = world.own.getattr(node).size  # the size alone
+    newest = LONGER[:-2] + b"9\n"
+    world.say(newest)
+    world.pass_time(S - MS)
+    assert world.own.getattr(node).size == size
+    assert content(world, node) == padded(newest, size)
 
 
 def test_a_shorter_text_is_filled_up_to_the_size_that_was_told(world: World) -> None:
@@ -698,6 +723,18 @@ def test_texts_of_nodes_that_nobody_reads_are_forgotten(world: World) -> None:
         world.own.getattr(read)
     assert set(world.own_mount._pages) == {read}
     assert kept(world) == {read}
+
+
+def test_a_server_that_was_stopped_forgets_no_text_that_readers_wait_for(world: World) -> None:
+    """The READ was sent before the stop, for the size that was told then."""
+    node, other = world.file(), world.file(B)
+    in_use(world, other)
+    world.pass_time(4 * S)
+    in_use(world, node)
+    world.say(LONGER)
+    world.pass_time(3 * S)  # stopped
+    world.own.getattr(other, B_PID)
+    assert world.own.read(node)[: len(TEXT)] == TEXT
 
 
 def test_a_text_that_lives_long_is_not_forgotten_meanwhile(world: World) -> None:

@@ -21,6 +21,8 @@ class FakeHost:
     files: dict[str, bytes] = field(default_factory=dict)
     cpus: tuple[int, ...] = (0, 1)
     now: int = 1_000_000_000_000
+    #: For how long it was suspended.
+    asleep: int = 0
     #: A captured host, for files that are not in `files`.
     directory: Path | None = None
     reads: list[str] = field(default_factory=list)
@@ -51,6 +53,9 @@ class FakeHost:
     def now_ns(self) -> int:
         return self.now
 
+    def awake_ns(self) -> int:
+        return self.now - self.asleep
+
     def online_cpus(self) -> tuple[int, ...]:
         return self.cpus
 
@@ -67,6 +72,7 @@ class FakeContainer:
     slabinfo_: bytes | None = None
     mems_: frozenset[int] | None = None
     started_ns_: int = 0
+    clock_offset_ns_: int = 0
     load_: Load | None = None
     ledger: Ledger = field(default_factory=Ledger)
     #: As ContainerSource has them: the container has ended; its files are closed.
@@ -96,6 +102,9 @@ class FakeContainer:
 
     def started_ns(self) -> int:
         return self.started_ns_
+
+    def clock_offset_ns(self) -> int:
+        return self.clock_offset_ns_
 
     def load(self) -> Load | None:
         return self.load_

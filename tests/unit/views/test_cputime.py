@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pylxcfs.views.cputime import CpuTimes, advance, read, total
+from pylxcfs.formats import stat
+from pylxcfs.units import NS_PER_S, NS_PER_TICK
+from pylxcfs.views import cputime
+from pylxcfs.views.cputime import CpuTimes, read, resume, total
 from pylxcfs.views.model import CpuUsage, Ledger
-from tests.unit.views.fakes import FakeContainer
+from tests.unit.views.fakes import FakeContainer, FakeHost
 
 S = 1_000_000_000
 BORN = 100 * S
@@ -29,8 +34,15 @@ def seconds(times):
     return [tuple(round(value / S, 6) for value in columns) for columns in times]
 
 
-def at(ledger, age, cpus, usage):
-    return seconds(advance(ledger, cpus, usage, BORN, BORN + int(age * S)))
+def advance(ledger, cpus, usage, started_ns, now_ns, asleep_ns=0):
+    return cputime.advance(ledger, cpus, usage, started_ns, now_ns, now_ns - asleep_ns)
+
+
+def at(ledger, age, cpus, usage, asleep=0):
+    """Return the times at an age of seconds, of which the host was suspended for `asleep`."""
+    return seconds(
+        advance(ledger, cpus, usage, BORN, BORN + int(age * S), asleep_ns=int(asleep * S))
+    )
 
 
 def test_v2_spreads_the_total_evenly_and_the_rest_of_the_age_is_idle():
@@ -199,13 +211,28 @@ def test_a_container_that_is_not_born_yet_has_done_nothing():
     assert at(Ledger(), -1, (0,), v2(0)) == [(0, 0, 0, 0)]
 
 
+def test_the_time_for_which_the_host_was_suspended_was_idle():
+    ledger = Ledger()
+    at(ledger, 10, (0, 1), v2(4))
+    assert at(ledger, 3611, (0, 1), v2(5), asleep=3600) == [(2.5, 0, 0, 8.5), (2.5, 0, 0, 8.5)]
+    assert at(ledger, 3612, (0, 1), v2(7), asleep=3600) == [(3.5, 0, 0, 8.5), (3.5, 0, 0, 8.5)]
+
+
+def test_suspend_before_the_first_reading_is_not_known():
+    ledger = Ledger()
+    assert at(ledger, 3610, (0,), v2(4), asleep=9000) == [(4, 0, 0, 3606)]
+    assert at(ledger, 3611, (0,), v2(4), asleep=9000) == [(4, 0, 0, 3607)]
+
+
 def test_read_is_none_where_cpu_time_is_not_accounted():
-    assert read(FakeContainer(), (0,), BORN) is None
+    assert read(FakeContainer(), (0,), FakeHost(now=BORN)) is None
 
 
 def test_read_uses_the_containers_ledger():
     container = FakeContainer(cpu_usage_=v2(1), started_ns_=BORN)
-    assert read(container, (0,), BORN + 2 * S) == CpuTimes((S, 0, 0, S), [(S, 0, 0, S)])
+    assert read(container, (0,), FakeHost(now=BORN + 2 * S)) == CpuTimes(
+        (S, 0, 0, S), [(S, 0, 0, S)]
+    )
     assert container.ledger.last_ns == BORN + 2 * S
 
 
@@ -305,7 +332,7 @@ def test_a_column_stepped_back_after_a_kill(steps, saved):
     age = user = 0
     for number, (elapsed, late) in enumerate(steps):
         if number == saved:
-            kept = Ledger(dict(shown.cpu_ns), shown.last_ns, inherited=True)
+            kept = Ledger(dict(shown.cpu_ns), shown.last_ns, shown.awake_ns, inherited=True)
         age += elapsed
         # Two CPUs are busy; the kernel adds up to a tick late what has run.
         user = max(user, 2 * age - late)
@@ -350,3 +377,61 @@ def test_the_ledger_does_not_grow(cpus):
     for age in range(2, 10):
         at(ledger, age, cpus, usage)
     assert len(ledger.cpu_ns) == size
+
+
+def shown(ledger, cpus):
+    """Return the file as a reader is shown it, parsed: whole ticks."""
+    lines = [stat.total_line(*[ns // NS_PER_TICK for ns in total(ledger)])]
+    for cpu in cpus:
+        lines.append(stat.cpu_line(cpu, *[ns // NS_PER_TICK for ns in ledger.cpu_ns[cpu]]))
+    return stat.parse(b"".join(lines) + b"intr 0\n")
+
+
+@given(data=st.data(), v1=st.booleans())
+def test_a_kill_made_columns_step_back(data, v1):
+    """However old the state is that the next server finds; there may be none."""
+    tick = st.integers(0, 3 * NS_PER_TICK)
+    started = now = 10**12
+    ledger, saved = Ledger(), Ledger()
+    times = {cpu: [0, 0] for cpu in range(3)}
+
+    def step(ledger, cpus):
+        nonlocal now
+        now += data.draw(tick)
+        for cpu in times:
+            for which in (0, 1):
+                times[cpu][which] += data.draw(tick) // 3
+        users, systems = (sum(time[which] for time in times.values()) for which in (0, 1))
+        per_cpu = {cpu: tuple(time) for cpu, time in times.items()} if v1 else None
+        usage = CpuUsage(users, systems, per_cpu)
+        advance(ledger, cpus, usage, started, now, 7)
+
+    views = st.sampled_from([(0, 1), (0,), (1, 2), (0, 1, 2)])
+    for _ in range(data.draw(st.integers(1, 6))):
+        cpus = data.draw(views)
+        step(ledger, cpus)
+        if data.draw(st.booleans()):
+            saved = copy.deepcopy(ledger)
+    before = shown(ledger, cpus)
+    for _ in range(2):  # two servers, one after the other
+        resume(saved, before, started, 7)
+        step(saved, cpus)
+        after = shown(saved, cpus)
+        assert all(new >= old for new, old in zip(after.total, before.total, strict=True))
+        for cpu in cpus:
+            pairs = zip(after.cpus[cpu], before.cpus[cpu], strict=True)
+            assert all(new >= old for new, old in pairs)
+        before = after
+
+
+def test_what_was_shown_is_counted_once():
+    """Not again as growth after the kill."""
+    ledger = Ledger()
+    cpus = (0, 1)
+    usage = CpuUsage(5 * NS_PER_S, 3 * NS_PER_S, None)
+    advance(ledger, cpus, usage, 0, 10 * NS_PER_S)
+    after = Ledger()
+    resume(after, shown(ledger, cpus), 0, 0)
+    advance(after, cpus, usage, 0, 10 * NS_PER_S)
+    for new, old in zip(total(after), total(ledger), strict=True):
+        assert 0 <= new - old <= 4 * NS_PER_TICK

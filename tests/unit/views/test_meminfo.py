@@ -211,6 +211,14 @@ def test_more_swap_cache_than_files_does_not_wrap():
     assert format_.parse(render(values)).number(b"Cached") == 0
 
 
+def test_memory_in_use_wrapped_where_a_limit_was_lowered_below_the_page_cache():
+    """BusyBox subtracts free, cached and reclaimable memory from the total, as unsigned numbers."""
+    stat = {b"file": 200 * MIB, b"slab_reclaimable": 9 * MIB, b"slab_unreclaimable": MIB}
+    seen = format_.parse(render(memory(limit=100 * MIB, usage=220 * MIB, stat=stat)))
+    names = (b"MemTotal", b"MemFree", b"Cached", b"SReclaimable", b"KReclaimable", b"Slab")
+    assert [seen.number(name) // MIB for name in names] == [100, 0, 100, 0, 0, 1]
+
+
 def test_errors_are_the_callers_to_handle():
     class Deleted(FakeContainer):
         def memory(self):
@@ -263,7 +271,9 @@ def test_totals_are_never_more_than_the_hosts_and_nothing_is_negative(values):
     for name in (b"MemTotal", b"MemAvailable", b"SwapTotal", b"Mlocked", *HOSTS):
         assert seen.number(name) <= host.number(name)
     total = seen.number(b"MemTotal")
-    assert seen.number(b"MemFree") <= total
+    subtracted = (b"MemFree", b"Buffers", b"Cached", b"SReclaimable")
+    assert sum(seen.number(name) or 0 for name in subtracted) <= total
+    assert seen.number(b"KReclaimable") == seen.number(b"SReclaimable")
     assert seen.number(b"MemAvailable") <= total
     assert seen.number(b"SwapFree") <= seen.number(b"SwapTotal")
     for name in (b"Active", b"Inactive"):

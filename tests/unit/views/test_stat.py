@@ -125,3 +125,22 @@ def test_unreadable_or_nonsensical_host_is_for_the_caller():
         stat.render(FakeHost(), seen, Options())
     with pytest.raises(FormatError):
         stat.render(FakeHost(files={"proc/stat": b"nothing\n"}), seen, Options())
+
+
+@pytest.mark.parametrize(
+    ("offset_ns", "btime"),
+    [
+        (0, 1795666395),
+        (86400 * S, 1795579995),
+        (-1000 * S, 1795667395),
+        (S // 2, 1795666394),
+        (10**20, 0),
+    ],
+)
+@pytest.mark.parametrize("usage", [None, CpuUsage(S, 0, None)])
+def test_start_times_of_processes_in_a_time_namespace_were_wrong_by_its_offset(
+    offset_ns, btime, usage
+):
+    """`ps` adds starttime, which the kernel moves by the offset, to btime, which was the host's."""
+    text = stat.render(host(), container(clock_offset_ns_=offset_ns, cpu_usage_=usage), Options())
+    assert b"\nbtime %d\nprocesses" % btime in text

@@ -210,10 +210,12 @@ def test_fewer_nodes_hold_the_same_memory():
     }
 
 
-def test_nodes_do_not_hold_more_than_they_have():
+def test_all_memory_was_free_on_nodes_that_have_less_than_the_limit():
+    """The GiB in use was taken from the 2 GiB of the limit that are on other nodes."""
     seen = nodes(container({0}, values=memory(limit=4 * GIB, usage=GIB)))
     assert seen[0].number(b"MemTotal") == 2 * GIB
-    assert seen[0].number(b"MemFree") == 2 * GIB
+    assert seen[0].number(b"MemFree") == GIB
+    assert seen[0].number(b"MemUsed") == GIB
 
 
 def test_without_a_memory_controller_nodes_are_the_hosts():
@@ -269,9 +271,10 @@ def test_nodes_add_up_to_meminfo(mems, values):
     whole = meminfo_format.parse(meminfo.render(host(), who, Options()))
     seen = nodes(who)
     room = sum(SIZES[node] for node in seen) * 1024
-    for name in (b"MemTotal", b"MemFree"):
-        told = sum(info.number(name) for info in seen.values())
-        assert told == min(whole.number(name), room)
+    total = min(whole.number(b"MemTotal"), room)
+    assert sum(info.number(b"MemTotal") for info in seen.values()) == total
+    used = whole.number(b"MemTotal") - whole.number(b"MemFree")
+    assert sum(info.number(b"MemUsed") for info in seen.values()) == min(used, total)
     for node, info in seen.items():
         total = info.number(b"MemTotal")
         assert info.number(b"MemFree") + info.number(b"MemUsed") == total

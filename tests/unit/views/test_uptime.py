@@ -37,6 +37,15 @@ def test_idle_ran_backwards_when_a_cpu_was_taken_away():
     assert uptime.render(the_host, seen, Options()) == b"101.00 171.00\n"
 
 
+def test_a_suspended_host_was_idle():
+    the_host = host()
+    seen = FakeContainer(started_ns_=900 * S, cpu_usage_=CpuUsage(20 * S, 10 * S, None))
+    assert uptime.render(the_host, seen, Options()) == b"100.00 170.00\n"
+    the_host.now += 3600 * S
+    the_host.asleep += 3600 * S
+    assert uptime.render(the_host, seen, Options()) == b"3700.00 170.00\n"
+
+
 def test_only_visible_cpus_can_be_idle():
     seen = FakeContainer(
         started_ns_=900 * S,

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from pylxcfs.errors import SourceError
-from pylxcfs.fuse.guard import Guard
+from pylxcfs.guard import Guard
 
 
 def fail(error: Exception) -> str:

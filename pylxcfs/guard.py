@@ -8,7 +8,6 @@ Knows no view.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,14 +22,6 @@ _log = logging.getLogger(__name__)
 
 #: A traceback of the same place is logged once in this many seconds.
 _QUIET_S = 60.0
-
-
-class Refused(PylxcfsError):
-    """The caller gets `errno`."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(os.strerror(number))
-        self.errno = number
 
 
 class Guard:

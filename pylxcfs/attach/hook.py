@@ -101,8 +101,6 @@ def bind(mountpoint: str, root: str, path: str) -> None:
             found = filesystem_of(target)
             if found == _FUSE:
                 # The runtime has bound it from the specification, in a user namespace the host's.
-                if os.path.samestat(os.fstat(target), os.fstat(tree)):
-                    return
                 place = os.fsencode(os.path.join(root, path))
                 check(_libc.umount2(place, _MNT_DETACH | _UMOUNT_NOFOLLOW))
                 os.close(target)

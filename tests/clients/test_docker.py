@@ -128,9 +128,11 @@ def newer(daemon: Daemon, newer_engines: str) -> Iterator[Docker]:
     """Docker 28, with the runtime of ours and a directory of CDI specifications."""
     runtimes = pylxcfs(daemon, "oci-runtime", "--daemon-json")
     with open_directory() as directory:
-        pylxcfs(daemon, "cdi", "install", "--directory", str(directory / "cdi"))
+        (directory / "cdi").mkdir()
         options = [f"--cdi-spec-dir={directory}/cdi", "--ip6tables=false"]
         with Docker(directory, newer_engines, runtimes, *options) as running:
+            # While it runs: it is not restarted for a new specification.
+            pylxcfs(daemon, "cdi", "install", "--directory", str(directory / "cdi"))
             yield running
 
 

@@ -110,10 +110,16 @@ def _skip(text: str, position: int) -> int:
     return blanks.end()
 
 
+#: A hook that fails stops the container. hook.py never fails, but its file or its Python may be
+#: gone: while an upgrade replaces them, and where pylxcfs was removed and this was not.
+_NEVER_FAIL = '"$@" || logger -t pylxcfs "oci-hook: nothing was bound: $1 exits $?"; exit 0'
+
+
 def hook_of(mountpoint: str, paths: Sequence[str], python: str = sys.executable) -> Table:
     """Return the createContainer hook."""
     file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook.py")
-    return {"path": python, "args": [python, "-ISE", file, mountpoint, *paths]}
+    words = [python, "-ISE", file, mountpoint, *paths]
+    return {"path": "/bin/sh", "args": ["sh", "-c", _NEVER_FAIL, "sh", *words]}
 
 
 def mount_of(mountpoint: str, path: str) -> Table:

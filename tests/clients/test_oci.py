@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs.attach import hook
 from pylxcfs.attach import runtime as runtime_wrapper
 from tests.clients.engines import (
     IDS,
@@ -122,17 +123,24 @@ def test_the_hook_binds_every_file_of_the_containers_own(
     check_report(done.stdout, everything=True)
 
 
-def test_a_hook_without_a_mount_does_not_stop_the_container(daemon: Daemon, bundle: Path) -> None:
-    programs("clients", "runc")
-    cgroup = run_name("runc")
+@pytest.mark.parametrize("missing", ["mount", "hook", "python"])
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_hook_that_can_do_nothing_does_not_stop_the_container(
+    daemon: Daemon, runtime: str, missing: str, bundle: Path
+) -> None:
+    programs("clients", "runc", runtime)
+    cgroup = run_name(runtime)
     _fill(bundle, daemon, cgroup, user_namespace=False, fragment=False)
     config = json.loads((bundle / "config.json").read_text())
     config["process"]["args"] = ["/bin/echo", "runs"]
     (bundle / "config.json").write_text(json.dumps(config))
     _patch(bundle, daemon, "--no-mounts")
     text = (bundle / "config.json").read_text()
-    (bundle / "config.json").write_text(text.replace(str(daemon.mountpoint), "/nowhere"))
-    command = ["runc", "--root", str(bundle / "state"), "run", "-b", str(bundle), cgroup]
+    file = {"mount": str(daemon.mountpoint), "hook": hook.__file__, "python": sys.executable}
+    assert file[missing] in text
+    (bundle / "config.json").write_text(text.replace(file[missing], "/nowhere"))
+    command = [*without_v2(runtime), runtime, "--root", str(bundle / "state")]
+    command += ["run", "-b", str(bundle), cgroup]
     try:
         done = subprocess.run(command, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
     finally:

@@ -16,8 +16,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import sys
+import time
 
 _LIMIT_S = 5
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2 = 428, 429, 437  # asm-generic/unistd.h, of every machine
@@ -125,14 +127,29 @@ def say(text: str) -> None:
 
 
 def give_up(number: int, frame: object) -> None:
-    """Leave a mount that does not answer."""
-    raise TimeoutError("the mount does not answer")
+    """Stop in a child that was left behind: the container runs by now."""
+    raise TimeoutError("the mount did not answer in time")
+
+
+def bind_all(mountpoint: str, root: str, paths: list[str], name: str) -> None:
+    """Bind what is asked for; say what was not bound."""
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(_LIMIT_S)
+    for path in paths:
+        try:
+            bind(mountpoint, root, path)
+        except TimeoutError as error:
+            say(f"{name}: {path} and what follows was not bound: {error}")
+            return
+        except OSError as error:
+            say(f"{name}: {path} was not bound: {error}")
 
 
 def main() -> None:
-    """Bind what is asked for; never fail."""
-    signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(_LIMIT_S)
+    """Bind views in a child, and leave it behind if the mount does not answer.
+
+    A process cannot be interrupted while a server has its request.
+    """
     mountpoint, *paths = sys.argv[1:]
     name = "a container"
     try:
@@ -142,14 +159,24 @@ def main() -> None:
     except (OSError, ValueError, AttributeError) as error:
         say(f"{name}: nothing was bound: {error}")
         return
-    for path in paths:
-        try:
-            bind(mountpoint, root, path)
-        except TimeoutError as error:
-            say(f"{name}: {path} and what follows was not bound: {error}")
-            return
-        except OSError as error:
-            say(f"{name}: {path} was not bound: {error}")
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        # Without the pipes of the runtime, which waits for their end; it leaves some open.
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.dup2(writer, 2)
+        os.closerange(3, 1 << 20)
+        bind_all(mountpoint, root, paths, name)
+        return
+    os.close(writer)
+    end = time.monotonic() + _LIMIT_S
+    while select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
+        said = os.read(reader, 4096)
+        if not said:
+            return  # the child has ended
+        os.write(2, said)
+    say(f"{name}: not every file was bound: {mountpoint} does not answer")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ node. With a user namespace the runtime opens them on the host: the caller mount
 from __future__ import annotations
 
 import json
+import select
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pylxcfs.attach import hook
@@ -146,6 +148,39 @@ def test_a_hook_that_can_do_nothing_does_not_stop_the_container(
     finally:
         remove_cgroups(cgroup)
     assert done.stdout == b"runs\n", done.stderr.decode()
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_mount_that_hangs_does_not_hold_a_container_up(runtime: str, bundle: Path) -> None:
+    """Without its keeper, which would replace the server: nothing can interrupt the hook then."""
+    programs("clients", "runc", runtime)
+    cgroup = run_name(runtime)
+    with Daemon(expect_log=[".*"]) as hanging:
+        _fill(bundle, hanging, cgroup, user_namespace=False, fragment=False)
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"]["args"] = ["/bin/echo", "runs"]
+        (bundle / "config.json").write_text(json.dumps(config))
+        _patch(bundle, hanging, "--no-mounts")
+        keeper = psutil.Process(hanging.keeper)
+        processes = [keeper, *keeper.children(recursive=True)]
+        command = [*without_v2(runtime), runtime, "--root", str(bundle / "state")]
+        for process in processes:
+            process.suspend()
+        start = subprocess.Popen(
+            [*command, "run", "-b", str(bundle), cgroup],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert start.stdout is not None
+            assert select.select([start.stdout], [], [], 30)[0], "the container does not start"
+            assert start.stdout.readline() == b"runs\n"
+        finally:
+            for process in processes:
+                process.resume()
+            start.communicate(timeout=60)
+            remove_cgroups(cgroup)
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])

@@ -1,12 +1,13 @@
 """The system calls of the mount API that Python does not have. Each raises OSError.
 
 Numbers are those of asm-generic/unistd.h, which every machine has for calls since 2019, and of
-<linux/mount.h>, <linux/openat2.h>. Knows no path and no file of ours.
+<linux/mount.h>. Knows no path and no file of ours.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from typing import Final
@@ -17,7 +18,6 @@ CLONE_NEWPID: Final = 0x20000000
 
 _OPEN_TREE: Final = 428
 _MOVE_MOUNT: Final = 429
-_OPENAT2: Final = 437
 _MOUNT_SETATTR: Final = 442
 
 _AT_FDCWD: Final = -100
@@ -26,14 +26,9 @@ _OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 _MOVE_MOUNT_BENEATH: Final = 0x200
-_RESOLVE_NO_MAGICLINKS: Final = 0x02
-_RESOLVE_NO_SYMLINKS: Final = 0x04
 _MNT_DETACH: Final = 2
-_UMOUNT_NOFOLLOW: Final = 8
 _MS_PRIVATE: Final = 1 << 18
 
-#: struct open_how: flags, mode, resolve.
-_OPEN_HOW: Final = struct.Struct("=QQQ")
 #: struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
 _MOUNT_ATTR: Final = struct.Struct("=QQQQ")
 #: struct statfs begins with f_type, a long.
@@ -68,10 +63,35 @@ def move_mount(tree: int, target: int, *, beneath: bool = False) -> None:
 
 
 def open_path(path: str) -> int:
-    """Open an absolute path with O_PATH; a symbolic link anywhere in it is ELOOP (Linux 5.6)."""
-    how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
-    size = ctypes.c_size_t(len(how))
-    return _check(_libc.syscall(_OPENAT2, _AT_FDCWD, os.fsencode(path), how, size))
+    """Open an absolute path with O_PATH; a symbolic link in it is ENOTDIR or ELOOP.
+
+    Without openat2(2): under RestrictSUIDSGID= of the unit that is ENOSYS. Asks no filesystem for
+    the attributes of what it opens, which may hang.
+    """
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = os.open("/", flags)
+    try:
+        words = [word for word in path.split("/") if word]
+        for i, word in enumerate(words):
+            if word in (".", ".."):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+            kind = os.O_DIRECTORY if words[i + 1 :] else 0  # of a link that is ENOTDIR
+            below = os.open(word, flags | kind, dir_fd=found)
+            os.close(found)
+            found = below
+        _refuse_link(found, path)
+    except BaseException:
+        os.close(found)
+        raise
+    return found
+
+
+def _refuse_link(descriptor: int, path: str) -> None:
+    try:
+        os.readlink("", dir_fd=descriptor)
+    except OSError:
+        return
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
 def filesystem_of(descriptor: int) -> int:
@@ -82,9 +102,12 @@ def filesystem_of(descriptor: int) -> int:
     return number
 
 
-def detach(path: str) -> None:
-    """Unmount lazily what is uppermost at a path that is no symbolic link."""
-    _check(_libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
+def detach(descriptor: int) -> None:
+    """Unmount lazily the mount that an open file is the root of; the working directory is /proc.
+
+    By the descriptor: a path may lead to another mount by now.
+    """
+    _check(_libc.umount2(b"self/fd/%d" % descriptor, _MNT_DETACH))
 
 
 def _check(result: int) -> int:

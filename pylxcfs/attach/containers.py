@@ -10,12 +10,15 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pylxcfs.errors import PylxcfsError
 from pylxcfs.formats import mountinfo
 from pylxcfs.sources import runtimes
 from pylxcfs.sources.kept import read_whole
+
+#: Letters of a container's text that are shown.
+_LONGEST: Final = 300
 
 
 class Container(NamedTuple):
@@ -33,6 +36,12 @@ class _Found(NamedTuple):
     depth: int
     own_pid: int
     pid: int
+
+
+def printable(text: str) -> str:
+    """Return text of a container for a log or a terminal: one line without control characters."""
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def running(proc: str = "/proc") -> Iterator[Container]:

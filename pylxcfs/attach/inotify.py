@@ -11,6 +11,7 @@ from typing import Final
 
 _IN_CREATE: Final = 0x100
 _IN_IGNORED: Final = 0x8000
+_IN_Q_OVERFLOW: Final = 0x4000
 _IN_ONLYDIR: Final = 0x01000000
 _IN_ISDIR: Final = 0x40000000
 #: struct inotify_event: watch, mask, cookie, length of the name behind it.
@@ -20,6 +21,10 @@ _EVENT: Final = struct.Struct("=iIII")
 ENDED: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Overflow(Exception):
+    """Events were lost."""
 
 
 class Inotify:
@@ -38,7 +43,10 @@ class Inotify:
         return _check(_libc.inotify_add_watch(self._number, os.fsencode(directory), mask))
 
     def made(self, watched: MutableMapping[int, str]) -> Iterator[str]:
-        """Yield the directories that were made; forget watches of those that ended."""
+        """Yield the directories that were made; forget watches of those that ended.
+
+        Raise Overflow.
+        """
         try:
             data = os.read(self._number, 65536)
         except BlockingIOError:
@@ -49,6 +57,8 @@ class Inotify:
             offset += _EVENT.size
             name = data[offset : offset + length].rstrip(b"\0")
             offset += length
+            if mask & _IN_Q_OVERFLOW:
+                raise Overflow
             if mask & _IN_IGNORED:
                 watched.pop(watch, None)
             elif mask & _IN_ISDIR and watch in watched:

@@ -2,7 +2,8 @@
 
 A container is hostile: symbolic links, strange mounts and hanging filesystems may be at its paths.
 Its paths are opened with O_PATH and without following links, nothing of it is read or executed,
-and the process has a time limit. What somebody else has mounted at a path is left, and named.
+and the process has a time limit. What somebody else has mounted at a path is left, and named. So is
+a path whose mount propagates to the host (mount_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 from pylxcfs.attach import calls
@@ -34,10 +35,16 @@ FAILED: Final = "failed"
 
 #: Filesystems whose files are covered: PROC_SUPER_MAGIC, SYSFS_MAGIC (include/uapi/linux/magic.h).
 _COVERED: Final = {"proc": 0x9FA0, "sys": 0x62656572}
-#: Seconds that a container has; one that is well takes milliseconds.
-_PATIENCE_S: Final = 10.0
+#: Seconds that a container has; one that is well takes milliseconds. It is divided among those
+#: that were late in the last minute, down to the second: others wait for each of them.
+_PATIENCE_S: Final = (2.0, 0.2)
+_LATE_S: Final = 60.0
+#: Processes that were killed and have not ended, as the kernel waits for a container in them.
+_MOST_LEFT: Final = 64
 #: Mounts of one container: more than that in its table is not read.
 _MOST_MOUNTINFO: Final = 16 << 20
+#: Errors of a path at which there is nothing to cover.
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 #: Mounts of ours on top of each other at one path.
 _MOST_STACKED: Final = 64
 
@@ -84,16 +91,17 @@ def _inside(pidfd: int, work: Callable[[Inside], list[Outcome]]) -> list[Outcome
 
     After it has entered, the child imports and opens nothing by name but what it is about.
     """
+    patience_s = _late.patience_s()
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         _work(pidfd, work, writing)
     os.close(writing)
     with open(reading, "rb", buffering=0) as results:
-        text = _read(results.fileno(), time.monotonic() + _PATIENCE_S)
+        text = _read(results.fileno(), time.monotonic() + patience_s)
     if text is None:
-        # One that waits in the kernel may not even end now: it is left behind.
         os.kill(child, signal.SIGKILL)
+        _late.leave(child)
         raise TimeoutError(errno.ETIMEDOUT, "the container's mounts do not answer")
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code != 0:
@@ -101,12 +109,44 @@ def _inside(pidfd: int, work: Callable[[Inside], list[Outcome]]) -> list[Outcome
     return [Outcome(*item) for item in json.loads(text)]
 
 
+class _Late:
+    """Children that were late. One that waits in the kernel may not even end when it is killed."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._left: list[int] = []
+
+    def patience_s(self) -> float:
+        """Return how long the next one may take. Raise TimeoutError if too many are left."""
+        self._left = [pid for pid in self._left if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        if len(self._left) >= _MOST_LEFT:
+            raise TimeoutError(errno.ETIMEDOUT, "too many containers' mounts do not answer")
+        since = time.monotonic() - _LATE_S
+        self._times = [at for at in self._times if at > since]
+        most, least = _PATIENCE_S
+        return max(least, most / (1 + len(self._times)))
+
+    def leave(self, pid: int) -> None:
+        """Go on without a child."""
+        self._times.append(time.monotonic())
+        self._left.append(pid)
+
+
+_late = _Late()
+
+
 def _work(pidfd: int, work: Callable[[Inside], list[Outcome]], writing: int) -> NoReturn:
     code = 1
     try:
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with open("/proc/self/mountinfo", "rb") as file:
+            peers = frozenset(mount.peers for mount in mountinfo.parse(file.read())) - {0}
+        host = os.readlink("/proc/self/ns/mnt")
         calls.setns(pidfd, calls.CLONE_NEWNS)
-        text = json.dumps(work(Inside(proc))).encode()
+        os.fchdir(proc)
+        if os.readlink("self/ns/mnt") == host:
+            raise OSError(errno.EXDEV, "it is in the host's mount namespace now")
+        text = json.dumps(work(Inside(peers))).encode()
         while text:
             text = text[os.write(writing, text) :]
         code = 0
@@ -129,11 +169,31 @@ def _read(number: int, until: float) -> bytes | None:
     return None
 
 
-class Inside:
-    """The mount namespace that this process has entered. `proc` is the host's /proc."""
+class _Place(NamedTuple):
+    """An open path, and the mount that it is in."""
 
-    def __init__(self, proc: int) -> None:
-        self._proc = proc
+    descriptor: int
+    mount: Mount
+    #: The mount that this one is mounted on; None if it is not in the namespace.
+    around: Mount | None
+    #: The path is where that mount is mounted, so the mount is uppermost there.
+    is_mountpoint: bool
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a mount of ours is uppermost."""
+        return self.is_mountpoint and self.mount.fstype == FSTYPE
+
+
+class Inside:
+    """The mount namespace that this process has entered; the working directory is the host's /proc.
+
+    The container may move its files and mounts at any moment. So each path is opened once, and all
+    that is asked and done is about what was opened then. `peers`: the host's peer groups.
+    """
+
+    def __init__(self, peers: frozenset[int] = frozenset()) -> None:
+        self._peers = peers
 
     def cover(self, source: Source, tree: int, take_over: bool) -> Outcome:
         """Mount a detached copy of a view at its path."""
@@ -146,51 +206,59 @@ class Inside:
         """Unmount what is ours at a path."""
         try:
             removed = 0
-            while removed < _MOST_STACKED and _is_ours(self._top(target)):
-                calls.detach(target)
+            while removed < _MOST_STACKED and self._detach(target):
                 removed += 1
             removed += self._uncover_below(target)
-        except (OSError, FormatError) as error:
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                return _failed(target, error)
+        except FormatError as error:
             return _failed(target, error)
         return Outcome(target, DETACHED if removed else KEPT)
 
     def _cover(self, source: Source, tree: int, take_over: bool) -> Outcome:
         target = source.target
-        top = self._top(target)
-        if top is not None and not _is_ours(top):
-            return Outcome(target, LEFT, f"{top.fstype} of {top.source} is mounted there")
-        if top is not None and (top.device, top.root) == (source.device, source.root):
-            return Outcome(target, KEPT)
         self._uncover_below(target)
         try:
-            place = calls.open_path(target)
+            with self._open(target) as place:
+                return self._cover_place(source, tree, place, take_over)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno in _NO_FILE:
                 return Outcome(target, LEFT, f"no file to cover: {error.strerror}")
             raise
-        try:
-            if top is None:
-                kind = target.split("/")[1]
-                if calls.filesystem_of(place) != _COVERED.get(kind):
-                    return Outcome(target, LEFT, f"/{kind} is another filesystem there")
-                calls.move_mount(tree, place)
-                return Outcome(target, ATTACHED)
-            if not (take_over or top.device in source.devices or _is_dead(place)):
-                return Outcome(target, LEFT, "another instance of pylxcfs serves it")
-            return self._replace(target, tree, place)
-        finally:
-            os.close(place)
+
+    def _cover_place(self, source: Source, tree: int, place: _Place, take_over: bool) -> Outcome:
+        target, top = source.target, place.mount
+        if place.is_mountpoint and not place.is_ours:
+            return Outcome(target, LEFT, f"{top.fstype} of {top.source} is mounted there")
+        if place.is_ours and (top.device, top.root) == (source.device, source.root):
+            return Outcome(target, KEPT)
+        around = place.around if place.is_mountpoint else top
+        if around is None or around.peers in self._peers:
+            # What is mounted there would appear at the host's path as well.
+            return Outcome(
+                target, LEFT, f"the mount at {around and around.mountpoint} is the host's too"
+            )
+        if not place.is_mountpoint:
+            kind = target.split("/")[1]
+            if calls.filesystem_of(place.descriptor) != _COVERED.get(kind):
+                return Outcome(target, LEFT, f"/{kind} is another filesystem there")
+            calls.move_mount(tree, place.descriptor)
+            return Outcome(target, ATTACHED)
+        if not (take_over or top.device in source.devices or _is_dead(place.descriptor)):
+            return Outcome(target, LEFT, "another instance of pylxcfs serves it")
+        return self._replace(target, tree, place.descriptor)
 
     def _replace(self, target: str, tree: int, place: int) -> Outcome:
         """Put a copy in the place of a mount of ours; readers see one or the other."""
         try:
             calls.move_mount(tree, place, beneath=True)
-            calls.detach(target)
+            calls.detach(place)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             # Linux before 6.5: with a gap.
-            calls.detach(target)
+            calls.detach(place)
             below = calls.open_path(target)
             try:
                 calls.move_mount(tree, below)
@@ -202,26 +270,55 @@ class Inside:
         """Unmount what is ours below a directory; return how many mounts that were."""
         places = [
             mount.mountpoint
-            for mount in self._mounts()
-            if mount.mountpoint.startswith(f"{target}/") and _is_ours(mount)
+            for mount in self._mounts(f"{target}/")
+            if mount.mountpoint.startswith(f"{target}/") and mount.fstype == FSTYPE
         ]
-        for place in reversed(places):
-            calls.detach(place)
-        return len(places)
+        return sum(self._detach(place) for place in reversed(places))
 
-    def _top(self, target: str) -> Mount | None:
-        """Return the uppermost mount at a path; None where it is a file of what is around it."""
-        found = None
-        for mount in self._mounts():
-            if mount.mountpoint == target:
-                found = mount
-        return found
+    def _detach(self, target: str) -> bool:
+        """Unmount what is uppermost at a path, if it is ours; return whether it was."""
+        with self._open(target) as place:
+            if place.is_ours:
+                calls.detach(place.descriptor)
+            return place.is_ours
 
-    def _mounts(self) -> list[Mount]:
-        number = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
-        with open(number, "rb") as file:
+    @contextlib.contextmanager
+    def _open(self, target: str) -> Iterator[_Place]:
+        """Open a path, without following links; what is open stays what it is."""
+        number = calls.open_path(target)
+        try:
+            ident = _mount_of(number)
+            mounts = {mount.ident: mount for mount in self._mounts("", ident)}
+            if ident not in mounts:  # it was unmounted meanwhile
+                raise OSError(errno.EAGAIN, "its mounts change all the time")
+            mount = mounts[ident]
+            around = next(iter(self._mounts("", mount.parent)), None)
+            yield _Place(number, mount, around, mount.mountpoint == target)
+        finally:
+            os.close(number)
+
+    def _mounts(self, prefix: str, ident: int = 0) -> list[Mount]:
+        """Return mounts by the beginning of their mountpoint, or by number."""
+        with open("self/mountinfo", "rb") as file:
             text = file.read(_MOST_MOUNTINFO)
-        return mountinfo.parse(text[: text.rfind(b"\n") + 1])
+        lines = text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
+        # A container may have 100,000 of them, and parsing takes longer than reading.
+        if ident:
+            start = b"%d " % ident
+            chosen = [line for line in lines if line.startswith(start)]
+        else:
+            piece = b" " + mountinfo.escape(prefix)
+            chosen = [line for line in lines if piece in line]
+        return mountinfo.parse(b"".join(chosen))
+
+
+def _mount_of(descriptor: int) -> int:
+    """Return the number of the mount that an open file is in."""
+    with open(f"self/fdinfo/{descriptor}", "rb") as file:
+        for line in file:
+            if line.startswith(b"mnt_id:"):
+                return int(line.split()[1])
+    raise OSError(errno.ENOSYS, "fdinfo has no mnt_id")
 
 
 def _failed(target: str, error: OSError | FormatError) -> Outcome:
@@ -234,7 +331,3 @@ def _is_dead(place: int) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
-
-
-def _is_ours(mount: Mount | None) -> bool:
-    return mount is not None and mount.fstype == FSTYPE

@@ -1,18 +1,24 @@
 """Which paths of a container are covered, and where their views are in the mount.
 
 A container's directory below own/ has a name that cannot be guessed; a process in the container's
-pid and cgroup namespaces learns it from the links of the mount (tree/own.py). So does a child of
-this process that enters these namespaces, and stays outside of the container's mounts.
+pid and cgroup namespaces learns it from the links of the mount (tree/own.py). So does a process of
+ours that enters these namespaces (asking.py). What it says is not trusted: a container with
+CAP_SYS_PTRACE may have told it what to say.
 """
 
 from __future__ import annotations
 
+import atexit
+import errno
+import functools
 import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from pylxcfs.attach import calls
+from pylxcfs.attach import asking
+from pylxcfs.errors import SourceError
 from pylxcfs.keeper import fusemount
+from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.views import VIEWS
 
 #: Directories that are covered as one, as the mount has a link for each.
@@ -22,6 +28,8 @@ SYSFS: Final = (
     "sys/devices/system/node",
     "sys/devices/system/memory",
 )
+#: Bytes of an answer from inside.
+_MOST_TEXT: Final = 1 << 16
 
 
 def paths() -> list[str]:
@@ -68,10 +76,56 @@ class Mounts(NamedTuple):
                 return Source(target, place, mount.device, root, self.devices)
         return None
 
+    def is_view(self, place: str, path: str) -> bool:
+        """Return whether a path on the host is that of a view of `path`."""
+        own, separator, rest = place.removeprefix(f"{self.own.mountpoint}/own/").partition("/")
+        if place.startswith(f"{self.own.mountpoint}/own/{own}/"):
+            return bool(separator) and rest == path
+        return self.caller is not None and place == f"{self.caller.mountpoint}/{path}"
+
     @property
     def devices(self) -> tuple[str, ...]:
         """Return the devices of the mounts."""
         return tuple(mount.device for mount in filter(None, self))
+
+
+class Asker(HelperProcess):
+    """The helper that reads links in a container's namespaces."""
+
+    def __init__(self) -> None:
+        # More than its own patience with a container, and than Python on a slow disk.
+        super().__init__(asking.__file__, answer_s=5.0, start_s=30.0)
+
+    def links(self, mountpoint: str, pidfd: int, wanted: Sequence[str]) -> list[str]:
+        """Return where the mount's links lead paths. Raise OSError."""
+        request = b"\0".join(map(os.fsencode, [mountpoint, *wanted]))
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(reading, "rb", buffering=0) as results:
+            try:
+                self.ask(request, pidfd, writing)
+            except SourceError as error:
+                raise _as_os_error(error) from None
+            finally:
+                os.close(writing)
+            # It was written by a process in the container's hands, which may keep the pipe open.
+            text = results.read(_MOST_TEXT) or b""
+        return list(map(os.fsdecode, text.split(b"\0")))
+
+
+@functools.cache
+def _asker() -> Asker:
+    asker = Asker()
+    atexit.register(asker.close)
+    return asker
+
+
+def _as_os_error(error: SourceError) -> OSError:
+    reason = str(error).rpartition(": ")[2]
+    if reason.isdecimal() and int(reason) == errno.ETIMEDOUT:
+        return TimeoutError(errno.ETIMEDOUT, "a process in it was stopped")
+    if reason.isdecimal() and int(reason):
+        return OSError(int(reason), os.strerror(int(reason)))
+    return OSError(errno.EIO, str(error))
 
 
 def places(mounts: Mounts, pidfd: int, wanted: Sequence[str]) -> dict[str, str]:
@@ -79,49 +133,10 @@ def places(mounts: Mounts, pidfd: int, wanted: Sequence[str]) -> dict[str, str]:
 
     By path ("proc/meminfo"). Raise OSError if its namespaces cannot be entered.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    with open(reading, "rb") as results:
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            code = 1
-            try:
-                calls.setns(pidfd, calls.CLONE_NEWPID | calls.CLONE_NEWCGROUP)
-                # The pid namespace is that of the next child.
-                inside = os.fork()
-                if inside == 0:
-                    with open(writing, "wb") as out:
-                        out.write(_links(mounts.own.mountpoint, wanted))
-                    os._exit(0)
-                code = os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1])
-            except OSError as error:
-                code = error.errno or 1
-            finally:
-                os._exit(code)
-        os.close(writing)
-        text = results.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code != 0:
-        raise OSError(code, os.strerror(code) if code > 0 else "the child was killed")
-    return {
-        path: os.path.normpath(os.fsdecode(place))
-        for path, place in zip(wanted, text.split(b"\0"), strict=False)
-        if place
-    }
-
-
-def _links(mountpoint: str, wanted: Sequence[str]) -> bytes:
-    """Return where the mount's links lead each path, with a zero byte behind it."""
-    found = b""
-    for path in wanted:
-        words = path.split("/")
-        for length in range(2, len(words) + 1):  # "proc" and "sys" are directories
-            directory, rest = words[:length], words[length:]
-            try:
-                target = os.readlink(os.path.join(mountpoint, *directory))
-            except OSError:  # a directory, or the host has no such file
-                continue
-            found += os.fsencode(os.path.join(mountpoint, *directory[:-1], target, *rest))
-            break
-        found += b"\0"
+    links = _asker().links(mounts.own.mountpoint, pidfd, wanted)
+    found = {}
+    for path, link in zip(wanted, links, strict=False):
+        place = os.path.normpath(os.path.join(mounts.own.mountpoint, link))
+        if link and mounts.is_view(place, path):
+            found[path] = place
     return found

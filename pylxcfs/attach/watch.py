@@ -3,7 +3,8 @@
 A new container is noticed by the cgroup that its runtime makes for it: inotify sees what is made
 through the cgroup filesystem. Its mounts may not be ready then, so all processes are looked through
 a few times after that. A walk costs some microseconds a process; walks pause so long that they take
-5 % of one CPU at most.
+5 % of one CPU at most. A container that does not answer, or makes cgroups all the time, does not
+keep others waiting for long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pylxcfs.attach import containers, inotify, work
-from pylxcfs.attach.containers import Container
+from pylxcfs.attach.containers import Container, printable
 from pylxcfs.attach.mounting import ATTACHED, FAILED, LEFT, REPLACED, Outcome
 from pylxcfs.attach.views import Mounts
 from pylxcfs.errors import PylxcfsError
@@ -28,11 +29,15 @@ _log = logging.getLogger(__name__)
 _LOOKS_S: Final = (0.02, 0.1, 0.3, 1.0, 3.0)
 #: And without any sign, as a cgroup may have been made before the container.
 _SELDOM_S: Final = 10.0
-#: A walk that took so long is followed by a pause of so many times that.
+#: Events of so many seconds are read together.
+_BATCH_S: Final = 0.01
+#: A walk that took so much CPU time is followed by a pause of so many times that.
 _PAUSE: Final = 20
 #: Seconds after which a container whose root is the host's is taken for set up. A runtime that
 #: makes a root for it has done so before that.
 _SETTLED_S: Final = 1.0
+#: Lines that are remembered, and so logged, of the containers that run.
+_MOST_SAID: Final = 1000
 
 
 class Watch:
@@ -50,27 +55,19 @@ class Watch:
 
     def attach_new(self) -> None:
         """Attach containers, as they come, for ever."""
-        notify = inotify.Inotify()
-        watched = _watch_all(notify)
-        poller = select.poll()
-        poller.register(notify.fileno(), select.POLLIN)
-        due = list(_LOOKS_S[:1])
+        watched = Watched()
+        schedule = Schedule(time.monotonic())
         done: set[str] = set()
-        began = time.monotonic()
-        pause_until = 0.0
         while True:
-            now = time.monotonic()
-            at = max(pause_until, began + due[0] if due else now + _SELDOM_S)
-            if poller.poll(max(0.0, at - now) * 1000):
-                for directory in notify.made(watched):
-                    _watch(notify, watched, directory)
-                began, due = time.monotonic(), list(_LOOKS_S)
+            if watched.wait(schedule.at() - time.monotonic()):
+                schedule.noticed(time.monotonic())
+                # The next ones are read together: a container may make cgroups all the time.
+                time.sleep(_BATCH_S)
+            if time.monotonic() < schedule.at():
                 continue
-            if due:
-                due.pop(0)
-            start = time.monotonic()
+            cpu_s = _cpu_s()
             done = self._attach_all(done)
-            pause_until = time.monotonic() + _PAUSE * (time.monotonic() - start)
+            schedule.looked(time.monotonic(), _cpu_s() - cpu_s)
 
     def _attach_all(self, done: set[str]) -> set[str]:
         """Attach those whose mount namespace is not among `done`; return all that are now."""
@@ -85,6 +82,7 @@ class Watch:
                 still.add(namespace)
             else:
                 os.close(container.pidfd)
+        self._said = {line for line in self._said if line[0] in still}
         return still
 
     def _attach(self, container: Container) -> list[Outcome]:
@@ -100,7 +98,7 @@ class Watch:
             os.close(container.pidfd)
         changed = [one.target for one in outcomes if one.what in (ATTACHED, REPLACED)]
         if changed:
-            _log.info("container %s: %d files attached", container.name, len(changed))
+            _log.info("container %s: %d files attached", printable(container.name), len(changed))
         for one in outcomes:
             if one.what in (FAILED, LEFT):
                 self._say(container, f"{one.target}: {one.why}")
@@ -108,31 +106,93 @@ class Watch:
     def _say(self, container: Container, text: str) -> None:
         """Log a line once for each container."""
         line = container.namespace, text
-        if line not in self._said:
+        if line not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(line)
-            _log.warning("container %s (pid %d): %s", container.name, container.pid, text)
+            name = printable(container.name)
+            _log.warning("container %s (pid %d): %s", name, container.pid, printable(text))
 
 
-def _watch_all(notify: inotify.Inotify) -> dict[int, str]:
-    """Watch every cgroup of one hierarchy in which runtimes make one for each container."""
-    hierarchies = Hierarchies.discover()
-    mount = hierarchies.v1.get("pids") or hierarchies.v1.get("memory") or hierarchies.v2
-    watched: dict[int, str] = {}
-    if mount is not None:
-        _watch(notify, watched, mount.mountpoint)
-    return watched
+class Schedule:
+    """When all processes are looked through; times are monotonic seconds.
+
+    What is due stays due: a container that makes a cgroup every millisecond puts nothing off.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._due = [now]
+        self._last = now
+        self._not_before = now
+
+    def at(self) -> float:
+        """Return when the next look is due."""
+        due = self._due[0] if self._due else self._last + _SELDOM_S
+        return max(due, self._not_before)
+
+    def noticed(self, now: float) -> None:
+        """Something was made."""
+        self._due = self._due[:1] + [now + after for after in _LOOKS_S]
+        self._due.sort()
+
+    def looked(self, now: float, cpu_s: float) -> None:
+        """All processes were looked through, which took so much CPU time."""
+        self._due = [at for at in self._due if at > now]
+        self._last = now
+        self._not_before = now + _PAUSE * cpu_s
 
 
-def _watch(notify: inotify.Inotify, watched: dict[int, str], top: str) -> None:
-    """Watch a directory and all below it."""
-    pending = [top]
-    while pending:
-        directory = pending.pop()
+def _cpu_s() -> float:
+    """Return the CPU time of this process and its children. Waiting for a container is none."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class Watched:
+    """Every cgroup of one hierarchy in which runtimes make one for each container."""
+
+    def __init__(self) -> None:
+        self._notify = inotify.Inotify()
+        self._watched: dict[int, str] = {}
+        self._complained = False
+        hierarchies = Hierarchies.discover()
+        mount = hierarchies.v1.get("pids") or hierarchies.v1.get("memory") or hierarchies.v2
+        self._top = mount.mountpoint if mount is not None else None
+        self._watch_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether a cgroup was made; wait for one until the timeout."""
+        poller = select.poll()
+        poller.register(self._notify.fileno(), select.POLLIN)
+        if not poller.poll(max(0.0, timeout_s) * 1000):
+            return False
         try:
-            watched[notify.watch(directory)] = directory
-            with os.scandir(directory) as entries:
-                pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError as error:
-            if error.errno not in inotify.ENDED:
-                _log.warning("new containers may be noticed late: %s: %s", directory, error)
-                return
+            for directory in self._notify.made(self._watched):
+                self._watch(directory)
+        except inotify.Overflow:
+            self._watch_all()
+        return True
+
+    def _watch_all(self) -> None:
+        if self._top is not None:
+            self._watch(self._top)
+
+    def _watch(self, top: str) -> None:
+        """Watch a directory and all below it."""
+        pending = [top]
+        while pending:
+            directory = pending.pop()
+            try:
+                self._watched[self._notify.watch(directory)] = directory
+                with os.scandir(directory) as entries:
+                    pending += [
+                        entry.path for entry in entries if entry.is_dir(follow_symlinks=False)
+                    ]
+            except OSError as error:
+                if error.errno not in inotify.ENDED:
+                    if not self._complained:
+                        _log.warning(
+                            "new containers may be noticed late: %s: %s",
+                            printable(directory),
+                            error.strerror,
+                        )
+                    self._complained = True
+                    return

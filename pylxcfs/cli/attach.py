@@ -11,7 +11,7 @@ from typing import Any
 
 from pylxcfs import log
 from pylxcfs.attach import containers, watch, work
-from pylxcfs.attach.containers import Container
+from pylxcfs.attach.containers import Container, printable
 from pylxcfs.attach.mounting import FAILED, LEFT, Outcome
 from pylxcfs.attach.views import Mounts
 from pylxcfs.cli import engines, runtime
@@ -77,9 +77,10 @@ def render(done: list[dict[str, Any]]) -> str:
         for file in one["files"]:
             counts[file["what"]] = counts.get(file["what"], 0) + 1
         text = ", ".join(f"{count} {what}" for what, count in counts.items())
-        lines.append(f"{one['name']} (pid {one['pid']}): {one['error'] or text or 'nothing to do'}")
+        text = one["error"] or text or "nothing to do"
+        lines.append(f"{printable(one['name'])} (pid {one['pid']}): {text}")
         lines += [
-            f"  {file['target']}: {file['what']}: {file['why']}"
+            f"  {printable(file['target'])}: {file['what']}: {printable(file['why'])}"
             for file in one["files"]
             if file["what"] in (FAILED, LEFT)
         ]

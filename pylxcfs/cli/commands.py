@@ -20,7 +20,7 @@ from pylxcfs import __version__, log
 from pylxcfs.cli import launch, options, runtime
 from pylxcfs.cli.kinds import FuseOptions, Kind, Switch
 from pylxcfs.cli.options import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
-from pylxcfs.errors import DocumentError, UsageError, UserError
+from pylxcfs.errors import DocumentError, HostError, UsageError, UserError
 from pylxcfs.keeper import instance
 
 _log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Also in the help text, the man page and docs/options.md.
 EXIT_CODES = {
-    0: "done; mount: told to end, or unmounted; status: it serves",
-    1: "an error in pylxcfs, or a server that could not start on a new mount",
-    2: "usage or configuration",
+    0: "done; mount: told to end, or unmounted; status: it serves; doctor: nothing found",
+    1: "an error in pylxcfs, or a server that could not start on a new mount; doctor: warnings",
+    2: "usage or configuration; doctor: errors",
     3: "root, /dev/fuse or a writable directory is missing; status: no instance runs",
     4: "the mountpoint is missing, not a directory, not empty, or in use",
     5: "another instance runs on the same pid file",
@@ -189,12 +189,16 @@ def unmount(context: click.Context, /, unless_restart: str | None, **_: object) 
     launch.unmount(config, unless_restart)
 
 
-@cli.command(short_help="Show whether an instance serves.")
+@cli.command(short_help="Show whether an instance serves, and to which containers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def status(context: click.Context, /, as_json: bool, **_: object) -> int:
-    """Show whether an instance serves, and its processes.
+    """Show whether an instance serves, its processes, and the containers on this host.
+
+    For each container: its limits, and what its files are bound to. "own" is the directory of the
+    container, "caller" the mount where each reader gets its own values, "dead" a mount without a
+    server, "other" another instance.
 
     Exit code 0 if it serves, 3 if no instance runs, 6 if one runs and does not serve.
     """
@@ -206,6 +210,51 @@ def status(context: click.Context, /, as_json: bool, **_: object) -> int:
     state = state_of.gather(config)
     click.echo(json.dumps(state, indent=2) if as_json else state_of.render(state))
     return state_of.exit_code(state)
+
+
+@cli.command(short_help="Show containers and the server, live.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two readings.",
+)
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def top(context: click.Context, /, interval: float, **_: object) -> None:
+    """Show the usage of each container against its limits, and what the server does, live.
+
+    Keys: q ends it, s changes the order, up and down move the list, space takes a reading now.
+    Needs the package rich: pip install 'pylxcfs[top]'.
+    """
+    from pylxcfs.cli import top as screen
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    screen.run(config, interval)
+
+
+@cli.command(short_help="Test what pylxcfs needs on this host.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def doctor(context: click.Context, /, as_json: bool, **_: object) -> int:
+    """Test the kernel, cgroups, namespaces, runtimes and containers of this host.
+
+    Each finding says what to do. Nothing is changed. Exit code 0 without findings, 1 with
+    warnings, 2 with errors.
+    """
+    from pylxcfs.cli import doctor as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    found = work.examine(config)
+    click.echo(json.dumps(found, indent=2) if as_json else work.render(found))
+    return work.exit_code(found)
 
 
 _containers = click.argument("containers", nargs=-1, metavar="PID|NAME...")
@@ -390,6 +439,81 @@ def oci_runtime(
         work.become("runtime", list(words))
 
 
+_root = click.option(
+    "--root", type=_PATH, metavar="DIR", help="For packagers: the system is below DIR."
+)
+_prefix = click.option(
+    "--prefix",
+    metavar="DIR",
+    default="/usr/local",
+    help="For man page and completions; other than /usr/local, for the unit as well.  [default:"
+    " /usr/local]",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done.")
+
+
+@cli.command(name="install", short_help="Install unit, man page, completions and config file.")
+@click.option("--command", metavar="COMMAND", help="What the unit starts.  [default: this program]")
+@_prefix
+@_root
+@click.option("--now", is_flag=True, help="Start the unit, now and at each boot.")
+@click.option("--force", is_flag=True, help="Replace files that somebody has changed.")
+@_dry_run
+def install_(
+    command: str | None, prefix: str, root: str | None, now: bool, force: bool, dry_run: bool
+) -> None:
+    """Install the systemd unit, the man page, completions, and an example of the config file.
+
+    Files that somebody has changed are left, and named.
+    """
+    from pylxcfs.cli import install as work
+
+    place = work.Place(prefix, root or "")
+    if now and not place.is_host:
+        raise UsageError("--now is for the running system", "leave out --root")
+    files = place.files(cli, command or work.default_command())
+    steps = work.install(files, place, force=force, dry_run=dry_run)
+    for step in steps:
+        click.echo(step)
+    if now and not dry_run:
+        work.systemctl("daemon-reload")
+        work.systemctl("enable", "--now", work.UNIT)
+    else:
+        for line in work.next_steps(steps, place):
+            click.echo(line)
+
+
+@cli.command(name="uninstall", short_help="Remove what install has written.")
+@_prefix
+@_root
+@click.option("--now", is_flag=True, help="Stop the unit, and let no boot start it.")
+@_dry_run
+def uninstall_(prefix: str, root: str | None, now: bool, dry_run: bool) -> None:
+    """Remove the files that install has written.
+
+    Those that somebody has changed, as the config file, are left, and named.
+    """
+    from pylxcfs.cli import install as work
+
+    place = work.Place(prefix, root or "")
+    if work.is_enabled(place) and not dry_run:
+        if not now:
+            raise HostError(
+                "the unit is enabled",
+                "run: systemctl disable --now pylxcfs (or this command with --now)",
+            )
+        work.systemctl("disable", "--now", work.UNIT)
+    steps = work.uninstall(place, dry_run=dry_run)
+    for step in steps:
+        click.echo(step)
+    if not steps:
+        click.echo(f"nothing to remove: there is no {place.record}")
+    elif now and not dry_run:
+        work.systemctl("daemon-reload")
+    elif place.is_host:
+        click.echo("next: systemctl daemon-reload")
+
+
 @cli.command(hidden=True)
 @click.argument("config_fd", type=int)
 def companion(config_fd: int) -> None:
@@ -397,6 +521,15 @@ def companion(config_fd: int) -> None:
     from pylxcfs.cli import attach as work
 
     work.companion(config_fd)
+
+
+@cli.command(hidden=True)
+@click.argument("config_fd", type=int)
+def metrics(config_fd: int) -> None:
+    """Serve metrics, as a child of the keeper."""
+    from pylxcfs.cli import metrics as work
+
+    work.serve(config_fd)
 
 
 @cli.command(short_help="Print what a process would read.")

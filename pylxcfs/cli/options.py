@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from pylxcfs.cli.kinds import Choice, Count, FuseOptions, Kind, Path, Seconds, Switch
+from pylxcfs.cli.kinds import Address, Choice, Count, FuseOptions, Kind, Path, Seconds, Switch
 from pylxcfs.errors import DocumentError, UsageError
 from pylxcfs.server import settings
 
@@ -210,6 +210,19 @@ class Config:
         5000,
         "--max-containers",
         "Containers that are kept in memory; beyond that the least recently read one is dropped.",
+    )
+    metrics_listen: str = _row(
+        Address(),
+        "",
+        "--metrics-listen",
+        "Serve metrics for Prometheus there. Needs the package prometheus-client"
+        " (pylxcfs[metrics]).",
+    )
+    metrics_containers: bool = _row(
+        Switch(),
+        False,
+        "--metrics-containers/--no-metrics-containers",
+        "Metrics by container as well: a time series more for each container.",
     )
     log_level: str = _row(
         Choice("error", "warning", "info", "debug"),

@@ -118,12 +118,15 @@ class Keeper:
         self._resolver: reload.Resolver | None = None
         #: Heals containers and attaches new ones, if that is wanted.
         self._companion: child.Child | None = None
+        #: Answers Prometheus, if that is wanted.
+        self._metrics: child.Child | None = None
         #: Rescue servers by the kind of their mount.
         self._rescues: dict[str, child.Child] = {}
         #: What is to be done when: at most one time for each piece of work.
         self._at: dict[Callable[[], None], float] = {}
         self._failures, self._aborts, self._rescue_failures = Row(), Row(), Row()
         self._announced = False  # reading through the mount has worked once
+        self._started = False  # there was a server
         self._replacing = False
         self._rescuing = False
         self._rescue_pause = RESCUE_S[0]
@@ -142,6 +145,7 @@ class Keeper:
         self._report.change(report.STARTING, "starting")
         self._start_rescues()
         self._start()
+        self._start_metrics()
         while self._exit_code is None:
             self._wait()
         return self._exit_code
@@ -189,6 +193,8 @@ class Keeper:
             handlers[self._probe.pidfd] = partial(self._on_probe_end, self._probe)
         if self._companion is not None:
             handlers[self._companion.pidfd] = partial(self._on_companion_end, self._companion)
+        if self._metrics is not None:
+            handlers[self._metrics.pidfd] = partial(self._on_metrics_end, self._metrics)
         if self._resolver is not None:
             resolver = self._resolver
             handlers[resolver.child.pidfd] = partial(self._on_resolver_end, resolver)
@@ -231,6 +237,9 @@ class Keeper:
             say(ERR, f"no server can be started now ({error.strerror}); trying again")
             self._after(BACKOFF_S[1], self._start)
             return
+        if self._started:
+            self._report.count(report.RESTARTS)
+        self._started = True
         self._report.server(self._server.child.pid)
         if self._settings.watchdog:
             self._after(max(START_S, self._settings.watchdog), self._hung)
@@ -293,6 +302,8 @@ class Keeper:
         except OSError as error:
             say(ERR, f"containers cannot be healed now ({error.strerror}); trying again")
             self._after(COMPANION_S, self._start_companion)
+        else:
+            self._report.count(report.HEALS)
 
     def _restart_companion(self) -> None:
         """Begin anew with the present mounts."""
@@ -311,6 +322,28 @@ class Keeper:
         else:
             say(WARNING, f"the companion that heals containers has failed ({_describe(code)})")
             self._after(COMPANION_S, self._start_companion)
+
+    # Prometheus
+
+    def _start_metrics(self) -> None:
+        """Start the process that Prometheus reads: no server waits for its readers."""
+        self._at.pop(self._start_metrics, None)
+        if not self._settings.metrics or self._metrics is not None or self._stopping:
+            return
+        config_fd = self._settings.config_fd
+        command = [*self._settings.server[:-1], "metrics", str(config_fd)]
+        try:
+            self._metrics = child.fork(lambda: child.execute(command, [config_fd]))
+        except OSError as error:
+            say(ERR, f"no metrics can be served now ({error.strerror}); trying again")
+            self._after(COMPANION_S, self._start_metrics)
+
+    def _on_metrics_end(self, metrics: child.Child) -> None:
+        code = metrics.reap()
+        self._metrics = None
+        if not self._stopping:
+            say(WARNING, f"the process that serves metrics has ended ({_describe(code)})")
+            self._after(COMPANION_S, self._start_metrics)
 
     # The end of a server, wanted or not
 
@@ -349,6 +382,7 @@ class Keeper:
 
     def _on_failure(self, code: int) -> None:
         count = self._failures.add()
+        self._report.count(report.FAILURES)
         if count >= self._settings.max_failures:
             self._give_up(count, code)
             return
@@ -431,6 +465,7 @@ class Keeper:
 
     def _on_rescued_failure(self, code: int) -> None:
         """A server that was tried beside the rescue server has failed."""
+        self._report.count(report.FAILURES)
         for mount in self._mounts.values():
             fusemount.resend(mount.connection)  # what it had taken goes to the rescue server
         self._at.pop(self._end_rescues, None)
@@ -492,6 +527,7 @@ class Keeper:
             self._on_unmounted()
         elif dead and self._remount not in self._at:
             self._aborts.add()
+            self._report.count(report.ABORTS)
             self._report_failing("a connection has ended; mounting again")
             self._after(max(ABORT_GRACE_S, self._aborts.delay), self._remount)
 
@@ -671,7 +707,7 @@ class Keeper:
             self._finish()
 
     def _finish(self) -> None:
-        children = [self._probe, self._companion, *self._rescues.values()]
+        children = [self._probe, self._companion, self._metrics, *self._rescues.values()]
         if self._resolver is not None:
             children.append(self._resolver.child)
         for process in children:

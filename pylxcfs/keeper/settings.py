@@ -1,13 +1,15 @@
 """The keeper's own arguments.
 
     --mountpoint M --runtime-dir R --pidfile P --config-fd N [--pid-fd N] [--watchdog S]
-    [--max-failures N] [--keep-mounted] [--companion] --files F1,F2,... -- SERVER COMMAND...
+    [--max-failures N] [--keep-mounted] [--companion] [--metrics] --files F1,F2,...
+    -- SERVER COMMAND...
 
 cli/launch.py checks the values and writes them. The configuration document is behind --config-fd;
 --files are the host's files of the views, in the order of their table. The process that starts
 the keeper locks the pid file; --pid-fd only keeps that lock. The last word of the server's command
 is replaced by `resolve` to get the one that reads the configuration again, and by `companion FD`
-for the process that heals and attaches containers. Standard library only.
+for the process that heals and attaches containers, and by `metrics FD` for the one that Prometheus
+reads. Standard library only.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Settings(NamedTuple):
     max_failures: int = 5
     keep_mounted: bool = False
     companion: bool = False
+    metrics: bool = False
 
     @property
     def caller_mountpoint(self) -> str:
@@ -51,7 +54,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-_SWITCHES = frozenset({"keep_mounted", "companion"})
+_SWITCHES = frozenset({"keep_mounted", "companion", "metrics"})
 
 
 def parse(argv: list[str]) -> Settings:

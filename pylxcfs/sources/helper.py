@@ -104,6 +104,7 @@ class HelperProcess:
                     [sys.executable, "-I", "-S", self._file, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
+                    env=_environment(),
                 )
             except OSError as error:
                 ours.close()
@@ -138,6 +139,12 @@ class HelperProcess:
         return SourceError(f"helper process {os.path.basename(self._file)}: {reason}")
 
 
+def _environment() -> dict[str, str]:
+    """Return what a helper gets: a container that traces it would see the rest of ours."""
+    needed = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": needed} if needed else {}
+
+
 def _has_message(connection: socket.socket, seconds: float) -> bool:
     poller = select.poll()
     poller.register(connection, select.POLLIN)
@@ -149,7 +156,7 @@ class Translator(HelperProcess):
 
     def __init__(self) -> None:
         # More than its own patience with a container, and than Python on a slow disk.
-        super().__init__(translator.__file__, answer_s=2.0, start_s=30.0)
+        super().__init__(translator.__file__, answer_s=5.0, start_s=30.0)
 
     def init_of(self, namespace: Descriptor) -> int:
         """Return the pid of a pid namespace's init. Raise Gone, SourceError."""

@@ -29,8 +29,8 @@ _MOST_LEVELS = 32
 
 METHODS = ("auto", "ioctl", "scm")
 
-#: Seconds in which a namespace that could not be entered is not tried again: its root may have
-#: stopped the process that does it, and readers wait meanwhile.
+#: Seconds in which a namespace is not tried again whose root has stopped the process that entered
+#: it: readers wait meanwhile.
 _AGAIN_S = 10.0
 #: Such namespaces that are remembered.
 _MOST_FAILED = 1024
@@ -47,7 +47,7 @@ class InitFinder:
             raise ValueError(f"no such method: {method}")
         self.method = method
         self.translator = translator or Translator()
-        #: When namespaces that could not be entered are tried again.
+        #: When such namespaces are tried again.
         self._again: dict[int, float] = {}
 
     def find(self, pid: int, pidns: int = 0) -> int:
@@ -74,15 +74,16 @@ class InitFinder:
     def _from_inside(self, namespace: Descriptor) -> int:
         number = os.fstat(namespace.number).st_ino
         if time.monotonic() < self._again.get(number, 0.0):
-            raise SourceError(f"pid namespace {number}: it could not be entered a moment ago")
+            raise SourceError(
+                f"pid namespace {number}: its root has stopped the process that entered it"
+            )
         try:
             return self.translator.init_of(namespace)
-        except Gone:
-            raise
-        except SourceError:
-            if len(self._again) >= _MOST_FAILED:
-                self._again.clear()
-            self._again[number] = time.monotonic() + _AGAIN_S
+        except SourceError as error:
+            if "stopped" in str(error):
+                if len(self._again) >= _MOST_FAILED:
+                    self._again.clear()
+                self._again[number] = time.monotonic() + _AGAIN_S
             raise
 
     def prepare(self) -> None:

@@ -25,9 +25,10 @@ from collections.abc import Callable
 _CLONE_NEWCGROUP = 0x02000000
 _CLONE_NEWPID = 0x20000000
 
-#: Milliseconds that a child in the namespace has to send its message. The container's root may
-#: have stopped it, and readers wait.
-_PATIENCE_MS = 500
+#: Milliseconds that a child in the namespace has to send its message, on a busy machine, and after
+#: which it is seen whether it was stopped: the container's root can do that, and readers wait.
+_PATIENCE_MS = 2000
+_LOOK_MS = 50
 
 _UCRED = struct.Struct("=iII")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,10 +54,7 @@ def init_of(namespace: int) -> bytes:
             if child == 0:
                 _in_child(lambda: _send_from_inside(namespace, theirs))
         try:
-            poll = select.poll()
-            poll.register(ours, select.POLLIN)
-            if not poll.poll(_PATIENCE_MS):
-                raise TimeoutError("no message from inside of the pid namespace")
+            _wait_for_message(ours, child)
             message, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
         finally:
             # Its message is here. Its own child is a process of the namespace and may have been
@@ -69,6 +67,31 @@ def init_of(namespace: int) -> bytes:
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             return b"%d" % _UCRED.unpack(data)[0]
     raise OSError("the message from inside of the pid namespace had no credentials")
+
+
+def _wait_for_message(ours: socket.socket, child: int) -> None:
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    for _ in range(_PATIENCE_MS // _LOOK_MS):
+        if poll.poll(_LOOK_MS):
+            return
+        if _has_stopped_child(child):
+            raise PermissionError("its process in the pid namespace was stopped")
+    raise TimeoutError("no message from inside of the pid namespace")
+
+
+def _has_stopped_child(pid: int) -> bool:
+    """Return whether a child of a process is stopped or traced (T or t in /proc/PID/stat)."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            children = file.read().split()
+        for one in children:
+            with open(b"/proc/%b/stat" % one, "rb") as file:
+                if file.read().rpartition(b") ")[2][:1] in (b"T", b"t"):
+                    return True
+    except OSError:
+        pass  # it has just ended, or the kernel lists no children
+    return False
 
 
 def _in_child(task: Callable[[], None]) -> None:

@@ -142,7 +142,7 @@ time.sleep(1000)
 
 def test_a_container_that_hangs_is_given_up(daemon, make_container, monkeypatch):
     made = make_container(memory=100 * MIB)
-    monkeypatch.setattr(mounting, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(mounting, "_PATIENCE_S", (0.5, 0.5))
     with made.popen([sys.executable, "-c", HANGS], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"mounted\n"
         container = containers.by_pid(made.pid)

@@ -137,3 +137,41 @@ def test_the_helper_leaves_nothing_behind(make_container):
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="guess"):
         InitFinder("guess")
+
+
+def test_a_container_that_stops_the_process_in_it_is_not_tried_again_at_once(make_container):
+    """Its root may send SIGSTOP to what is in its pid namespace; readers of others wait."""
+    container = make_container()
+    program = (
+        "import os, signal\n"
+        "while True:\n"
+        "    for name in filter(str.isdigit, os.listdir('/proc')):\n"
+        "        if int(name) > 2 and int(name) != os.getpid():\n"
+        "            try: os.kill(int(name), signal.SIGSTOP)\n"
+        "            except ProcessLookupError: pass\n"
+    )
+    finder = InitFinder("scm")
+    finder.prepare()
+    try:
+        with container.popen([sys.executable, "-c", program]) as process:
+            wait_until(lambda: stopped(finder, container.pid), 60, what="a process that is stopped")
+            with pytest.raises(SourceError, match="has stopped the process"):
+                finder.find(container.pid)
+            os.killpg(process.pid, signal.SIGKILL)
+        other = make_container()
+        assert finder.find(other.pid) == other.pid
+        finder._again.clear()
+        assert finder.find(container.pid) == container.pid
+    finally:
+        finder.close()
+
+
+def stopped(finder, pid):
+    """Return whether entering a namespace failed as its process was stopped."""
+    try:
+        finder.find(pid)
+    except Gone:
+        return False
+    except SourceError as error:
+        return "stopped" in str(error)
+    return False

@@ -31,6 +31,7 @@ def test_every_command_and_flag_exists() -> None:
     # Of lscpu, docker, podman, nspawn, bwrap, systemctl and of commands other than `mount`.
     foreign = {"--rm", "--cpus", "--now", "--pid", "--device", "--runtime", "--annotation"}
     foreign |= {"--uidmap", "--private-users", "--bind", "--bind-ro", "--daemon-json", "--patch"}
+    foreign |= {"--dry-run"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - foreign <= flags
 
 

@@ -124,3 +124,21 @@ def devices_in(container) -> list[str]:
     """Return the devices of the views in a container."""
     lines = Path(f"/proc/{container.pid}/mountinfo").read_text().splitlines()
     return [words[2] for words in map(str.split, lines) if words[4] in views_in(container)]
+
+
+def test_a_container_whose_proc_propagates_to_the_host_is_left(healing, command):
+    """As after `unshare --propagation unchanged`: its /proc/meminfo is the host's, too."""
+    subprocess.run(["mount", "--make-shared", "/proc"], check=True)
+    words = ["unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child"]
+    with subprocess.Popen([*words, "sleep", "1000"]) as process:
+        try:
+            wait_until(lambda: psutil.Process(process.pid).children(), what="the container")
+            [sleep] = psutil.Process(process.pid).children()
+            done = command(healing, "attach", "--json", "--files", "proc/meminfo", str(sleep.pid))
+            [file] = json.loads(done.stdout)[0]["files"]
+            assert file["what"] == "left"
+            assert "is the host's too" in file["why"]
+            assert " /proc/meminfo " not in Path("/proc/self/mountinfo").read_text()
+        finally:
+            process.kill()
+            subprocess.run(["mount", "--make-private", "/proc"], check=True)

@@ -6,8 +6,9 @@ That stage alone runs in the container's pid and mount namespaces, and before pi
 links of MOUNTPOINT lead to the container's own views, and the host's paths can be seen. Of the
 state on stdin only `bundle` and `root` are used; `pid` is 1 with runc and 0 with crun.
 
-A hook that fails stops the container. So this one always exits 0, and says on stderr why a file was
-not bound. It imports nothing of pylxcfs, and little else: a container's start waits for it.
+A hook that fails stops the container. So this one always exits 0, and says on stderr and in syslog
+why a file was not bound: of a hook that exits 0, runc and crun drop what it prints. It imports
+nothing of pylxcfs, and little else: a container's start waits for it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import sys
+import time
 
 _LIMIT_S = 5
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2 = 428, 429, 437  # asm-generic/unistd.h, of every machine
@@ -115,33 +118,65 @@ def bind(mountpoint: str, root: str, path: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, which the runtime may keep."""
+    """Write a line to stderr, which a terminal may show, and to syslog."""
     sys.stderr.write(f"pylxcfs oci-hook: {text}\n")
+    import syslog  # hardly any start needs it
+
+    syslog.openlog("pylxcfs", 0, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, f"oci-hook: {text}")
 
 
 def give_up(number: int, frame: object) -> None:
-    """Leave a mount that does not answer."""
-    raise TimeoutError("the mount does not answer")
+    """Stop in a child that was left behind: the container runs by now."""
+    raise TimeoutError("the mount did not answer in time")
 
 
-def main() -> None:
-    """Bind what is asked for; never fail."""
+def bind_all(mountpoint: str, root: str, paths: list[str], name: str) -> None:
+    """Bind what is asked for; say what was not bound."""
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(_LIMIT_S)
-    mountpoint, *paths = sys.argv[1:]
-    try:
-        root = root_of(json.load(sys.stdin))
-    except (OSError, ValueError) as error:
-        say(f"nothing was bound: {error}")
-        return
     for path in paths:
         try:
             bind(mountpoint, root, path)
         except TimeoutError as error:
-            say(f"{path} and what follows was not bound: {error}")
+            say(f"{name}: {path} and what follows was not bound: {error}")
             return
         except OSError as error:
-            say(f"{path} was not bound: {error}")
+            say(f"{name}: {path} was not bound: {error}")
+
+
+def main() -> None:
+    """Bind views in a child, and leave it behind if the mount does not answer.
+
+    A process cannot be interrupted while a server has its request.
+    """
+    mountpoint, *paths = sys.argv[1:]
+    name = "a container"
+    try:
+        state = json.load(sys.stdin)
+        name = state.get("id", name)
+        root = root_of(state)
+    except (OSError, ValueError, AttributeError) as error:
+        say(f"{name}: nothing was bound: {error}")
+        return
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        # Without the pipes of the runtime, which waits for their end; it leaves some open.
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.dup2(writer, 2)
+        os.closerange(3, 1 << 20)
+        bind_all(mountpoint, root, paths, name)
+        return
+    os.close(writer)
+    end = time.monotonic() + _LIMIT_S
+    while select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
+        said = os.read(reader, 4096)
+        if not said:
+            return  # the child has ended
+        os.write(2, said)
+    say(f"{name}: not every file was bound: {mountpoint} does not answer")
 
 
 if __name__ == "__main__":
@@ -150,6 +185,8 @@ if __name__ == "__main__":
     finally:
         # Whatever it was: nothing of ours may stop a container.
         failure = sys.exc_info()[1]
-        if failure is not None:
-            say(f"nothing more was bound: {failure!r}")
-        os._exit(0)
+        try:
+            if failure is not None:
+                say(f"nothing more was bound: {failure!r}")
+        finally:
+            os._exit(0)

@@ -4,7 +4,7 @@
 
 For engines without CDI (Docker before 28): the arguments are the runtime's own. At `create` and
 `run` the bundle's config.json gets the hook of hook.py. If that cannot be done the container starts
-without views, and stderr says why. `patch` changes nothing but what it adds, to the byte.
+without views, and stderr and syslog say why. `patch` changes nothing but what it adds, to the byte.
 
 Standard library only, without anything of pylxcfs: engines call the runtime for each `exec`, too.
 """
@@ -110,10 +110,16 @@ def _skip(text: str, position: int) -> int:
     return blanks.end()
 
 
+#: A hook that fails stops the container. hook.py never fails, but its file or its Python may be
+#: gone: while an upgrade replaces them, and where pylxcfs was removed and this was not.
+_NEVER_FAIL = '"$@" || logger -t pylxcfs "oci-hook: nothing was bound: $1 exits $?"; exit 0'
+
+
 def hook_of(mountpoint: str, paths: Sequence[str], python: str = sys.executable) -> Table:
     """Return the createContainer hook."""
     file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook.py")
-    return {"path": python, "args": [python, "-ISE", file, mountpoint, *paths]}
+    words = [python, "-ISE", file, mountpoint, *paths]
+    return {"path": "/bin/sh", "args": ["sh", "-c", _NEVER_FAIL, "sh", *words]}
 
 
 def mount_of(mountpoint: str, path: str) -> Table:
@@ -160,12 +166,21 @@ def main() -> None:
             paths = [path for path in PATHS if os.path.exists(f"/{path}")]
             patch_file(os.path.join(_bundle(words), "config.json"), hook_of(mountpoint, paths))
         except (OSError, NotPatched) as error:
-            sys.stderr.write(f"pylxcfs oci-runtime: the container starts without views: {error}\n")
+            _say(f"the container starts without views: {error}")
     try:
         os.execvp(runtime, [runtime, *words])  # noqa: S606 (no shell, on purpose)
     except OSError as error:
-        sys.stderr.write(f"pylxcfs oci-runtime: {runtime}: {error.strerror}\n")
+        _say(f"{runtime}: {error.strerror}")
         sys.exit(127)
+
+
+def _say(text: str) -> None:
+    """Write a line to stderr and, as engines drop that, to syslog."""
+    sys.stderr.write(f"pylxcfs oci-runtime: {text}\n")
+    import syslog  # hardly any start needs it
+
+    syslog.openlog("pylxcfs", 0, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, f"oci-runtime: {text}")
 
 
 def _bundle(words: Sequence[str]) -> str:

@@ -34,6 +34,11 @@ def abort(daemon: Daemon) -> None:
             Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
 
 
+def healed(daemon: Daemon) -> int:
+    """Return in how many containers healing is over."""
+    return daemon.log.count("files attached")
+
+
 def reads_own(container, mib: int) -> bool:
     try:
         return total(container) == mib * MIB
@@ -48,6 +53,7 @@ def test_containers_are_healed_after_an_abort(healing, make_container):
     abort(healing)
     wait_until(lambda: reads_own(first, 100), DEADLINE_S, what="the first one's files")
     wait_until(lambda: reads_own(second, 200), DEADLINE_S, what="the second one's files")
+    wait_until(lambda: healed(healing) == 2, DEADLINE_S, what="the end of healing")
     assert set(views_in(first)) == before
     wait_until(lambda: "a server serves again" in healing.log, what="the keeper to say so")
 
@@ -70,6 +76,7 @@ def test_a_start_after_everything_was_killed_heals(healing, make_container):
     healing.start()
     healing.wait_ready()
     wait_until(lambda: reads_own(made, 100), DEADLINE_S, what="its files")
+    wait_until(lambda: healed(healing) == 1, DEADLINE_S, what="the end of healing")
     assert all(root.startswith("/own/") for root in views_in(made).values())
 
 

@@ -59,7 +59,6 @@ class Agent:
         shared: mmap.mmap,
     ) -> None:
         self._values = values
-        self._answers = Answers(values)
         self._guard = guard
         self._oci, self._lxc, self._keeper = oci, lxc, keeper
         self._shared = shared
@@ -126,9 +125,10 @@ class Agent:
             listener = Listener(number)
             if last:
                 free_stuck(listener, last)
+            answers = Answers(self._values)
             while (call := listener.receive()) is not None:
                 _LAST.pack_into(self._shared, slot * _LAST.size, call.ident)
-                self._answers.answer(listener, call)
+                answers.answer(listener, call)
         finally:
             os.close(number)
             self._keeper.send(b"end %d" % slot)
@@ -136,7 +136,7 @@ class Agent:
     def _serve_lxc(self, slot: int, number: int, last: int) -> None:
         try:
             with socket.socket(fileno=number) as connection:
-                proxy.serve(connection, self._answers)
+                proxy.serve(connection, Answers(self._values))
         finally:
             self._keeper.send(b"end %d" % slot)
 

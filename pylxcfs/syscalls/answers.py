@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import struct
 from typing import Final
@@ -20,7 +21,7 @@ from typing import Final
 from pylxcfs.errors import PylxcfsError
 from pylxcfs.syscalls.machines import MACHINES, Machine
 from pylxcfs.syscalls.notify import PASS, Answer, Call, Listener, open_memory
-from pylxcfs.syscalls.values import Values
+from pylxcfs.syscalls.values import Known, Values
 
 #: _IOWR('f', 17, struct procmap_query) of 104 bytes, and its query_flags.
 _PROCMAP_QUERY: Final = 0xC0686611
@@ -31,18 +32,21 @@ _QUERY: Final = struct.Struct("=QQQQQ64x")
 _NS_GET_PID_FROM_PIDNS: Final = 0x8004B706
 
 _MASK_BUFFER: Final = 8192
+#: No page is smaller, and areas begin and end with pages.
+_PAGE: Final = 4096
 
 
 class Answers:
-    """Answers calls, for any thread."""
+    """Answers the calls of one listener, or of one connection of LXC."""
 
     def __init__(self, values: Values) -> None:
         self._values = values
+        self._known: Known = {}
         self._mask_size = _mask_size()
         self._cpu_ids = _cpu_ids()
 
     def answer(self, listener: Listener, call: Call) -> None:
-        """Answer one call that a listener has handed out."""
+        """Answer one call that the listener has handed out."""
         answer = PASS
         with contextlib.suppress(PylxcfsError, OSError):
             answer = self.find(listener, call)
@@ -60,14 +64,14 @@ class Answers:
         return PASS
 
     def _sysinfo(self, listener: Listener, call: Call, machine: Machine) -> Answer:
-        container = self._values.container_of(call.tid)
+        container = self._values.container_of(call.tid, self._known)
         if container is None:
             return PASS
         data = machine.pack(self._values.info(container))
         return Answer() if _write(listener, call, machine, call.args[0], data) else PASS
 
     def _affinity(self, listener: Listener, call: Call, machine: Machine) -> Answer:
-        container = self._values.container_of(call.tid)
+        container = self._values.container_of(call.tid, self._known)
         if container is None:
             return PASS
         pid, length = (argument & 0xFFFFFFFF for argument in call.args[:2])
@@ -105,7 +109,8 @@ def _is_writable(tid: int, address: int, size: int) -> bool:
         return False
     number = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for place in {address, address + size - 1}:
+        last = address + size - 1
+        for place in (address,) if address // _PAGE == last // _PAGE else (address, last):
             fcntl.ioctl(
                 number, _PROCMAP_QUERY, bytearray(_QUERY.pack(104, _VMA_WRITABLE, place, 0, 0))
             )
@@ -139,6 +144,7 @@ def _own_thread(caller: int, pid: int) -> int | None:
     return None
 
 
+@functools.cache
 def _mask_size() -> int:
     """Return how many bytes the kernel's CPU masks have (cpumask_size())."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -148,6 +154,7 @@ def _mask_size() -> int:
     return size if size > 0 else 8
 
 
+@functools.cache
 def _cpu_ids() -> int:
     """Return nr_cpu_ids: a mask that has fewer bits is refused."""
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:

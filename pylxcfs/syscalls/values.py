@@ -6,6 +6,7 @@ kernel answers then.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from pylxcfs.views import cpus, loadavg, meminfo
 from pylxcfs.views.model import Options
 
 _T = TypeVar("_T")
+
+#: By the link of a pid namespace: until when it is good, and the container.
+Known = dict[str, tuple[float, ContainerSource]]
 
 #: Containers of which values are kept.
 _MOST: Final = 4096
@@ -63,13 +67,30 @@ class Values:
             for container in [one for one in list(kept) if one.gone]:
                 kept.pop(container, None)
 
-    def container_of(self, tid: int) -> ContainerSource | None:
-        """Return the container of a thread; None for a process of the host, or an unknown one."""
+    def container_of(self, tid: int, known: Known) -> ContainerSource | None:
+        """Return the container of a thread; None for a process of the host, or an unknown one.
+
+        `known`: what was found for the same listener, by pid namespace. A listener is of one
+        container, and of those that run in it in namespaces of their own.
+        """
+        try:
+            namespace = os.readlink(f"/proc/{tid}/ns/pid")
+        except OSError:
+            return None
+        now = time.monotonic()
+        until, container = known.get(namespace, (0.0, None))
+        if now < until and container is not None and not container.gone:
+            return container
         with self._lock:
             identity = self._registry.identify(tid)
             if identity is None or identity == self._registry.host_identity:
                 return None
-            return self._registry.get(identity, tid)
+            container = self._registry.get(identity, tid)
+        if container is not None:
+            if len(known) >= _MOST:
+                known.clear()
+            known[namespace] = now + self._ttl_s, container
+        return container
 
     def info(self, container: ContainerSource) -> SysInfo:
         """Return what sysinfo(2) says. Raise SourceError, FormatError."""

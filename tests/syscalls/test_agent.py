@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.clients.engines import MEMORY, remove_cgroups
-from tests.clients.test_oci import _fill, _runtime
+from tests.clients.engines import MEMORY, programs, remove_cgroups, without_v2
+from tests.clients.test_oci import _fill
 from tests.conftest import require, run_name, wait_until
 from tests.kit.daemon import DEADLINE_S, Daemon
 
@@ -48,9 +48,7 @@ class Bundle:
         runtime: str,
         name: str = "syscalls",
     ) -> None:
-        for program in ("runc", runtime):
-            if shutil.which(program) is None:
-                require("clients", f"there is no {program} on PATH")
+        programs("clients", "runc", runtime)
         self.cgroup = run_name(name)
         _fill(directory, daemon, self.cgroup, user_namespace=False)
         for applet in ("nproc", "uptime", "free"):
@@ -68,7 +66,7 @@ class Bundle:
         }
         (directory / "config.json").write_text(json.dumps(config))
         self.command = [
-            *(*_runtime(runtime), "--root", str(directory / "state")),
+            *(*without_v2(runtime), runtime, "--root", str(directory / "state")),
             *("run", "-b", str(directory), self.cgroup),
         ]
 
@@ -90,7 +88,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_programs_are_told_the_containers_own(daemon, caller, bundle, runtime):
-    script = "nproc; free -k; uptime; caller print"
+    script = "nproc; busybox free -k; uptime; caller print"
     lines = Bundle(bundle, daemon, caller, script, runtime).run().splitlines()
     assert lines[0] == "1"
     memory = lines[2].split()
@@ -151,7 +149,7 @@ def test_calls_go_to_the_kernel_once_the_service_is_stopped(caller, bundle):
 
 
 def passing() -> list[psutil.Process]:
-    return [one for one in psutil.process_iter() if one.name() == "pylxcfs-pass"]
+    return [one for one in psutil.process_iter(["name"]) if one.info["name"] == "pylxcfs-pass"]
 
 
 def test_a_program_started_by_exec_has_a_listener_of_its_own(daemon, caller, bundle):

@@ -87,9 +87,13 @@ def docker_args(mountpoint: str, paths: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def docker_runtime(mountpoint: str, python: str, file: str) -> bytes:
-    """Return the part of daemon.json that adds the runtime `pylxcfs`."""
+def docker_runtime(mountpoint: str, python: str, file: str, socket: str | None) -> bytes:
+    """Return the part of daemon.json that adds the runtime `pylxcfs`.
+
+    `socket`: that of the seccomp agent, if it answers system calls as well.
+    """
     words = ["-ISE", file, "--pylxcfs-mountpoint", mountpoint]
+    words += ["--pylxcfs-seccomp", socket] if socket is not None else []
     return _text({"runtimes": {"pylxcfs": {"path": python, "runtimeArgs": words}}})
 
 

@@ -1,9 +1,11 @@
 """An OCI runtime that adds the views to each container, and then becomes runc or crun.
 
-    python3 -ISE runtime.py [--pylxcfs-runtime PROGRAM] [--pylxcfs-mountpoint DIR] ARGUMENTS...
+    python3 -ISE runtime.py [--pylxcfs-runtime PROGRAM] [--pylxcfs-mountpoint DIR]
+        [--pylxcfs-seccomp SOCKET] ARGUMENTS...
 
 For engines without CDI (Docker before 28): the arguments are the runtime's own. At `create` and
-`run` the bundle's config.json gets the hook of hook.py. If that cannot be done the container starts
+`run` the bundle's config.json gets the hook of hook.py, and with a socket of the seccomp agent a
+filter that notifies it of two calls. If that cannot be done the container starts
 without views, and stderr and syslog say why. `patch` changes nothing but what it adds, to the byte.
 
 Standard library only, without anything of pylxcfs: engines call the runtime for each `exec`, too.
@@ -31,10 +33,55 @@ class NotPatched(ValueError):
     """The text is no runtime specification that can be patched."""
 
 
-def patch(text: str, hook: Table | None = None, mounts: Sequence[Table] = ()) -> str:
+#: The calls that the seccomp agent answers.
+NOTIFIED = ("sched_getaffinity", "sysinfo")
+_NOTIFY = "SCMP_ACT_NOTIFY"
+#: By machine: a filter ends programs of an architecture that it does not name.
+_ARCHITECTURES = {
+    "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+    "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+    "s390x": ["SCMP_ARCH_S390X", "SCMP_ARCH_S390"],
+}
+
+
+def notified(profile: Table, socket: str) -> Table:
+    """Return a seccomp profile that notifies of the two calls at a socket. Raise NotPatched.
+
+    It is `linux.seccomp`, or a profile of containers/common and Docker. Everything but the two
+    names stays: nothing is allowed that was not, and every architecture of it is notified.
+    """
+    rules = profile.get("syscalls")
+    if not isinstance(rules, list) or not isinstance(profile.get("defaultAction"), str):
+        raise NotPatched('no seccomp profile: no "syscalls" and "defaultAction" in it')
+    kept = []
+    for rule in rules:
+        names = rule.get("names") if isinstance(rule, dict) else None
+        if not isinstance(names, list):
+            raise NotPatched('no seccomp profile: a rule has no "names"')
+        left = [name for name in names if name not in NOTIFIED]
+        if left:
+            kept.append({**rule, "names": left})
+    kept.append({"names": list(NOTIFIED), "action": _NOTIFY})
+    return {**profile, "listenerPath": socket, "syscalls": kept}
+
+
+def _allowing() -> Table:
+    """Return a filter that allows everything, for a container without one."""
+    architectures = _ARCHITECTURES.get(os.uname().machine, [])
+    return {"defaultAction": "SCMP_ACT_ALLOW", "architectures": architectures, "syscalls": []}
+
+
+def patch(
+    text: str,
+    hook: Table | None = None,
+    mounts: Sequence[Table] = (),
+    socket: str | None = None,
+) -> str:
     """Return the text of a config.json with a createContainer hook and mounts added.
 
-    A mount whose destination is there already, and a hook that is there, are not added.
+    A mount whose destination is there already, and a hook that is there, are not added. With a
+    socket the container's seccomp filter notifies the agent there; one that has no filter gets one
+    that allows every other call.
     """
     try:
         config = json.loads(text)
@@ -52,6 +99,10 @@ def patch(text: str, hook: Table | None = None, mounts: Sequence[Table] = ()) ->
         hooks = config.get("hooks")
         if hook not in _list(hooks if isinstance(hooks, dict) else {}, "createContainer"):
             text = _append(text, ("hooks", "createContainer"), [hook])
+    if socket is not None:
+        linux = config.get("linux")
+        found = linux.get("seccomp") if isinstance(linux, dict) else None
+        text = _replace(text, ("linux", "seccomp"), notified(found or _allowing(), socket))
     return text
 
 
@@ -83,6 +134,22 @@ def _append(text: str, path: Sequence[str], items: Sequence[Table]) -> str:
     comma = "" if text[place - 1] == "[" else ", "
     added = ", ".join(json.dumps(item) for item in items)
     return f"{text[:place]}{comma}{added}{text[place:]}"
+
+
+def _replace(text: str, path: Sequence[str], value: Table) -> str:
+    """Put a value at a path of keys, of which the last may not be there."""
+    start = _skip(text, 0)
+    for key in path[:-1]:
+        spans, _ = _members(text, start)
+        if key not in spans:
+            raise NotPatched(f"config.json: there is no {key}")
+        start = spans[key][0]
+    spans, end = _members(text, start)
+    if path[-1] in spans:
+        first, last = spans[path[-1]]
+        return text[:first] + json.dumps(value) + text[last:]
+    comma = ", " if spans else ""
+    return f"{text[:end]}{comma}{json.dumps(path[-1])}: {json.dumps(value)}{text[end:]}"
 
 
 def _members(text: str, start: int) -> tuple[dict[str, tuple[int, int]], int]:
@@ -129,11 +196,16 @@ def mount_of(mountpoint: str, path: str) -> Table:
     return {"destination": f"/{path}", "type": "bind", "source": source, "options": options}
 
 
-def patch_file(path: str, hook: Table | None, mounts: Sequence[Table] = ()) -> None:
+def patch_file(
+    path: str,
+    hook: Table | None,
+    mounts: Sequence[Table] = (),
+    socket: str | None = None,
+) -> None:
     """Patch a config.json in its place. Raise OSError, NotPatched."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         text = file.read()
-    patched = patch(text, hook, mounts)
+    patched = patch(text, hook, mounts, socket)
     if patched == text:
         return
     mode = os.stat(path).st_mode & 0o777
@@ -154,17 +226,19 @@ PATHS = (
 def main() -> None:
     """Patch the bundle where a container is made, and become the runtime."""
     words = sys.argv[1:]
-    runtime, mountpoint = "runc", "/var/lib/pylxcfs"
-    while words[:1] in (["--pylxcfs-runtime"], ["--pylxcfs-mountpoint"]):
-        if words[0] == "--pylxcfs-runtime":
-            runtime = words[1]
-        else:
-            mountpoint = words[1]
+    ours = {"--pylxcfs-runtime": "runc", "--pylxcfs-mountpoint": "/var/lib/pylxcfs"}
+    ours["--pylxcfs-seccomp"] = ""
+    while words and words[0] in ours:
+        ours[words[0]] = words[1]
         del words[:2]
+    runtime, mountpoint, socket = ours.values()
     if "create" in words or "run" in words:
         try:
             paths = [path for path in PATHS if os.path.exists(f"/{path}")]
-            patch_file(os.path.join(_bundle(words), "config.json"), hook_of(mountpoint, paths))
+            config = os.path.join(_bundle(words), "config.json")
+            # Without the socket the runtime would refuse to start the container.
+            agent = socket if os.path.exists(socket) else None
+            patch_file(config, hook_of(mountpoint, paths), (), agent)
         except (OSError, NotPatched) as error:
             _say(f"the container starts without views: {error}")
     try:

@@ -383,6 +383,7 @@ def docker_args(context: click.Context, /, files: str | None, **_: object) -> No
 @click.option("--patch", "path", required=True, type=_PATH, metavar="PATH", help="The config.json.")
 @click.option("--mounts/--no-mounts", default=True, help="Bind mounts of what runc allows.")
 @click.option("--hook/--no-hook", default=True, help="The hook, which covers every file.")
+@click.option("--syscalls", is_flag=True, help="Notify the seccomp agent of two calls.")
 @_files
 @_options("pidfile", "runtime_dir")
 @click.pass_context
@@ -392,6 +393,7 @@ def oci_spec(
     path: str,
     mounts: bool,
     hook: bool,
+    syscalls: bool,
     files: str | None,
     **_: object,
 ) -> None:
@@ -399,7 +401,10 @@ def oci_spec(
     from pylxcfs.cli import engines as work
 
     place = _mountpoint_of_instance(context)
-    work.patch_spec(place, path, files, mounts=mounts, hook=hook)
+    socket = None
+    if syscalls:
+        socket = os.path.join(_load_or_last_good(context)[0].runtime_dir, "seccomp.sock")
+    work.patch_spec(place, path, files, mounts=mounts, hook=hook, socket=socket)
 
 
 _VERBATIM = {"ignore_unknown_options": True, "help_option_names": ["--pylxcfs-help"]}
@@ -418,11 +423,17 @@ def oci_hook(words: tuple[str, ...]) -> None:
 
 @cli.command(short_help="Act as an OCI runtime that adds the files.", context_settings=_VERBATIM)
 @click.option("--daemon-json", is_flag=True, help="Print what Docker's daemon.json needs.")
+@click.option("--syscalls", is_flag=True, help="With --daemon-json: ask the seccomp agent, too.")
 @click.argument("words", nargs=-1, metavar="ARGUMENTS...", type=click.UNPROCESSED)
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def oci_runtime(
-    context: click.Context, /, daemon_json: bool, words: tuple[str, ...], **_: object
+    context: click.Context,
+    /,
+    daemon_json: bool,
+    syscalls: bool,
+    words: tuple[str, ...],
+    **_: object,
 ) -> None:
     """Add the hook to the bundle at create, and become runc.
 
@@ -433,7 +444,10 @@ def oci_runtime(
 
     if daemon_json:
         place = _mountpoint_of_instance(context)
-        text = engines.docker_runtime(place, sys.executable, runtime.__file__)
+        socket = None
+        if syscalls:
+            socket = os.path.join(_load_or_last_good(context)[0].runtime_dir, "seccomp.sock")
+        text = engines.docker_runtime(place, sys.executable, runtime.__file__, socket)
         click.echo(text.decode().rstrip("\n"))
     else:
         work.become("runtime", list(words))

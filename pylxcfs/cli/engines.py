@@ -46,14 +46,25 @@ def change(action: str, directory: str, name: str, content: Callable[[], bytes])
     return f"removed {path}" if path else f"there is no {os.path.join(directory, name)}"
 
 
-def patch_spec(mountpoint: str, path: str, files: str | None, *, mounts: bool, hook: bool) -> None:
-    """Add hook and mounts to a config.json. Raise UsageError."""
+def patch_spec(
+    mountpoint: str,
+    path: str,
+    files: str | None,
+    *,
+    mounts: bool,
+    hook: bool,
+    socket: str | None,
+) -> None:
+    """Add hook, mounts and the agent's socket to a config.json. Raise UsageError."""
     paths = chosen(files)
     plain = [one for one in paths if one in engines.RUNC_ALLOWS or one.startswith("sys/")]
     added: list[dict[str, Any]] = [runtime.mount_of(mountpoint, one) for one in plain]
     try:
         runtime.patch_file(
-            path, runtime.hook_of(mountpoint, paths) if hook else None, added if mounts else ()
+            path,
+            runtime.hook_of(mountpoint, paths) if hook else None,
+            added if mounts else (),
+            socket,
         )
     except (OSError, runtime.NotPatched) as error:
         raise UsageError(

@@ -16,16 +16,16 @@ import time
 from typing import Any
 
 from pylxcfs import log
+from pylxcfs.attach import runtime as runtime_spec
 from pylxcfs.cli import runtime
 from pylxcfs.cli.launch import document_fd
 from pylxcfs.cli.options import Config
-from pylxcfs.errors import DocumentError, HostError, UsageError
+from pylxcfs.errors import HostError, UsageError
 from pylxcfs.guard import Guard
 from pylxcfs.keeper import child
 from pylxcfs.keeper.listeners import MOST, Listeners
 from pylxcfs.server.server import options_of
 from pylxcfs.server.settings import Settings
-from pylxcfs.syscalls import profile as profiles
 from pylxcfs.syscalls.agent import Agent
 from pylxcfs.syscalls.values import Values
 
@@ -107,10 +107,10 @@ def profile(config: Config, base: str) -> bytes:
         try:
             with open(place, "rb") as file:
                 found: Any = json.load(file)
-            return json.dumps(profiles.notified(found, socket_path), indent=2).encode() + b"\n"
+            return json.dumps(runtime_spec.notified(found, socket_path), indent=2).encode() + b"\n"
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, DocumentError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"{place}: {error}", "name a seccomp profile in JSON") from error
     raise UsageError(
         f"there is no profile at {' or '.join(places)}",

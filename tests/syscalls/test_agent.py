@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.clients.engines import MEMORY, programs, remove_cgroups, without_v2
+from tests.clients.engines import MEMORY, programs, pylxcfs, remove_cgroups, without_v2
 from tests.clients.test_oci import _fill
 from tests.conftest import require, run_name, wait_until
 from tests.kit.daemon import DEADLINE_S, Daemon
@@ -58,13 +58,9 @@ class Bundle:
         shutil.copy(caller, directory / "rootfs/bin/caller")
         config = json.loads((directory / "config.json").read_text())
         config["process"]["args"] = ["/bin/sh", "-c", script]
-        config["linux"]["seccomp"] = {
-            "defaultAction": "SCMP_ACT_ALLOW",
-            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-            "listenerPath": str(daemon.runtime_dir / "seccomp.sock"),
-            "syscalls": [{"names": ["sysinfo", "sched_getaffinity"], "action": "SCMP_ACT_NOTIFY"}],
-        }
         (directory / "config.json").write_text(json.dumps(config))
+        options = ["--no-hook", "--no-mounts", "--syscalls"]
+        pylxcfs(daemon, "oci-spec", *options, "--patch", str(directory / "config.json"))
         self.command = [
             *(*without_v2(runtime), runtime, "--root", str(directory / "state")),
             *("run", "-b", str(directory), self.cgroup),

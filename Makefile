@@ -12,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 PYTEST := $(SUDO) $(BIN)/python $(if $(SUDO),-B) -m pytest $(if $(SUDO),-p no:cacheprovider)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo bench lint format clean packages-run packages-demo \
+.PHONY: help run test demo bench lint format bundle clean packages-run packages-demo \
 	packages-test packages-bench
 
 help: ## show this text
@@ -45,6 +45,9 @@ lint: $(VENV)/dev ## run ruff, mypy and the import check, without the tests
 format: $(VENV)/dev ## format the code with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+bundle: $(VENV)/run ## make build/bundle, a directory for hosts without a build chain
+	$(BIN)/python tools/make-bundle build/bundle
 
 clean: ## remove .venv, caches and the images of virtual machines
 	$(SUDO) rm -rf $(VENV) .cache build *.egg-info

@@ -31,6 +31,8 @@ class Guard:
         self._clock = clock
         self._logged: dict[str, float] = {}
         self.failures: Counter[str] = Counter()
+        #: Errors that are no bug: a source that went away, a text that makes no sense.
+        self.unavailable: Counter[str] = Counter()
 
     def call(
         self,
@@ -48,6 +50,7 @@ class Guard:
         try:
             return attempt(*args, **kwargs)
         except PylxcfsError as error:
+            self.unavailable[place] += 1
             _log.debug("%s: %s; the host's file is served", place, error)
         except Exception:  # noqa: BLE001  the one place where this is right
             self._report(place)

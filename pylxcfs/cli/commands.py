@@ -20,7 +20,8 @@ from pylxcfs import __version__, log
 from pylxcfs.cli import launch, options, runtime
 from pylxcfs.cli.kinds import FuseOptions, Kind, Switch
 from pylxcfs.cli.options import ALIASES, BY_NAME, OPTIONS, Alias, Config, Option
-from pylxcfs.errors import DocumentError, UsageError, UserError
+from pylxcfs.errors import DocumentError, HostError, UsageError, UserError
+from pylxcfs.keeper import instance
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +29,14 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Also in the help text, the man page and docs/options.md.
 EXIT_CODES = {
-    0: "done; mount: told to end, or unmounted; status: it serves",
-    1: "an error in pylxcfs, or a server that could not start on a new mount",
-    2: "usage or configuration",
+    0: "done; mount: told to end, or unmounted; status: it serves; doctor: nothing found",
+    1: "an error in pylxcfs, or a server that could not start on a new mount; doctor: warnings",
+    2: "usage or configuration; doctor: errors",
     3: "root, /dev/fuse or a writable directory is missing; status: no instance runs",
     4: "the mountpoint is missing, not a directory, not empty, or in use",
     5: "another instance runs on the same pid file",
     6: "status: an instance runs, but its files are not served by a server",
+    7: "attach, detach: something could not be done in a container",
 }
 
 #: What the keeper does on each signal; also in the man page and docs/options.md.
@@ -130,6 +132,13 @@ def _load_or_last_good(context: click.Context) -> tuple[Config, UsageError | Non
     return runtime.load_or_last_good(_flags(context), os.environ, context.params["config_file"])
 
 
+def _mountpoint_of_instance(context: click.Context) -> str:
+    """Return where an instance serves, or would serve if one was started."""
+    config, _ = _load_or_last_good(context)
+    keeper = instance.owner(config.pid_path)
+    return (keeper and instance.mountpoint_of(keeper)) or config.mountpoint
+
+
 def _warn(invalid: UsageError | None) -> None:
     if invalid is not None:
         _log.warning("the last good configuration is used: %s; %s", invalid, invalid.hint)
@@ -180,12 +189,16 @@ def unmount(context: click.Context, /, unless_restart: str | None, **_: object) 
     launch.unmount(config, unless_restart)
 
 
-@cli.command(short_help="Show whether an instance serves.")
+@cli.command(short_help="Show whether an instance serves, and to which containers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def status(context: click.Context, /, as_json: bool, **_: object) -> int:
-    """Show whether an instance serves, and its processes.
+    """Show whether an instance serves, its processes, and the containers on this host.
+
+    For each container: its limits, and what its files are bound to. "own" is the directory of the
+    container, "caller" the mount where each reader gets its own values, "dead" a mount without a
+    server, "other" another instance.
 
     Exit code 0 if it serves, 3 if no instance runs, 6 if one runs and does not serve.
     """
@@ -197,6 +210,387 @@ def status(context: click.Context, /, as_json: bool, **_: object) -> int:
     state = state_of.gather(config)
     click.echo(json.dumps(state, indent=2) if as_json else state_of.render(state))
     return state_of.exit_code(state)
+
+
+@cli.command(short_help="Show containers and the server, live.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two readings.",
+)
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def top(context: click.Context, /, interval: float, **_: object) -> None:
+    """Show the usage of each container against its limits, and what the server does, live.
+
+    Keys: q ends it, s changes the order, up and down move the list, space takes a reading now.
+    Needs the package rich: pip install 'pylxcfs[top]'.
+    """
+    from pylxcfs.cli import top as screen
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    screen.run(config, interval)
+
+
+@cli.command(short_help="Test what pylxcfs needs on this host.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def doctor(context: click.Context, /, as_json: bool, **_: object) -> int:
+    """Test the kernel, cgroups, namespaces, runtimes and containers of this host.
+
+    Each finding says what to do. Nothing is changed. Exit code 0 without findings, 1 with
+    warnings, 2 with errors.
+    """
+    from pylxcfs.cli import doctor as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    found = work.examine(config)
+    click.echo(json.dumps(found, indent=2) if as_json else work.render(found))
+    return work.exit_code(found)
+
+
+_containers = click.argument("containers", nargs=-1, metavar="PID|NAME...")
+_all = click.option("--all", "every", is_flag=True, help="Every container on this host.")
+_files = click.option(
+    "--files",
+    metavar="FILE,...",
+    help="Files and directories, as proc/meminfo,sys/devices/system/cpu.  [default: all]",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@cli.command(short_help="Give running containers their files.")
+@_containers
+@_all
+@_files
+@_as_json
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def attach(
+    context: click.Context,
+    /,
+    containers: tuple[str, ...],
+    every: bool,
+    files: str | None,
+    as_json: bool,
+    **_: object,
+) -> int:
+    """Mount the views over the files of containers that run, from outside.
+
+    A container is named by a process in it, or by the name or id that its runtime gave it. Dead or
+    older mounts of pylxcfs are replaced; what somebody else has mounted is left, and named.
+    """
+    from pylxcfs.cli import attach as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    done = work.attach(config, containers, every, files)
+    click.echo(json.dumps(done, indent=2) if as_json else work.render(done))
+    return work.exit_code(done)
+
+
+@cli.command(short_help="Remove the files from running containers.")
+@_containers
+@_all
+@_files
+@_as_json
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def detach(
+    context: click.Context,
+    /,
+    containers: tuple[str, ...],
+    every: bool,
+    files: str | None,
+    as_json: bool,
+    **_: object,
+) -> int:
+    """Remove what pylxcfs has mounted in containers that run; they see the kernel's files again."""
+    from pylxcfs.cli import attach as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    done = work.detach(containers, every, files)
+    click.echo(json.dumps(done, indent=2) if as_json else work.render(done))
+    return work.exit_code(done)
+
+
+_action = click.argument("action", type=click.Choice(["install", "uninstall", "print"]))
+
+
+def _directory(default: str) -> Callable[[_Command], _Command]:
+    text = f"Where the file belongs.  [default: {default}]"
+    return click.option("--directory", type=_PATH, metavar="PATH", default=default, help=text)
+
+
+@cli.command(short_help="Let engines with CDI know the files.")
+@_action
+@_directory("/etc/cdi")
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> None:
+    """Write the CDI specification of the devices pylxcfs.io/view=all, =proc and =cpu.
+
+    For docker run --device pylxcfs.io/view=all (Docker 28), podman run --device, and containerd 2.
+    """
+    from pylxcfs.attach import engines
+    from pylxcfs.cli import engines as work
+
+    place = _mountpoint_of_instance(context)
+    content = lambda: engines.cdi(place, work.served())  # noqa: E731
+    click.echo(work.change(action, directory, engines.CDI_FILE, content))
+
+
+@cli.command(short_help="Let Podman and CRI-O know the files by an annotation.")
+@_action
+@_directory("/usr/share/containers/oci/hooks.d")
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def hooks(context: click.Context, /, action: str, directory: str, **_: object) -> None:
+    """Write the hooks.d file, for containers with the annotation io.pylxcfs.view=all."""
+    from pylxcfs.attach import engines
+    from pylxcfs.cli import engines as work
+
+    place = _mountpoint_of_instance(context)
+    content = lambda: engines.hooks(place, work.served())  # noqa: E731
+    click.echo(work.change(action, directory, engines.HOOKS_FILE, content))
+
+
+@cli.command(short_help="Print the arguments of docker run.")
+@_files
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def docker_args(context: click.Context, /, files: str | None, **_: object) -> None:
+    """Print the arguments that bind the files, as in: docker run $(pylxcfs docker-args) debian."""
+    from pylxcfs.attach import engines
+    from pylxcfs.cli import engines as work
+
+    place = _mountpoint_of_instance(context)
+    click.echo(engines.docker_args(place, work.chosen(files)))
+
+
+@cli.command(short_help="Add the files to the config.json of an OCI bundle.")
+@click.option("--patch", "path", required=True, type=_PATH, metavar="PATH", help="The config.json.")
+@click.option("--mounts/--no-mounts", default=True, help="Bind mounts of what runc allows.")
+@click.option("--hook/--no-hook", default=True, help="The hook, which covers every file.")
+@click.option("--syscalls", is_flag=True, help="Notify the seccomp agent of two calls.")
+@_files
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def oci_spec(
+    context: click.Context,
+    /,
+    path: str,
+    mounts: bool,
+    hook: bool,
+    syscalls: bool,
+    files: str | None,
+    **_: object,
+) -> None:
+    """Add hook and mounts to a runtime specification, and leave the rest to the byte."""
+    from pylxcfs.cli import engines as work
+
+    place = _mountpoint_of_instance(context)
+    socket = None
+    if syscalls:
+        socket = os.path.join(_load_or_last_good(context)[0].runtime_dir, "seccomp.sock")
+    work.patch_spec(place, path, files, mounts=mounts, hook=hook, socket=socket)
+
+
+_VERBATIM = {"ignore_unknown_options": True, "help_option_names": ["--pylxcfs-help"]}
+
+
+@cli.command(
+    short_help="Bind the files in a container that is being made.", context_settings=_VERBATIM
+)
+@click.argument("words", nargs=-1, metavar="MOUNTPOINT PATH...", type=click.UNPROCESSED)
+def oci_hook(words: tuple[str, ...]) -> None:
+    """Act as a createContainer hook: the state is on stdin, and the exit code is always 0."""
+    from pylxcfs.cli import engines as work
+
+    work.become("hook", list(words))
+
+
+@cli.command(short_help="Act as an OCI runtime that adds the files.", context_settings=_VERBATIM)
+@click.option("--daemon-json", is_flag=True, help="Print what Docker's daemon.json needs.")
+@click.option("--syscalls", is_flag=True, help="With --daemon-json: ask the seccomp agent, too.")
+@click.argument("words", nargs=-1, metavar="ARGUMENTS...", type=click.UNPROCESSED)
+@_options("pidfile", "runtime_dir")
+@click.pass_context
+def oci_runtime(
+    context: click.Context,
+    /,
+    daemon_json: bool,
+    syscalls: bool,
+    words: tuple[str, ...],
+    **_: object,
+) -> None:
+    """Add the hook to the bundle at create, and become runc.
+
+    For engines without CDI: docker run --runtime pylxcfs.
+    """
+    from pylxcfs.attach import engines, runtime
+    from pylxcfs.cli import engines as work
+
+    if daemon_json:
+        place = _mountpoint_of_instance(context)
+        socket = None
+        if syscalls:
+            socket = os.path.join(_load_or_last_good(context)[0].runtime_dir, "seccomp.sock")
+        text = engines.docker_runtime(place, sys.executable, runtime.__file__, socket)
+        click.echo(text.decode().rstrip("\n"))
+    else:
+        work.become("runtime", list(words))
+
+
+@cli.command(short_help="Answer system calls of containers, without a mount.")
+@_options("runtime_dir", "cache_ttl", "cpu_view", "loadavg", "disable_swap", "log_level")
+@click.pass_context
+def seccomp_agent(context: click.Context, /, **_: object) -> None:
+    """Answer sysinfo(2) and sched_getaffinity(2) of containers, in the foreground.
+
+    As part of an instance: pylxcfs mount --seccomp-agent.
+    """
+    from pylxcfs.cli import syscalls as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    work.run_alone(config)
+
+
+@cli.command(short_help="Write a seccomp profile that asks the agent.")
+@click.option(
+    "--base",
+    default="docker",
+    metavar="docker|podman|PATH",
+    help="The profile to start from.  [default: docker]",
+)
+@click.option("--output", type=_PATH, metavar="PATH", help="[default: stdout]")
+@_options("runtime_dir")
+@click.pass_context
+def seccomp_profile(context: click.Context, /, base: str, output: str | None, **__: object) -> None:
+    """Write a runtime's default profile in which two calls are notified, and no other changed."""
+    from pylxcfs.cli import syscalls as work
+
+    config, _ = _load_or_last_good(context)
+    text = work.profile(config, base)
+    if output is None:
+        click.echo(text.decode(), nl=False)
+    else:
+        work.write(output, text)
+
+
+@cli.command(hidden=True)
+@click.argument("numbers", nargs=5, type=int)
+def agent(numbers: tuple[int, int, int, int, int]) -> None:
+    """Answer system calls as a child of the process that holds the listeners."""
+    from pylxcfs.cli import syscalls as work
+
+    work.serve(*numbers)
+
+
+_root = click.option(
+    "--root", type=_PATH, metavar="DIR", help="For packagers: the system is below DIR."
+)
+_prefix = click.option(
+    "--prefix",
+    metavar="DIR",
+    default="/usr/local",
+    help="For man page and completions; other than /usr/local, for the unit as well.  [default:"
+    " /usr/local]",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done.")
+
+
+@cli.command(name="install", short_help="Install unit, man page, completions and config file.")
+@click.option("--command", metavar="COMMAND", help="What the unit starts.  [default: this program]")
+@_prefix
+@_root
+@click.option("--now", is_flag=True, help="Start the unit, now and at each boot.")
+@click.option("--force", is_flag=True, help="Replace files that somebody has changed.")
+@_dry_run
+def install_(
+    command: str | None, prefix: str, root: str | None, now: bool, force: bool, dry_run: bool
+) -> None:
+    """Install the systemd unit, the man page, completions, and an example of the config file.
+
+    Files that somebody has changed are left, and named.
+    """
+    from pylxcfs.cli import install as work
+
+    place = work.Place(prefix, root or "")
+    if now and not place.is_host:
+        raise UsageError("--now is for the running system", "leave out --root")
+    files = place.files(cli, command or work.default_command())
+    steps = work.install(files, place, force=force, dry_run=dry_run)
+    for step in steps:
+        click.echo(step)
+    if now and not dry_run:
+        work.systemctl("daemon-reload")
+        work.systemctl("enable", "--now", work.UNIT)
+    else:
+        for line in work.next_steps(steps, place):
+            click.echo(line)
+
+
+@cli.command(name="uninstall", short_help="Remove what install has written.")
+@_prefix
+@_root
+@click.option("--now", is_flag=True, help="Stop the unit, and let no boot start it.")
+@_dry_run
+def uninstall_(prefix: str, root: str | None, now: bool, dry_run: bool) -> None:
+    """Remove the files that install has written.
+
+    Those that somebody has changed, as the config file, are left, and named.
+    """
+    from pylxcfs.cli import install as work
+
+    place = work.Place(prefix, root or "")
+    if work.is_enabled(place) and not dry_run:
+        if not now:
+            raise HostError(
+                "the unit is enabled",
+                "run: systemctl disable --now pylxcfs (or this command with --now)",
+            )
+        work.systemctl("disable", "--now", work.UNIT)
+    steps = work.uninstall(place, dry_run=dry_run)
+    for step in steps:
+        click.echo(step)
+    if not steps:
+        click.echo(f"nothing to remove: there is no {place.record}")
+    elif now and not dry_run:
+        work.systemctl("daemon-reload")
+    elif place.is_host:
+        click.echo("next: systemctl daemon-reload")
+
+
+@cli.command(hidden=True)
+@click.argument("config_fd", type=int)
+def companion(config_fd: int) -> None:
+    """Heal containers and attach new ones, as a child of the keeper."""
+    from pylxcfs.cli import attach as work
+
+    work.companion(config_fd)
+
+
+@cli.command(hidden=True)
+@click.argument("config_fd", type=int)
+def metrics(config_fd: int) -> None:
+    """Serve metrics, as a child of the keeper."""
+    from pylxcfs.cli import metrics as work
+
+    work.serve(config_fd)
 
 
 @cli.command(short_help="Print what a process would read.")

@@ -7,6 +7,7 @@ option.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import math
 import os
 from typing import Protocol, TypeVar
@@ -218,6 +219,34 @@ class Path:
 
     def show(self, value: str) -> str:
         return value or self._default
+
+
+class Address:
+    """Where to listen: ADDRESS:PORT, the path of a socket, or nowhere ("")."""
+
+    metavar = "ADDRESS"
+    accepts = "ADDRESS:PORT, [ADDRESS]:PORT, the absolute path of a unix socket, or off"
+
+    def text(self, value: str) -> str:
+        if value == "off":
+            return ""
+        if value.startswith("/") and "\0" not in value:
+            return os.path.normpath(value)
+        host, _, port = value.rpartition(":")
+        with contextlib.suppress(ValueError):
+            if host.startswith("[") and host.endswith("]"):
+                ipaddress.IPv6Address(host[1:-1])
+            else:
+                ipaddress.IPv4Address(host)
+            if port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16:
+                return value
+        raise ValueError(f"{_brief(value)} is not {self.accepts}")
+
+    def toml(self, value: object) -> str:
+        return self.text(value if isinstance(value, str) else repr(value))
+
+    def show(self, value: str) -> str:
+        return value or "off"
 
 
 class FuseOptions:

@@ -61,6 +61,15 @@ def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn
             raise invalid
         _log.warning("the last good configuration is used: %s; %s", invalid, invalid.hint)
     _need_root()
+    if config.metrics_listen:
+        from pylxcfs.monitor import listening  # slow to load
+
+        try:
+            listening.need_package()
+        except HostError as error:
+            if not kept:
+                raise
+            _log.warning("%s; %s", error, error.hint)
     own = own_namespaces()
     if own:
         _log.warning(
@@ -102,8 +111,10 @@ def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn
     os.execv(argv[0], argv)  # noqa: S606 (no shell, on purpose)
 
 
-def own_namespaces() -> list[str]:
-    """Return the kinds of namespaces that hide containers of the host from this process.
+def own_namespaces(pid: int | None = None) -> list[str]:
+    """Return the kinds of namespaces that hide containers of the host from a process.
+
+    Without `pid` from this one.
 
     Paths of cgroups outside of a cgroup namespace begin with "/..", and of callers outside of a
     pid namespace no pid is known (Documentation/admin-guide/cgroup-v2.rst, pid_namespaces(7)).
@@ -111,7 +122,7 @@ def own_namespaces() -> list[str]:
     return [
         kind
         for kind, number in _HOSTS_NAMESPACES.items()
-        if os.stat(f"/proc/self/ns/{kind}").st_ino != number
+        if os.stat(f"/proc/{pid or 'self'}/ns/{kind}").st_ino != number
     ]
 
 
@@ -131,6 +142,9 @@ def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
         *(sys.executable, "-I", "-S", "-c", _KEEPER.format(root=_ROOT)),
         *(word for pair in keeper.items() for word in pair),
         *(["--keep-mounted"] if config.keep_mounted else []),
+        *(["--companion"] if config.heal or config.attach_new else []),
+        *(["--seccomp-agent"] if config.seccomp_agent else []),
+        *(["--metrics"] if config.metrics_listen else []),
         *("--", *_SERVER),
     ]
 

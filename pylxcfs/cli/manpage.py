@@ -55,6 +55,8 @@ _FILES = {
     " not validate while a mount is taken over.",
     f"{_RUNTIME_DIR}/status.json": "What pylxcfs status shows.",
     f"{_RUNTIME_DIR}/state.json": "Load averages and CPU times, for the next server.",
+    f"{_RUNTIME_DIR}/counters": "The socket at which the server says what it has done, for pylxcfs"
+    " status, pylxcfs top and metrics.",
     f"{_RUNTIME_DIR}/caller": "The caller mount.",
 }
 
@@ -67,7 +69,10 @@ _EXAMPLES = (
         f"    -v {_MOUNTPOINT}/proc/cpuinfo:/proc/cpuinfo:ro debian",
     ),
     ("Print what a process would read:", "pylxcfs show proc/meminfo --pid 1234"),
-    ("Show whether an instance serves, for a program:", "pylxcfs status --json"),
+    ("Show whether an instance serves, and to which containers:", "pylxcfs status"),
+    ("Show that for a program:", "pylxcfs status --json"),
+    ("Test what this host needs:", "pylxcfs doctor"),
+    ("Serve metrics for Prometheus:", "pylxcfs mount --metrics-listen 127.0.0.1:9853"),
 )
 
 _SEE_ALSO = "lxcfs(1), proc(5), cgroups(7), pid_namespaces(7), docker-run(1), systemd.service(5)"

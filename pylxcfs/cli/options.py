@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from pylxcfs.cli.kinds import Choice, Count, FuseOptions, Kind, Path, Seconds, Switch
+from pylxcfs.cli.kinds import Address, Choice, Count, FuseOptions, Kind, Path, Seconds, Switch
 from pylxcfs.errors import DocumentError, UsageError
 from pylxcfs.server import settings
 
@@ -123,6 +123,26 @@ class Config:
         "--keep-mounted/--no-keep-mounted",
         "When stopped, leave the mounts to the next start; a small process holds them until then.",
     )
+    heal: bool = _row(
+        Switch(),
+        False,
+        "--heal/--no-heal",
+        "At start, and after the connection was aborted, replace dead files in containers that"
+        " run.",
+    )
+    attach_new: bool = _row(
+        Switch(),
+        False,
+        "--attach-new/--no-attach-new",
+        "Give every new container its files, whatever runtime starts it.",
+    )
+    seccomp_agent: bool = _row(
+        Switch(),
+        False,
+        "--seccomp-agent/--no-seccomp-agent",
+        "Answer sysinfo(2) and sched_getaffinity(2) of containers whose runtime sends their seccomp"
+        " listener to RUNTIME_DIR/seccomp.sock.",
+    )
     cpu_view: str = _row(
         Choice("quota", "cpuset"),
         "quota",
@@ -197,6 +217,19 @@ class Config:
         5000,
         "--max-containers",
         "Containers that are kept in memory; beyond that the least recently read one is dropped.",
+    )
+    metrics_listen: str = _row(
+        Address(),
+        "",
+        "--metrics-listen",
+        "Serve metrics for Prometheus there. Needs the package prometheus-client"
+        " (pylxcfs[metrics]).",
+    )
+    metrics_containers: bool = _row(
+        Switch(),
+        False,
+        "--metrics-containers/--no-metrics-containers",
+        "Metrics by container as well: a time series more for each container.",
     )
     log_level: str = _row(
         Choice("error", "warning", "info", "debug"),

@@ -1,4 +1,4 @@
-"""Parse /proc/PID/mountinfo: the fields that locate cgroup hierarchies.
+"""Parse /proc/PID/mountinfo: what is mounted where.
 
 Printed by show_mountinfo (fs/proc_namespace.c):
 
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pylxcfs.errors import FormatError
 
+_SPECIAL = re.compile(rb"[ \t\n\\]")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -27,11 +28,24 @@ class Mount(NamedTuple):
     fstype: str
     #: Options of the superblock; for cgroup v1 they include the names of the controllers.
     options: tuple[str, ...]
+    #: "major:minor" of the filesystem, and the source that mount(2) was given.
+    device: str = ""
+    source: str = ""
+    #: Numbers of this mount and of the one that it is mounted on.
+    ident: int = 0
+    parent: int = 0
+    #: Its peer group (mount_namespaces(7)), 0 without one.
+    peers: int = 0
 
 
 def parse(data: bytes) -> list[Mount]:
     """Return the mounts in the order of the file."""
     return [_mount(line) for line in data.split(b"\n") if line]
+
+
+def escape(name: str) -> bytes:
+    """Return a name as the kernel prints it."""
+    return _SPECIAL.sub(lambda match: b"\\%03o" % match[0][0], os.fsencode(name))
 
 
 def _mount(line: bytes) -> Mount:
@@ -40,11 +54,21 @@ def _mount(line: bytes) -> Mount:
     source = filesystem.split(b" ")
     if not separator or len(mount) < 6 or len(source) < 3:
         raise FormatError("mountinfo", line)
+    peers = next((word[7:] for word in mount[6:] if word.startswith(b"shared:")), b"0")
+    try:
+        ident, parent, group = int(mount[0]), int(mount[1]), int(peers)
+    except ValueError:
+        raise FormatError("mountinfo", line) from None
     return Mount(
         root=_unescape(mount[3]),
         mountpoint=_unescape(mount[4]),
         fstype=os.fsdecode(source[0]),
         options=tuple(os.fsdecode(source[2]).split(",")),
+        device=os.fsdecode(mount[2]),
+        source=_unescape(source[1]),
+        ident=ident,
+        parent=parent,
+        peers=group,
     )
 
 

@@ -96,6 +96,9 @@ class Connection:
         )
         self._stuck: list[Loop] = []
         self._over = threading.Event()
+        #: Requests by opcode, and those that took longer than the timeout.
+        self.counts = [0] * wire.OPCODES
+        self.timeouts = 0
 
     def serve(self) -> None:
         """Start to answer, with the requests that a dead server left."""
@@ -150,6 +153,7 @@ class Connection:
             if seen is None or seen is not before or not loop.disown(seen):
                 continue
             self._stuck.append(loop)
+            self.timeouts += 1
             successor = Loop(self)
             successor.start()
             self._loop = successor
@@ -197,6 +201,7 @@ class Loop(threading.Thread):
         connection, read = self._connection, self._reader()
         unpack, header = wire.REQUEST.unpack_from, wire.IN_HEADER.size
         call, answer, fallback = connection.guard.call, self._answer, self.fallback
+        counts, counted = connection.counts, wire.OPCODES - 1
         while True:
             try:
                 length = read(buffers)
@@ -210,6 +215,7 @@ class Loop(threading.Thread):
             if not length or (self.leaving and connection.can_resend):
                 return  # the kernel resends what was taken
             opcode, unique, node, pid = unpack(buffer)
+            counts[opcode & counted] += 1
             if opcode in wire.UNANSWERED:
                 continue  # FORGET and INTERRUPT: nothing here depends on them
             request = (opcode, unique, node, pid, bytes(body[header:length]))

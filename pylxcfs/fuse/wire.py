@@ -33,6 +33,36 @@ READDIRPLUS: Final = 44
 #: Not implemented by any server: the kernel sends GETATTR then.
 STATX: Final = 52
 
+#: Opcodes are below this, but for that of CUSE.
+OPCODES: Final = 64
+#: Names of opcodes, as the kernel has them.
+NAMES: Final = {
+    LOOKUP: "lookup",
+    FORGET: "forget",
+    GETATTR: "getattr",
+    4: "setattr",
+    READLINK: "readlink",
+    OPEN: "open",
+    READ: "read",
+    WRITE: "write",
+    STATFS: "statfs",
+    RELEASE: "release",
+    22: "getxattr",
+    23: "listxattr",
+    FLUSH: "flush",
+    OPENDIR: "opendir",
+    READDIR: "readdir",
+    RELEASEDIR: "releasedir",
+    ACCESS: "access",
+    INTERRUPT: "interrupt",
+    39: "ioctl",
+    POLL: "poll",
+    BATCH_FORGET: "batch_forget",
+    READDIRPLUS: "readdirplus",
+    46: "lseek",
+    STATX: "statx",
+}
+
 #: Requests to which the kernel expects no answer.
 UNANSWERED: Final = frozenset({FORGET, BATCH_FORGET, INTERRUPT})
 

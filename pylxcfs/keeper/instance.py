@@ -37,6 +37,7 @@ def claim(path: str) -> int:
         if _is_same(number, path):
             break
         os.close(number)  # its last owner removed it between our open and our lock
+    os.fchmod(number, 0o644)  # whatever the umask
     os.ftruncate(number, 0)
     os.pwrite(number, f"{os.getpid()}\n".encode(), 0)
     return number

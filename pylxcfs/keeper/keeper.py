@@ -33,6 +33,7 @@ from functools import partial
 
 from pylxcfs.keeper import banner, child, fusemount, holder, reload, report, rescue, sdnotify
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
+from pylxcfs.keeper.listeners import Listeners
 from pylxcfs.keeper.report import ERR, INFO, NOTICE, WARNING, say
 from pylxcfs.keeper.settings import Settings
 
@@ -51,6 +52,8 @@ TERM_S = 5.0
 KILL_S = 2.0
 #: Between two tries to read the mount before it has worked once.
 PROBE_S = 0.5
+#: Until the companion is started again after a failure.
+COMPANION_S = 5.0
 #: umount -f aborts first and unmounts next, in one system call: a look at the mount table so soon
 #: after the abort would take that for an abort alone.
 ABORT_GRACE_S = 0.1
@@ -96,6 +99,7 @@ class Keeper:
         previous: Mapping[str, int],
         *,
         adopted: bool,
+        listeners: Mapping[str, int] | None = None,
     ) -> None:
         """Hold `mounts` by kind; `previous` are descriptors of an older version's mount."""
         self._settings = settings
@@ -114,12 +118,21 @@ class Keeper:
         self._abandoned: list[child.ServerProcess] = []
         self._probe: child.Child | None = None
         self._resolver: reload.Resolver | None = None
+        #: Heals containers and attaches new ones, if that is wanted.
+        self._companion: child.Child | None = None
+        #: Seccomp listeners of containers, and the agent that answers their calls.
+        self._listeners: Listeners | None = None
+        self._kept_listeners = dict(listeners or {})
+        #: Answers Prometheus, if that is wanted.
+        self._metrics: child.Child | None = None
         #: Rescue servers by the kind of their mount.
         self._rescues: dict[str, child.Child] = {}
         #: What is to be done when: at most one time for each piece of work.
         self._at: dict[Callable[[], None], float] = {}
         self._failures, self._aborts, self._rescue_failures = Row(), Row(), Row()
+        self._agent_failures = Row()
         self._announced = False  # reading through the mount has worked once
+        self._started = False  # there was a server
         self._replacing = False
         self._rescuing = False
         self._rescue_pause = RESCUE_S[0]
@@ -138,6 +151,9 @@ class Keeper:
         self._report.change(report.STARTING, "starting")
         self._start_rescues()
         self._start()
+        if self._settings.seccomp_agent or self._kept_listeners:
+            self._listen()
+        self._start_metrics()
         while self._exit_code is None:
             self._wait()
         return self._exit_code
@@ -183,6 +199,14 @@ class Keeper:
         handlers: dict[int, Callable[[], None]] = {self._signals: self._on_signals}
         if self._probe is not None:
             handlers[self._probe.pidfd] = partial(self._on_probe_end, self._probe)
+        if self._companion is not None:
+            handlers[self._companion.pidfd] = partial(self._on_companion_end, self._companion)
+        if self._listeners is not None:
+            handlers |= self._listeners.handlers()
+            if self._listeners.agent is not None:
+                handlers[self._listeners.agent.pidfd] = self._on_agent_end
+        if self._metrics is not None:
+            handlers[self._metrics.pidfd] = partial(self._on_metrics_end, self._metrics)
         if self._resolver is not None:
             resolver = self._resolver
             handlers[resolver.child.pidfd] = partial(self._on_resolver_end, resolver)
@@ -225,6 +249,9 @@ class Keeper:
             say(ERR, f"no server can be started now ({error.strerror}); trying again")
             self._after(BACKOFF_S[1], self._start)
             return
+        if self._started:
+            self._report.count(report.RESTARTS)
+        self._started = True
         self._report.server(self._server.child.pid)
         if self._settings.watchdog:
             self._after(max(START_S, self._settings.watchdog), self._hung)
@@ -268,9 +295,106 @@ class Keeper:
         if self._announced or self._stopping:
             return
         self._announced = True
+        self._start_companion()
         self._report.change(report.SERVING, "serving", "READY=1")
         say(INFO, f"serving at {self._settings.mountpoint}")
         say(INFO, banner.docker_line(self._settings.mountpoint), prefix="")
+
+    # Containers that run
+
+    def _start_companion(self) -> None:
+        """Start the process that heals containers and attaches new ones."""
+        self._at.pop(self._start_companion, None)
+        if not self._settings.companion or self._companion is not None or self._stopping:
+            return
+        config_fd = self._settings.config_fd
+        command = [*self._settings.server[:-1], "companion", str(config_fd)]
+        try:
+            self._companion = child.fork(lambda: child.execute(command, [config_fd]))
+        except OSError as error:
+            say(ERR, f"containers cannot be healed now ({error.strerror}); trying again")
+            self._after(COMPANION_S, self._start_companion)
+        else:
+            self._report.count(report.HEALS)
+
+    def _restart_companion(self) -> None:
+        """Begin anew with the present mounts."""
+        if self._companion is not None:
+            self._companion.send(signal.SIGKILL)
+        elif self._announced:
+            self._start_companion()
+
+    def _on_companion_end(self, companion: child.Child) -> None:
+        code = companion.reap()
+        self._companion = None
+        if self._stopping or code == 0:  # it had nothing to do but to heal
+            return
+        if code == -signal.SIGKILL:
+            self._start_companion()
+        else:
+            say(WARNING, f"the companion that heals containers has failed ({_describe(code)})")
+            self._after(COMPANION_S, self._start_companion)
+
+    # System calls of containers
+
+    def _listen(self) -> None:
+        """Open the sockets for runtimes, and start an agent."""
+        command = [*self._settings.server[:-1], "agent"]
+        try:
+            self._listeners = Listeners(
+                self._settings.runtime_dir,
+                command,
+                self._settings.config_fd,
+                self._notifier,
+                self._kept_listeners,
+            )
+        except OSError as error:
+            say(ERR, f"no seccomp agent: {error}")
+        else:
+            if self._settings.seccomp_agent:
+                self._start_agent()
+            else:  # it was on at the start before
+                self._listeners.close(keep=False)
+                self._listeners = None
+
+    def _start_agent(self) -> None:
+        if self._listeners is None or self._listeners.agent is not None or self._stopping:
+            return
+        try:
+            self._listeners.start()
+        except OSError as error:
+            say(ERR, f"no seccomp agent can be started now ({error.strerror}); trying again")
+            self._after(BACKOFF_S[1], self._start_agent)
+
+    def _on_agent_end(self) -> None:
+        assert self._listeners is not None, "it has ended, so there were listeners"
+        code = self._listeners.end_agent()
+        if not self._stopping:
+            self._agent_failures.add()
+            say(WARNING, f"the seccomp agent has ended ({_describe(code)}); starting another")
+            self._after(self._agent_failures.delay, self._start_agent)
+
+    # Prometheus
+
+    def _start_metrics(self) -> None:
+        """Start the process that Prometheus reads: no server waits for its readers."""
+        self._at.pop(self._start_metrics, None)
+        if not self._settings.metrics or self._metrics is not None or self._stopping:
+            return
+        config_fd = self._settings.config_fd
+        command = [*self._settings.server[:-1], "metrics", str(config_fd)]
+        try:
+            self._metrics = child.fork(lambda: child.execute(command, [config_fd]))
+        except OSError as error:
+            say(ERR, f"no metrics can be served now ({error.strerror}); trying again")
+            self._after(COMPANION_S, self._start_metrics)
+
+    def _on_metrics_end(self, metrics: child.Child) -> None:
+        code = metrics.reap()
+        self._metrics = None
+        if not self._stopping:
+            say(WARNING, f"the process that serves metrics has ended ({_describe(code)})")
+            self._after(COMPANION_S, self._start_metrics)
 
     # The end of a server, wanted or not
 
@@ -309,6 +433,7 @@ class Keeper:
 
     def _on_failure(self, code: int) -> None:
         count = self._failures.add()
+        self._report.count(report.FAILURES)
         if count >= self._settings.max_failures:
             self._give_up(count, code)
             return
@@ -391,6 +516,7 @@ class Keeper:
 
     def _on_rescued_failure(self, code: int) -> None:
         """A server that was tried beside the rescue server has failed."""
+        self._report.count(report.FAILURES)
         for mount in self._mounts.values():
             fusemount.resend(mount.connection)  # what it had taken goes to the rescue server
         self._at.pop(self._end_rescues, None)
@@ -452,6 +578,7 @@ class Keeper:
             self._on_unmounted()
         elif dead and self._remount not in self._at:
             self._aborts.add()
+            self._report.count(report.ABORTS)
             self._report_failing("a connection has ended; mounting again")
             self._after(max(ABORT_GRACE_S, self._aborts.delay), self._remount)
 
@@ -470,8 +597,7 @@ class Keeper:
                 say(
                     ERR,
                     f"the connection of {mount.mountpoint} was aborted (umount -f, or"
-                    " /sys/fs/fuse/connections); mounting again. Containers that run have dead"
-                    " files until they are restarted",
+                    f" /sys/fs/fuse/connections); mounting again. {self._what_heals()}",
                 )
             try:
                 self._replace_mount(mount)
@@ -481,11 +607,17 @@ class Keeper:
                 self._report_failing(text)
                 self._after(BACKOFF_S[1], self._remount)
                 return
+        self._restart_companion()
         if self._rescuing:
             self._start_rescues()
             self._at.setdefault(self._start, time.monotonic() + self._rescue_pause)
         else:
             self._start()
+
+    def _what_heals(self) -> str:
+        if self._settings.companion:
+            return "Containers that run get new files"
+        return "Containers that run have dead files until: pylxcfs attach --all"
 
     def _report_failing(self, text: str) -> None:
         if not self._rescuing:
@@ -626,12 +758,14 @@ class Keeper:
             self._finish()
 
     def _finish(self) -> None:
-        children = [self._probe, *self._rescues.values()]
+        children = [self._probe, self._companion, self._metrics, *self._rescues.values()]
         if self._resolver is not None:
             children.append(self._resolver.child)
         for process in children:
             if process is not None:
                 process.send(signal.SIGKILL)
+        if self._listeners is not None:
+            self._listeners.close(keep=self._keep)
         if not self._keep:
             for mount in self._mounts.values():
                 self._remove_stored(mount.descriptors)

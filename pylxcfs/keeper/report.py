@@ -8,6 +8,13 @@ The state goes to systemd (STATUS=) and to RUNTIME_DIR/status.json, which `pylxc
     rescue      no server can be had; the rescue server answers with the host's values
     stopping    the keeper ends
 
+Beside the state are counts since the keeper began:
+
+    restarts    servers after the first one
+    failures    servers that ended by themselves, or did not start
+    aborts      connections that ended and were mounted again
+    heals       starts of the process that replaces dead files in containers
+
 Standard library only. When the state changes is the keeper's business.
 """
 
@@ -18,6 +25,7 @@ import json
 import os
 import time
 
+from pylxcfs import __version__
 from pylxcfs.keeper import sdnotify
 
 ERR, WARNING, NOTICE, INFO = 3, 4, 5, 6
@@ -29,6 +37,8 @@ STARTING, SERVING, FAILING, RESCUE, STOPPING = (
     "rescue",
     "stopping",
 )
+
+RESTARTS, FAILURES, ABORTS, HEALS = COUNTS = ("restarts", "failures", "aborts", "heals")
 
 
 def say(level: int, text: str, prefix: str = "pylxcfs: ") -> None:
@@ -44,6 +54,7 @@ def replace_file(path: str, content: bytes) -> None:
     number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         with open(number, "wb", buffering=0) as file:
+            os.fchmod(number, 0o644)  # whatever the umask
             file.write(content)
         os.replace(beside, path)
     except OSError:
@@ -63,6 +74,7 @@ class Report:
         self._text = ""
         self._server: int | None = None
         self._since = 0
+        self._counts = dict.fromkeys(COUNTS, 0)
 
     def change(self, state: str, text: str, *lines: str) -> None:
         """Enter a state; `lines` go to systemd with it."""
@@ -75,6 +87,11 @@ class Report:
     def server(self, pid: int | None) -> None:
         """Say which server runs."""
         self._server = pid
+        self._write()
+
+    def count(self, what: str) -> None:
+        """Add one to a count."""
+        self._counts[what] += 1
         self._write()
 
     def remove(self) -> None:
@@ -90,6 +107,8 @@ class Report:
             "server": self._server,
             "mountpoint": self._mountpoint,
             "since": self._since,
+            "version": __version__,
+            "counts": self._counts,
         }
         try:
             replace_file(self._path, json.dumps(content).encode() + b"\n")

@@ -1,12 +1,15 @@
 """The keeper's own arguments.
 
     --mountpoint M --runtime-dir R --pidfile P --config-fd N [--pid-fd N] [--watchdog S]
-    [--max-failures N] [--keep-mounted] --files F1,F2,... -- SERVER COMMAND...
+    [--max-failures N] [--keep-mounted] [--companion] [--metrics] [--seccomp-agent]
+    --files F1,F2,... -- SERVER COMMAND...
 
 cli/launch.py checks the values and writes them. The configuration document is behind --config-fd;
 --files are the host's files of the views, in the order of their table. The process that starts
 the keeper locks the pid file; --pid-fd only keeps that lock. The last word of the server's command
-is replaced by `resolve` to get the one that reads the configuration again. Standard library only.
+is replaced by `resolve` to get the one that reads the configuration again, and by `companion FD`
+for the process that heals and attaches containers, by `metrics FD` for the one that Prometheus
+reads, and by `agent FD...` for the one that answers system calls. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ class Settings(NamedTuple):
     watchdog: float = 2.0
     max_failures: int = 5
     keep_mounted: bool = False
+    companion: bool = False
+    metrics: bool = False
+    seccomp_agent: bool = False
 
     @property
     def caller_mountpoint(self) -> str:
@@ -49,6 +55,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+_SWITCHES = frozenset({"keep_mounted", "companion", "metrics", "seccomp_agent"})
+
+
 def parse(argv: list[str]) -> Settings:
     """Return the settings that the arguments say."""
     split = argv.index("--")
@@ -56,5 +65,5 @@ def parse(argv: list[str]) -> Settings:
     words = iter(argv[:split])
     for word in words:
         name = word.removeprefix("--").replace("-", "_")
-        values[name] = True if name == "keep_mounted" else _READERS.get(name, str)(next(words))
+        values[name] = True if name in _SWITCHES else _READERS.get(name, str)(next(words))
     return Settings(server=tuple(argv[split + 1 :]), **values)

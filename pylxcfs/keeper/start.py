@@ -13,7 +13,7 @@ from collections.abc import MutableMapping
 from typing import NoReturn
 
 from pylxcfs.errors import HostError, UserError
-from pylxcfs.keeper import child, fusemount, holder, mountpoint, sdnotify
+from pylxcfs.keeper import child, fusemount, holder, listeners, mountpoint, sdnotify
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
 from pylxcfs.keeper.holder import PREVIOUS
 from pylxcfs.keeper.keeper import Keeper
@@ -69,6 +69,13 @@ class _Kept:
         )
         return found
 
+    def listeners(self) -> dict[str, int]:
+        """Return the seccomp listeners of containers that run."""
+        found = listeners.named(self._given)
+        for name in found:
+            del self._given[name]
+        return found
+
     def drop_rest(self) -> None:
         """Forget what no version that is known has kept."""
         self._drop(self._given)
@@ -101,13 +108,15 @@ def _run(settings: Settings) -> int:
     own = kept.mount(OWN, settings.mountpoint)
     caller = kept.mount(CALLER, settings.caller_mountpoint)
     previous = kept.previous(settings.mountpoint)
+    calls = kept.listeners()
     kept.drop_rest()
     mounts = {
         OWN: own or _mount(OWN, settings.mountpoint),
         CALLER: caller or _mount(CALLER, settings.caller_mountpoint),
     }
     adopted = own is not None or bool(previous)
-    return Keeper(settings, notifier, mounts, previous, adopted=adopted).run()
+    keeper = Keeper(settings, notifier, mounts, previous, adopted=adopted, listeners=calls)
+    return keeper.run()
 
 
 def main() -> NoReturn:

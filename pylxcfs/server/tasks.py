@@ -14,7 +14,7 @@ from collections.abc import Callable
 import trio
 
 from pylxcfs.guard import Guard
-from pylxcfs.server import settings
+from pylxcfs.server import counters, settings
 from pylxcfs.server.heartbeat import HEALTHY, READY, RELOADED, beat
 from pylxcfs.server.server import Server
 from pylxcfs.tree.operations import Operations
@@ -44,6 +44,7 @@ async def run(server: Server, ended: threading.Event, config: int, heartbeat: in
         nursery.start_soon(_whenever, registry.fileno(), server.guard, registry.reap)
         nursery.start_soon(_prewarm, server)
         nursery.start_soon(_sweep, server)
+        nursery.start_soon(counters.publish, server)
         await nursery.start(server.session.run, Operations(server.caller, server.guard))
         beat(heartbeat, READY)
         gc.collect()

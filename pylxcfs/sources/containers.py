@@ -59,6 +59,8 @@ class ContainerSource:
         want_load: WantLoad | None = None,
     ) -> None:
         self.ledger = Ledger()
+        #: How often a file was rendered for it.
+        self.renderings = 0
         #: True once its cgroup or init has ended: look the container up again.
         self.gone = False
         #: True while its descriptors are given up for another's.

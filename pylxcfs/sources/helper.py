@@ -104,6 +104,7 @@ class HelperProcess:
                     [sys.executable, "-I", "-S", self._file, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
+                    env=_environment(),
                 )
             except OSError as error:
                 ours.close()
@@ -136,6 +137,12 @@ class HelperProcess:
 
     def _error(self, reason: object) -> SourceError:
         return SourceError(f"helper process {os.path.basename(self._file)}: {reason}")
+
+
+def _environment() -> dict[str, str]:
+    """Return what a helper gets: a container that traces it would see the rest of ours."""
+    needed = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": needed} if needed else {}
 
 
 def _has_message(connection: socket.socket, seconds: float) -> bool:

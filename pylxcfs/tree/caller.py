@@ -306,6 +306,8 @@ class CallerMount:
         now = self.clock()
         rendering = self._renderings.get(key)
         if rendering is None or now >= rendering.expires:
+            if container is None and owner != self.callers.host:
+                self.contents.counts.unknown += 1
             text = self.contents.render(index, container, compat)
             life = min(most_ns, self.ttl_ns * self.contents.lives(index))
             # mtime is that of the text: tar(1) complains of a file that changes.

@@ -266,6 +266,8 @@ class OwnMount:
         container = self._container(node, pid)
         # A container that is not found yet may be found at the next question.
         found = container is not None or owner == self.callers.host
+        if not found:
+            self.contents.counts.unknown += 1
         life = self._life(node) if found and page is not None and page.taken else 0
         data = self.contents.render(nodes.index_of(node), container)
         if is_disowned():

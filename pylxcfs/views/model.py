@@ -190,6 +190,8 @@ class Container(Protocol):
     """
 
     ledger: Ledger
+    #: How often a file was rendered for it; tree/contents.py counts.
+    renderings: int
 
     def memory(self) -> Memory | None:
         """Return limits and usage of memory and swap."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import require
 from tests.kit.container import Container
-from tests.kit.daemon import Daemon
+from tests.kit.daemon import ROOT, Daemon
 
 #: 2 GiB, and less where the host itself has no more: it would see the host's.
 HOST_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -24,6 +25,26 @@ def daemon() -> Iterator[Daemon]:
         require("fuse", "it needs root and /dev/fuse")
     with Daemon("--enable-loadavg") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def hiding() -> Iterator[Daemon]:
+    """A second daemon for the whole lane: `nproc --all` of BusyBox tells its CPUs, too."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+    with Daemon("--enable-loadavg", "--sys-cpu=hide") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def newer_engines() -> str:
+    """A PATH with Docker 28 and containerd 2, which are fetched and not installed."""
+    directory = ROOT / ".cache/engines"
+    fetch = [str(ROOT / "tools/fetch-engines"), str(directory)]
+    done = subprocess.run(fetch, capture_output=True, text=True, timeout=500)
+    if done.returncode != 0:
+        require("newer-engines", done.stderr.strip() or f"{fetch[0]} exits {done.returncode}")
+    return f"{directory}/usr/bin:{directory}/usr/sbin:{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
-"""What the engines' tests share: a root filesystem of BusyBox, and the report of a container.
+"""What the engines' tests share: a root filesystem, and the report of a container.
 
-Every engine's container gets 64 MiB and one CPU and runs REPORT; `check_report` judges, also by
-its mountinfo which node was bound: "own" where the container resolved the path of the bind mount,
-"caller" where the host did.
+Every engine's container gets 64 MiB and one CPU and runs REPORT; `check_report` judges: the files,
+what `free` and `nproc --all` make of them, and by mountinfo which node was bound: "own" where the
+container resolved the path of the bind mount, "caller" where the host did.
 """
 
 from __future__ import annotations
@@ -10,44 +10,112 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from tests.conftest import require
-from tests.kit.cgroups import hierarchies, remove_directory
+from tests.kit.cgroups import hierarchies, is_v2, remove_directory
+from tests.kit.daemon import ROOT, Daemon
 from tests.kit.wellformed import check, cpu_numbers
 
 MEMORY = 64 << 20
 FILES = ("meminfo", "cpuinfo", "stat", "uptime", "loadavg", "swaps", "diskstats")
+APPLETS = ("cat", "echo", "grep", "head", "nproc", "readlink", "sh", "sleep")
+#: User namespaces of containers: these ids of the host.
+IDS = {"containerID": 0, "hostID": 100_000, "size": 65_536}
 _MARK = "-- "
 _COMMANDS = {f"proc/{name}": f"cat /proc/{name}" for name in FILES} | {
     "mounts": "grep fuse.pylxcfs /proc/self/mountinfo",
     "namespace": "readlink /proc/self/ns/pid",
+    # By its path: the shell has one of its own, which calls sysinfo(2).
+    "free": "/bin/free --bytes",
+    # That of BusyBox counts the directories cpuN; glibc, so coreutils, reads what is possible.
+    "nproc": "nproc --all",
 }
 #: A shell command that prints every file, and which nodes are bound, each behind its name.
 REPORT = "; ".join(f"echo '{_MARK}{name}'; {command}" for name, command in _COMMANDS.items())
 _KEY = re.compile(r"/own/(\d+)(?:\.\d+)?-[0-9a-f]+-[0-9a-f]{32}")
+_LIBRARY = re.compile(r"(/\S+) \(0x")
+#: crun and libvirt refuse v1 controllers and cgroup v2 side by side; they need not see the latter.
+_WITHOUT_V2 = 'umount /sys/fs/cgroup/unified || exit 1; exec "$@"'
+
+
+def programs(feature: str, *names: str) -> None:
+    """Skip the test unless every program is there."""
+    for name in names:
+        if shutil.which(name) is None:
+            require(feature, f"there is no {name} on PATH")
+
+
+def without_v2(name: str) -> list[str]:
+    """Return what to put before a command that refuses hybrid hosts."""
+    if name == "crun" and not is_v2() and os.path.ismount("/sys/fs/cgroup/unified"):
+        alone = ["unshare", "--mount", "--propagation=private"]
+        return [*alone, "sh", "-c", _WITHOUT_V2, "sh"]
+    return []
 
 
 def busybox_root(directory: Path) -> Path:
-    """Make a root filesystem with BusyBox alone in it."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        require("clients", "there is no busybox on PATH")
+    """Make a root filesystem with BusyBox, and `free` of procps with its libraries."""
+    programs("clients", "busybox", "free")
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    shutil.copy(busybox, directory / "bin/busybox")
-    for applet in ("cat", "echo", "free", "grep", "head", "readlink", "sh", "sleep"):
+    shutil.copy(str(shutil.which("busybox")), directory / "bin/busybox")
+    for applet in APPLETS:
         os.symlink("busybox", directory / "bin" / applet)
+    free = shutil.which("free")
+    assert free is not None
+    shutil.copy(free, directory / "bin/free")
+    listed = subprocess.run(["ldd", free], capture_output=True, text=True, check=True)
+    for library in _LIBRARY.findall(listed.stdout):
+        target = directory / library.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
     return directory
 
 
+def give(root: Path) -> None:
+    """Give a root filesystem to the root of a user namespace."""
+    for path in [root, *root.rglob("*")]:
+        os.lchown(path, IDS["hostID"], IDS["hostID"])
+
+
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """Make a directory that user namespaces reach, too; of a short name, for sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp"))
+    directory.chmod(0o755)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def pylxcfs(daemon: Daemon, *words: str) -> str:
+    """Run a command of pylxcfs for this daemon, as a user does; return what it prints."""
+    command = [sys.executable, "-m", "pylxcfs", *words, "--runtime-dir", str(daemon.runtime_dir)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def check_report(
-    output: bytes, memory: int = MEMORY, node: Literal["own", "caller"] = "own"
+    output: bytes,
+    memory: int = MEMORY,
+    node: Literal["own", "caller", "mixed"] = "own",
+    *,
+    everything: bool = False,
 ) -> dict[str, str]:
     """Check what REPORT printed in a container with `memory` bytes and one CPU.
 
-    Return the mounts: the path in the container, and its root in the filesystem.
+    `node`: "mixed" is own in /proc and caller in /sys. `everything`: the hook has bound what runc
+    refuses as mounts, too. Return the mounts: the path in the container, and its root in the
+    filesystem.
     """
     # A terminal in between would turn line ends into CR LF.
     output = output.replace(b"\r\n", b"\n")
@@ -66,14 +134,25 @@ def check_report(
     assert float(shown["proc/uptime"].split()[0]) < 60
     lines = [line.split() for line in shown["mounts"].decode().splitlines()]
     mounts = {fields[4]: fields[3] for fields in lines}
+    assert len(mounts) == len(lines), f"stacked: {lines}"
+    mounts.pop("/mnt", None)  # the whole mount, where an engine needs it to bind from
     assert set(mounts) >= {f"/proc/{name}" for name in FILES} | {"/sys/devices/system/cpu"}, mounts
-    if node == "caller":
-        assert all(root == path for path, root in mounts.items()), mounts
-    else:
+    if everything:
+        assert set(mounts) >= {"/proc/vmstat", "/sys/devices/system/node"}, mounts
+        assert "/proc/pressure" in mounts or not os.path.exists("/proc/pressure"), mounts
+    total = re.search(rb"^Mem: +(\d+)", shown["free"], re.MULTILINE)
+    assert total is not None, shown["free"]
+    assert int(total[1]) == memory
+    assert shown["nproc"] == b"1\n"
+    outside = {"own": "/nowhere/", "caller": "/", "mixed": "/sys/"}[node]
+    on_caller = {path for path in mounts if path.startswith(outside)}
+    assert all(mounts[path] == path for path in on_caller), mounts
+    if on_caller != set(mounts):
         key = _KEY.match(mounts["/proc/meminfo"])
         assert key is not None, mounts
         assert shown["namespace"].decode().strip() == f"pid:[{key[1]}]"
-        assert all(root == f"{key[0]}{path}" for path, root in mounts.items()), mounts
+        own = {path: root for path, root in mounts.items() if path not in on_caller}
+        assert all(root == f"{key[0]}{path}" for path, root in own.items()), mounts
     return mounts
 
 

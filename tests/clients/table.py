@@ -1,7 +1,8 @@
 """Write the table of docs/clients.md from real runs: python -m tests.clients.table
 
 Each client of programs.py runs in two containers of 1 CPU and 512 MiB, one of them with the files
-of a pylxcfs that is started for it, and once more below strace. Needs root and /dev/fuse. Installs
+of a pylxcfs that is started for it, there once more with its system calls answered by the seccomp
+agent, and once more below strace. Needs root and /dev/fuse. Installs
 nothing: clients that are missing are named, with what would install them.
 
     --v2     run what the machine of tests/vm has on pure cgroup v2, and write the line on it
@@ -24,11 +25,12 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.clients.programs import CLIENTS, MIB, Client, Runner, Shown
+from tests.kit import notified
 from tests.kit.cgroups import is_v2
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
@@ -67,6 +69,9 @@ class Row:
     inside: Shown
     #: Names of the fields of `inside` that are not the container's.
     wrong: tuple[str, ...]
+    #: The same with the system calls answered, too.
+    asked: Shown
+    asked_wrong: tuple[str, ...]
     reads: tuple[str, ...] = ()
 
 
@@ -76,6 +81,8 @@ class Bench:
     def __init__(self, daemon: Daemon) -> None:
         self.without = Container(None, memory=MEMORY, cpus=1)
         self.inside = Container(daemon.mountpoint, memory=MEMORY, cpus=1)
+        agent = str(daemon.runtime_dir / "seccomp.sock")
+        self._notified = [sys.executable, "-ISE", notified.__file__, agent]
         self._born = time.monotonic()
         for container in (self.without, self.inside):
             argv = [sys.executable, "-S", "-c", _HOLDER]
@@ -93,12 +100,15 @@ class Bench:
         inside = client.read(Runner(self.inside))
         age = time.monotonic() - self._born
         load = float(self.inside.read("/proc/loadavg").split()[0])
+        asked = client.read(Runner(self.inside, self._notified))
         return Row(
             client.name,
             client.find_version() if trace else "",
             without,
             inside,
             tuple(_wrong(without, inside, age, load)),
+            asked,
+            tuple(_wrong(without, asked, age, load)),
             tuple(self._trace(client)) if trace else (),
         )
 
@@ -155,7 +165,7 @@ def _nearer(value: float | None, host: float | None, own: float) -> bool:
 def measure(clients: Iterable[Client], *, trace: bool = True) -> tuple[list[Row], list[str]]:
     """Run the clients that are installed; return their rows, and the names of those that failed."""
     rows, failed = [], []
-    with Daemon("--enable-loadavg") as daemon:
+    with Daemon("--enable-loadavg", "--seccomp-agent") as daemon:
         bench = Bench(daemon)
         try:
             for client in clients:
@@ -198,13 +208,20 @@ def _line(row: Row) -> str:
         before, after = getattr(row.without, name), getattr(row.inside, name)
         if after is None:
             return ""
-        shown = _FORMATS[name](after)
-        return f"{_FORMATS[name](before)} → {f'**{shown}**' if name in row.wrong else shown}"
+        text = f"{_FORMATS[name](before)} → {_bold(name, after, row.wrong)}"
+        if name in row.wrong:
+            text += f" → {_bold(name, getattr(row.asked, name), row.asked_wrong)}"
+        return text
 
     reads = ", ".join(f"`{name}`" if "(" not in name else name for name in row.reads)
     cells = [f"{row.name} {row.version}".strip(), reads]
     cells += [cell(field.name) for field in dataclasses.fields(Shown)]
     return f"| {' | '.join(cells)} |\n".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def _bold(name: str, value: float, wrong: Collection[str]) -> str:
+    shown: str = _FORMATS[name](value)
+    return f"**{shown}**" if name in wrong else shown
 
 
 def _memory(size: int) -> str:

@@ -19,13 +19,6 @@ ONLINE = sorted(os.sched_getaffinity(0))
 
 
 @pytest.fixture(scope="module")
-def hiding(daemon: Daemon) -> Iterator[Daemon]:
-    """A second daemon, with --sys-cpu=hide."""
-    with Daemon("--sys-cpu=hide") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def last_cpu(daemon: Daemon) -> Iterator[Container]:
     """No quota, and a cpuset of the last CPU alone."""
     if len(ONLINE) < 2:

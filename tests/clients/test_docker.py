@@ -1,9 +1,9 @@
-"""Docker: the line that `pylxcfs mount` prints, with a daemon of our own."""
+"""Docker, with daemons of our own: the one that is installed, and Docker 28 for CDI."""
 
 from __future__ import annotations
 
+import os
 import shlex
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,41 +11,65 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.engines import MEMORY, REPORT, busybox_root, check_report, remove_cgroups
-from tests.conftest import require, run_name, wait_until
+from tests.clients.engines import (
+    MEMORY,
+    REPORT,
+    busybox_root,
+    check_report,
+    open_directory,
+    programs,
+    pylxcfs,
+    remove_cgroups,
+)
+from tests.conftest import run_name, wait_until
 from tests.kit.daemon import Daemon
 
 IMAGE = "pylxcfs-test:1"
+LIMITS = ["--network=none", "--memory", str(MEMORY), "--cpus=1"]
 
 
 class Docker:
-    """A Docker daemon on directories of its own, without network."""
+    """A Docker daemon on directories of its own, without network.
 
-    def __init__(self, directory: Path) -> None:
+    `path`: where its programs are looked for. `daemon_json`: its configuration file.
+    """
+
+    def __init__(self, directory: Path, path: str, daemon_json: str, *options: str) -> None:
         self.directory = directory
         self.socket = f"unix://{directory}/sock"
-        self.cgroup = run_name("docker")
+        self.cgroup = run_name(f"docker-{directory.name}")
+        self._environ = {**os.environ, "PATH": path}
+        self._options = options
+        self._file = directory / "daemon.json"
+        self._file.write_text(daemon_json)
 
     def __enter__(self) -> Docker:
         self._log = open(self.directory / "log", "wb")
         self._process = subprocess.Popen(
             [
-                "dockerd",
+                # The shell looks for it on the PATH that is given.
+                *("sh", "-c", 'exec dockerd "$@"', "sh"),
                 *("--bridge=none", "--iptables=false", "--storage-driver=vfs"),
                 # With cgroup v2, too, where systemd would be asked to make the cgroups.
                 *("--exec-opt", "native.cgroupdriver=cgroupfs"),
                 f"--cgroup-parent=/{self.cgroup}",
+                f"--config-file={self._file}",
                 f"--data-root={self.directory}/data",
                 f"--exec-root={self.directory}/exec",
                 f"--pidfile={self.directory}/pid",
                 f"--host={self.socket}",
+                *self._options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
+            env=self._environ,
         )
         try:
             wait_until(self._answers, 60, what="dockerd to answer")
+            root = busybox_root(self.directory / "root")
+            tar = subprocess.run(["tar", "-C", root, "-c", "."], check=True, capture_output=True)
+            self.command("import", "-", IMAGE, input=tar.stdout)
         except BaseException as error:
             error.add_note((self.directory / "log").read_text()[-4000:])
             self.__exit__()
@@ -60,11 +84,20 @@ class Docker:
         self, *argv: str, check: bool = True, input: bytes | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
-            ["docker", "-H", self.socket, *argv], input=input, capture_output=True, timeout=120
+            ["sh", "-c", 'exec docker "$@"', "sh", "-H", self.socket, *argv],
+            input=input,
+            capture_output=True,
+            timeout=120,
+            env=self._environ,
         )
         if check and done.returncode:
             raise AssertionError(f"docker {argv}: {done.stderr.decode()}")
         return done
+
+    def report(self, *options: str) -> bytes:
+        """Return what REPORT prints in a new container with limits."""
+        run = ["run", "--rm", *LIMITS, *options, IMAGE, "sh", "-c", REPORT]
+        return self.command(*run).stdout
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -74,17 +107,33 @@ class Docker:
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    for name in ("dockerd", "docker"):
-        if shutil.which(name) is None:
-            require("docker", f"there is no {name} on PATH")
-    # A socket's path must be short.
-    directory = tmp_path_factory.mktemp("docker")
-    root = busybox_root(directory / "root")
-    tar = subprocess.run(["tar", "-C", root, "-c", "."], check=True, capture_output=True).stdout
-    with Docker(directory) as running:
-        running.command("import", "-", IMAGE, input=tar)
+def daemon(hiding: Daemon) -> Daemon:
+    return hiding
+
+
+@pytest.fixture(scope="module")
+def docker(daemon: Daemon) -> Iterator[Docker]:
+    """The one that is installed, with the runtime of ours."""
+    programs("docker", "dockerd", "docker")
+    runtimes = pylxcfs(daemon, "oci-runtime", "--daemon-json")
+    with (
+        open_directory() as directory,
+        Docker(directory, os.environ["PATH"], runtimes) as running,
+    ):
         yield running
+
+
+@pytest.fixture(scope="module")
+def newer(daemon: Daemon, newer_engines: str) -> Iterator[Docker]:
+    """Docker 28, with the runtime of ours and a directory of CDI specifications."""
+    runtimes = pylxcfs(daemon, "oci-runtime", "--daemon-json")
+    with open_directory() as directory:
+        (directory / "cdi").mkdir()
+        options = [f"--cdi-spec-dir={directory}/cdi", "--ip6tables=false"]
+        with Docker(directory, newer_engines, runtimes, *options) as running:
+            # While it runs: it is not restarted for a new specification.
+            pylxcfs(daemon, "cdi", "install", "--directory", str(directory / "cdi"))
+            yield running
 
 
 def printed_binds(daemon: Daemon) -> list[str]:
@@ -97,16 +146,30 @@ def printed_binds(daemon: Daemon) -> list[str]:
 
 
 def test_the_printed_line_gives_a_container_its_own_files(daemon: Daemon, docker: Docker) -> None:
-    limits = ["--network=none", "--memory", str(MEMORY), "--cpus=1"]
-    binds = printed_binds(daemon)
-    done = docker.command("run", "--rm", *limits, *binds, IMAGE, "sh", "-c", REPORT)
-    check_report(done.stdout)
+    check_report(docker.report(*printed_binds(daemon)))
+
+
+def test_docker_args_gives_a_container_its_own_files(daemon: Daemon, docker: Docker) -> None:
+    check_report(docker.report(*pylxcfs(daemon, "docker-args").split()))
+
+
+def test_the_runtime_gives_a_container_its_own_files(docker: Docker) -> None:
+    check_report(docker.report("--runtime=pylxcfs"), everything=True)
+
+
+def test_docker_exec_works_with_the_runtime(docker: Docker) -> None:
+    run = docker.command("run", "--detach", "--runtime=pylxcfs", *LIMITS, IMAGE, "sleep", "1000")
+    name = run.stdout.decode().strip()
+    try:
+        report = docker.command("exec", name, "sh", "-c", REPORT).stdout
+        check_report(report, everything=True)
+    finally:
+        docker.command("rm", "--force", name)
 
 
 def test_docker_exec_sees_the_same_container(daemon: Daemon, docker: Docker) -> None:
-    limits = ["--network=none", "--memory", str(MEMORY), "--cpus=1"]
     binds = printed_binds(daemon)
-    run = docker.command("run", "--detach", *limits, *binds, IMAGE, "sleep", "1000")
+    run = docker.command("run", "--detach", *LIMITS, *binds, IMAGE, "sleep", "1000")
     name = run.stdout.decode().strip()
     try:
         check_report(docker.command("exec", name, "sh", "-c", REPORT).stdout)
@@ -119,3 +182,14 @@ def test_docker_exec_sees_the_same_container(daemon: Daemon, docker: Docker) -> 
         wait_until(lambda: total() == b"%d" % (MEMORY // 2 >> 10), what="the new limit")
     finally:
         docker.command("rm", "--force", name)
+
+
+def test_cdi_gives_a_container_its_own_files(newer: Docker) -> None:
+    check_report(newer.report("--device=pylxcfs.io/view=all"), everything=True)
+
+
+def test_the_newer_docker_takes_the_runtime_and_the_arguments(
+    daemon: Daemon, newer: Docker
+) -> None:
+    check_report(newer.report("--runtime=pylxcfs"), everything=True)
+    check_report(newer.report(*pylxcfs(daemon, "docker-args").split()))

@@ -52,6 +52,7 @@ class Daemon:
 
     def __enter__(self) -> Daemon:
         self.directory = Path(tempfile.mkdtemp(prefix="pylxcfs-"))
+        self.directory.chmod(0o755)  # hooks of user namespaces look for the mountpoint
         self.mountpoint = self.directory / "mnt"
         self.runtime_dir = self.directory / "run"
         self.log_path = self.directory / "log"

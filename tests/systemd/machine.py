@@ -254,6 +254,23 @@ class Machine:
         )
         self.wait_reads()
 
+    def start_sleeper(self, setup: str) -> str:
+        """Start a container that does nothing after its setup; return its init's pid."""
+        namespaces = "unshare --pid --fork --kill-child --mount --mount-proc"
+        program = f"{setup} && exec sleep 1000"
+        command = f"{namespaces} sh -c '{program}' >/dev/null 2>&1 & echo $!"
+        outer = self.run("setsid", "sh", "-c", command).stdout.strip()
+
+        def find() -> str:
+            return self.run("pgrep", "-P", outer, "sleep", check=False).stdout.strip()
+
+        return wait_until(find, DEADLINE_S, what="the container")
+
+    def age_in(self, pid: str) -> float | None:
+        """Return the uptime that a process of a container reads, None if the file is dead."""
+        done = self.run("nsenter", "-t", pid, "-m", "-p", "cat", "/proc/uptime", check=False)
+        return float(done.stdout.split()[0]) if done.returncode == 0 else None
+
     def wait_reads(self) -> None:
         """Wait until the container has read anew, twice: the second began after this call."""
         before = self.reads()

@@ -118,8 +118,43 @@ def test_the_hardening_lets_it_find_out_who_asks(machine: Machine, method: str) 
     assert age < machine_up - 1
     log = machine.log()
     assert "serving at" in log
-    assert "WARNING" not in log
+    nested = "namespace of its own"  # the machine is a container
+    assert [line for line in log.splitlines() if "WARNING" in line and nested not in line] == []
     assert "ERROR" not in log
+
+
+def test_the_hardening_lets_it_heal_containers(machine: Machine) -> None:
+    pid = machine.start_sleeper("mount --bind /var/lib/pylxcfs/proc/uptime /proc/uptime")
+    assert machine.age_in(pid) is not None
+    machine.run("unshare", "--mount", "umount", "-f", "/var/lib/pylxcfs")
+    wait_until(lambda: machine.age_in(pid) is not None, DEADLINE_S, what="files of the container")
+    assert machine.age_in(pid) < float(machine.run("cat", "/proc/uptime").stdout.split()[0]) - 1
+    machine.run("kill", "-9", pid)
+
+
+def test_the_hardening_lets_it_attach_new_containers(machine: Machine) -> None:
+    machine.systemctl("set-environment", "PYLXCFS_ATTACH_NEW=true")
+    machine.systemctl("restart", UNIT)
+    machine.systemctl("unset-environment", "PYLXCFS_ATTACH_NEW")
+    pid = machine.start_sleeper("true")
+    table = ("cat", f"/proc/{pid}/mountinfo")
+    wait_until(lambda: " /proc/uptime " in machine.run(*table).stdout, DEADLINE_S, what="its files")
+    assert "/own/" in machine.run(*table).stdout
+    assert machine.age_in(pid) is not None
+    machine.run("kill", "-9", pid)
+    assert "ERROR" not in machine.log()
+
+
+def test_others_may_read_the_status(machine: Machine) -> None:
+    assert machine.run("stat", "-c", "%a", "/run/pylxcfs/status.json").stdout == "644\n"
+    assert machine.run("stat", "-c", "%a", "/run/pylxcfs/pylxcfs.pid").stdout == "644\n"
+
+
+def test_a_keeper_that_aborts_is_started_again(machine: Machine) -> None:
+    mounts, keeper = machine.mounts(), machine.keeper
+    machine.run("kill", "-ABRT", str(keeper))
+    machine.wait_active(keeper)
+    assert machine.mounts() == mounts
 
 
 def test_a_reload_keeps_keeper_and_server(machine: Machine) -> None:

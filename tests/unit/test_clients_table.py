@@ -33,9 +33,11 @@ def test_each_client_has_been_run_or_its_row_says_why_not() -> None:
 
 def test_a_row_marks_what_is_still_the_hosts() -> None:
     host = Shown(cpus=2, total=24 << 30, load=7.5)
-    row = table.Row("free", "4.0", host, Shown(1, 24 << 30, load=0.1), ("total",), ("meminfo",))
+    inside, asked = Shown(1, 24 << 30, load=0.1), Shown(1, 512 << 20, load=0.1)
+    row = table.Row("free", "4.0", host, inside, ("total",), asked, (), ("meminfo",))
+    memory = "24.0 GiB → **24.0 GiB** → 512 MiB"
     assert table._line(row) == (
-        "| free 4.0 | `meminfo` | 2 → 1 | 24.0 GiB → **24.0 GiB** | | | 7.50 → 0.10 | |\n"
+        f"| free 4.0 | `meminfo` | 2 → 1 | {memory} | | | 7.50 → 0.10 | |\n"
     )
 
 

@@ -64,3 +64,14 @@ def test_a_warning_is_given_once_a_minute(caplog: pytest.LogCaptureFixture) -> N
     now[0] = 61
     guard.warn("answer", "refused: %s", "x")
     assert [record.getMessage() for record in caplog.records] == ["refused: x"] * 2
+
+
+def test_errors_that_are_no_bug_are_counted_apart() -> None:
+    guard = Guard()
+
+    def gone() -> None:
+        raise SourceError("gone")
+
+    guard.attempt("proc/meminfo", gone)
+    assert guard.unavailable["proc/meminfo"] == 1
+    assert not guard.failures

@@ -25,11 +25,13 @@ def test_every_make_target_exists() -> None:
 
 
 def test_every_command_and_flag_exists() -> None:
-    assert set(re.findall(r"`pylxcfs ([a-z]+)", README)) <= set(cli.commands)
+    assert set(re.findall(r"[`(]pylxcfs ([a-z-]+)", README)) <= set(cli.commands)
     flags = {form for option in OPTIONS for flag in option.flags for form in flag.split("/")}
     flags |= {flag for alias in ALIASES for flag in alias.flags}
-    # Of lscpu, docker, systemctl and pylxcfs show.
-    foreign = {"--rm", "--cpus", "--now", "--pid"}
+    # Of lscpu, docker, podman, nspawn, bwrap, systemctl and of commands other than `mount`.
+    foreign = {"--rm", "--cpus", "--now", "--pid", "--device", "--runtime", "--annotation"}
+    foreign |= {"--uidmap", "--private-users", "--bind", "--bind-ro", "--daemon-json", "--patch"}
+    foreign |= {"--dry-run"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - foreign <= flags
 
 

@@ -77,6 +77,7 @@ def test_every_flag_is_taken(run: Callable[..., int], mounted: list[Config]) -> 
         for flag in option.flags:
             for form in flag.split("/"):
                 values = {"NUMBER": ["7"], "SECONDS": ["7"], "PATH": ["/x"], "OPTIONS": ["debug"]}
+                values["ADDRESS"] = ["127.0.0.1:9853"]
                 metavar = option.kind.metavar
                 value = values.get(metavar, [metavar.split("|")[-1]] if metavar else [])
                 assert run("mount", form, *value) == 0, form

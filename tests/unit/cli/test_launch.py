@@ -39,6 +39,9 @@ def test_the_keeper_gets_its_options() -> None:
     }
     kept = launch.keeper_argv(replace(config, keep_mounted=True), pid_fd=7, config_fd=8)
     assert "--keep-mounted" in kept[: kept.index("--")]
+    counted = replace(config, metrics_listen="127.0.0.1:9853")
+    assert "--metrics" in launch.keeper_argv(counted, pid_fd=7, config_fd=8)
+    assert "--metrics" not in argv
 
 
 def test_the_server_command_ends_in_serve_and_has_no_options() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylxcfs.cli import options as config
-from pylxcfs.cli.kinds import Choice, FuseOptions, Switch
+from pylxcfs.cli.kinds import Address, Choice, FuseOptions, Switch
 from pylxcfs.cli.options import BY_NAME, OPTIONS, Config, changes, load
 from pylxcfs.errors import DocumentError, UsageError
 from pylxcfs.views.model import CpuNumbering, CpuView, SysCpu
@@ -84,6 +84,8 @@ def test_every_option_can_be_set_in_the_file(tmp_path: Path) -> None:
         ("max_failures = 1.5", "key 'max_failures': 1.5 is not a whole number", "--help"),
         ("disable_swap = 1", "key 'disable_swap': 1 is not true or false", "--help"),
         ("cpu_view = 'all'", "key 'cpu_view': 'all' is not one of: quota, cpuset", "--help"),
+        ("metrics_listen = 9853", "key 'metrics_listen': '9853' is not ADDRESS:PORT", "--help"),
+        ("metrics_listen = 'x:1'", "key 'metrics_listen': 'x:1' is not ADDRESS:PORT", "--help"),
         ("mountpoint = 'here'", "key 'mountpoint': 'here' is not an absolute path", "--help"),
         ("fuse_options = ['allowother']", "did you mean 'allow_other'?", "--help"),
         ("cache_ttl = ", "is not TOML", "write lines such as"),
@@ -260,3 +262,31 @@ def test_any_text_is_read_or_refused(option: config.Option, text: str) -> None:
         return
     assert type(value) is type(option.default)
     option.kind.show(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("127.0.0.1:9853", "127.0.0.1:9853"),
+        ("0.0.0.0:1", "0.0.0.0:1"),
+        ("[::1]:65535", "[::1]:65535"),
+        ("/run/pylxcfs/../pylxcfs/metrics", "/run/pylxcfs/metrics"),
+        ("::1:9853", None),
+        ("127.0.0.1", None),
+        ("127.0.0.1:0", None),
+        ("127.0.0.1:65536", None),
+        ("127.0.0.1:-1", None),
+        ("127.0.0.1:\u0661", None),
+        ("[127.0.0.1]:1", None),
+        (":9853", None),
+        ("metrics", None),
+        ("/a\0b", None),
+        ("", None),
+    ],
+)
+def test_where_metrics_are_served(text: str, value: str | None) -> None:
+    if value is not None:
+        assert Address().text(text) == value
+    else:
+        with pytest.raises(ValueError, match="is not ADDRESS:PORT"):
+            Address().text(text)

@@ -71,6 +71,7 @@ class Served:
         self.guard = Guard()
         connection = Connection("test", device.fd, self.table, self.guard, 0, ended, fair)
         self.stop = connection.stop
+        self.counts = connection.counts
         self.loop = Loop(connection)
 
 
@@ -89,6 +90,18 @@ def test_a_handler_gets_the_request_and_its_answer_goes_out(device: Device, serv
     for node, pid in ((1, 7), (1 << 63 | 130, 0)):
         asked = device.ask(node=node, pid=pid, body=bytes(24))
         assert device.told() == (0, asked, b"%d %d 24" % (node, pid))
+
+
+def test_requests_are_counted_by_opcode(device: Device, served: Served) -> None:
+    for _ in range(3):
+        device.ask(wire.READLINK)
+        device.told()
+    device.ask(63)
+    device.told()
+    assert {opcode: count for opcode, count in enumerate(served.counts) if count} == {
+        wire.READLINK: 3,
+        63: 1,
+    }
 
 
 def test_the_number_of_a_resent_request_is_answered_as_it_is(

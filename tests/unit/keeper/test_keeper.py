@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs import __version__
 from pylxcfs.keeper import banner, child, keeper, reload, report
 from pylxcfs.keeper import settings as keepersettings
 from pylxcfs.keeper.sdnotify import Notifier
@@ -130,7 +131,11 @@ def test_the_state_is_a_file_that_others_read(tmp_path: Path) -> None:
         "keeper": os.getpid(),
         "server": 17,
         "mountpoint": "/mnt/x",
+        "version": __version__,
+        "counts": {"restarts": 0, "failures": 0, "aborts": 0, "heals": 0},
     }
+    state.count(report.ABORTS)
+    assert json.loads((tmp_path / "status.json").read_text())["counts"]["aborts"] == 1
     state.remove()
     assert list(tmp_path.iterdir()) == []
 

@@ -147,3 +147,21 @@ def test_blocks_of_memory_beyond_the_limit_are_hidden(small: tuple[Contents, Sys
         assert not contents.hidden(f"{directory}/memory0", SMALL)
         assert contents.hidden(f"{directory}/memory1", SMALL)
         assert not contents.hidden(f"{directory}/memory1", None)
+
+
+def test_renderings_are_counted(world: World) -> None:
+    container, counts = world.containers.live[A, 0], world.contents.counts
+    for _ in range(3):
+        world.contents.render(MEMINFO, container)
+    world.contents.render(MEMINFO, None)
+    assert counts.renderings[MEMINFO - nodes.FILES] == 4
+    assert counts.spent_ns[MEMINFO - nodes.FILES] > 0
+    assert container.renderings == 3
+    assert sum(counts.renderings) == 4
+
+
+def test_files_of_sysfs_are_counted_as_one(small: tuple[Contents, SysTree]) -> None:
+    contents, sysfs = small
+    for path in (f"{CPU}/online", f"{NODE}/online"):
+        contents.render(sysfs.index(path), SMALL)
+    assert contents.counts.renderings[nodes.SYSFS - nodes.FILES] == 2

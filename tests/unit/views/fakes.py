@@ -75,6 +75,7 @@ class FakeContainer:
     clock_offset_ns_: int = 0
     load_: Load | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    renderings: int = 0
     #: As ContainerSource has them: the container has ended; its files are closed.
     gone: bool = False
     released: bool = False

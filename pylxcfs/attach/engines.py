@@ -1,0 +1,121 @@
+"""What container engines are told: CDI specification, hooks.d file, arguments of docker run.
+
+Made from the same hook and mounts for all (runtime.py). Writes files of ours alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pylxcfs.attach.runtime import hook_of, mount_of
+
+#: `pylxcfs.io/view=all` and so on.
+CDI_KIND: Final = "pylxcfs.io/view"
+CDI_FILE: Final = "pylxcfs.json"
+HOOKS_FILE: Final = "pylxcfs.json"
+ANNOTATION: Final = "io.pylxcfs.view"
+
+#: What runc lets bind mounts cover in /proc (checkProcMount, libcontainer/rootfs_linux.go), of what
+#: pylxcfs serves. The hook is not bound by that.
+RUNC_ALLOWS: Final = tuple(
+    f"proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "uptime",
+    )
+)
+_CPU: Final = "sys/devices/system/cpu"
+#: The oldest version that has all that is used; Podman 4.3 knows no newer one.
+_CDI_VERSION: Final = "0.3.0"
+
+
+def cdi(mountpoint: str, served: Sequence[str]) -> bytes:
+    """Return the CDI specification: devices all, proc and cpu.
+
+    Mounts are for runtimes without hooks; the hook covers what runc refuses as a mount.
+    """
+    kinds = {
+        "all": list(served),
+        "proc": [path for path in served if path.startswith("proc/")],
+        "cpu": [path for path in served if path in ("proc/cpuinfo", "proc/stat", _CPU)],
+    }
+    devices = [
+        {"name": name, "containerEdits": _edits(mountpoint, paths)} for name, paths in kinds.items()
+    ]
+    return _text({"cdiVersion": _CDI_VERSION, "kind": CDI_KIND, "devices": devices})
+
+
+def _edits(mountpoint: str, paths: Sequence[str]) -> dict[str, Any]:
+    mounts = []
+    for path in paths:
+        if path in RUNC_ALLOWS or path.startswith("sys/"):
+            mount = mount_of(mountpoint, path)
+            mounts.append(
+                {
+                    "hostPath": mount["source"],
+                    "containerPath": mount["destination"],
+                    "options": mount["options"],
+                }
+            )
+    hook = hook_of(mountpoint, paths)
+    return {"mounts": mounts, "hooks": [{"hookName": "createContainer", **hook}]}
+
+
+def hooks(mountpoint: str, served: Sequence[str]) -> bytes:
+    """Return the file for hooks.d of Podman and CRI-O, switched on by an annotation."""
+    when = {"annotations": {f"^{ANNOTATION}$": "^(all|true)$"}}
+    hook = hook_of(mountpoint, served)
+    return _text({"version": "1.0.0", "hook": hook, "when": when, "stages": ["createContainer"]})
+
+
+def docker_args(mountpoint: str, paths: Sequence[str]) -> str:
+    """Return the arguments of `docker run`: what runc lets mounts cover."""
+    words = []
+    for path in paths:
+        if path in RUNC_ALLOWS or path.startswith("sys/"):
+            words += ["-v", f"{mountpoint}/{path}:/{path}:ro"]
+    return shlex.join(words)
+
+
+def docker_runtime(mountpoint: str, python: str, file: str, socket: str | None) -> bytes:
+    """Return the part of daemon.json that adds the runtime `pylxcfs`.
+
+    `socket`: that of the seccomp agent, if it answers system calls as well.
+    """
+    words = ["-ISE", file, "--pylxcfs-mountpoint", mountpoint]
+    words += ["--pylxcfs-seccomp", socket] if socket is not None else []
+    return _text({"runtimes": {"pylxcfs": {"path": python, "runtimeArgs": words}}})
+
+
+def install(directory: str, name: str, content: bytes) -> str:
+    """Write a file of ours, whole or not at all; return its path. Raise OSError."""
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, name)
+    with open(f"{path}.new", "wb") as file:
+        file.write(content)
+    os.replace(f"{path}.new", path)
+    return path
+
+
+def uninstall(directory: str, name: str) -> str | None:
+    """Remove a file of ours; return its path, None if there was none. Raise OSError."""
+    path = os.path.join(directory, name)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return None
+    return path
+
+
+def _text(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode() + b"\n"

@@ -597,6 +597,53 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
     sys.stdout.buffer.write(server.show(Settings.parse(config.document()), file, pid))
 
 
+@cli.command(short_help="Print variables for programs that read no files.")
+@click.option("--pid", type=click.IntRange(1), help="A process with the limits.  [default: this]")
+@click.option("--limits", metavar="NAME=QUANTITY,...", help="As in cpu=2,memory=4Gi.")
+@click.option("--pod", metavar="PATH", help="A pod in JSON, or - for stdin.")
+@click.option("--container", metavar="NAME", help="Of --pod.  [default: its first]")
+@click.option("--only", metavar="NAME,...", help="Variables to print.  [default: all]")
+@_as_json
+@_options("cpu_view", "init_pid_method", "log_level")
+@click.pass_context
+def env(
+    context: click.Context,
+    /,
+    pid: int | None,
+    limits: str | None,
+    pod: str | None,
+    container: str | None,
+    only: str | None,
+    as_json: bool,
+    **_: object,
+) -> None:
+    """Print variables such as GOMAXPROCS and SLURM_CPUS_ON_NODE, for limits.
+
+    The limits are those of this process, of another one, of a pod, or given. For a shell: eval
+    "$(pylxcfs env)". A variable is left out where its limit is not set.
+    """
+    if (pid is not None) + (limits is not None) + (pod is not None) > 1:
+        raise UsageError("--pid, --limits and --pod exclude each other", "give one of them")
+    if container is not None and pod is None:
+        raise UsageError("--container is for --pod", "leave it out")
+    config = options.load(_flags(context), os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    from pylxcfs.cli import env as work
+    from pylxcfs.kubernetes import environment
+
+    names = work.chosen(only)
+    if limits is not None:
+        found = work.of_text(limits)
+    elif pod is not None:
+        found = work.of_pod(pod, container)
+    else:
+        from pylxcfs.server.settings import Settings
+
+        found = work.of_process(Settings.parse(config.document()), pid or os.getpid())
+    values = environment.values(found, names)
+    click.echo(json.dumps(values, indent=2) if as_json else environment.shell(values))
+
+
 @cli.command(hidden=True)
 def resolve() -> int:
     """Turn a configuration document into the one after a reload."""

@@ -597,6 +597,84 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
     sys.stdout.buffer.write(server.show(Settings.parse(config.document()), file, pid))
 
 
+def _webhook(flag: str, text: str, **more: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401
+    variable = f"PYLXCFS_WEBHOOK_{flag.lstrip('-').replace('-', '_').upper()}"
+    return click.option(flag, envvar=variable, help=f"{text}  [{variable}]", **more)
+
+
+@cli.command(short_help="Answer the API server of Kubernetes: give pods their files.")
+@_webhook(
+    "--listen",
+    "Where to serve.  [default: 0.0.0.0:9443]",
+    default="0.0.0.0:9443",
+    metavar="HOST:PORT",
+)
+@_webhook(
+    "--mountpoint",
+    "Where the files are on the nodes.  [default: /var/lib/pylxcfs/mount]",
+    type=_PATH,
+    metavar="PATH",
+    default="/var/lib/pylxcfs/mount",
+)
+@_webhook(
+    "--volumes",
+    "What pods get. files: a volume for each file. directory: the one above the mountpoint. none:"
+    " no volume, for nodes with the NRI plugin.  [default: files]",
+    type=click.Choice(["files", "directory", "none"]),
+    default="files",
+)
+@_webhook("--files", "Files for pods that name none, as in meminfo,cpu.", metavar="NAME,...")
+@_webhook("--env", "Variables for pods that name none.  [default: none]", metavar="NAME,...")
+@_webhook("--tls-cert", "Certificate in PEM; read again when it changes.", metavar="PATH")
+@_webhook("--tls-key", "Its key.", metavar="PATH")
+@_webhook(
+    "--service",
+    "Make certificates for this Service, in the pod's namespace, where --tls-cert is missing.",
+    metavar="NAME",
+)
+@_webhook(
+    "--secret",
+    "The Secret that holds them; it has to exist.  [default: pylxcfs-webhook]",
+    default="pylxcfs-webhook",
+    metavar="NAME",
+)
+@_webhook(
+    "--configuration",
+    "Webhook configurations that get their authority, as"
+    " mutatingwebhookconfigurations/NAME; repeatable.",
+    multiple=True,
+    metavar="KIND/NAME",
+)
+@_options("log_level")
+@click.pass_context
+def webhook(
+    context: click.Context,
+    /,
+    listen: str,
+    mountpoint: str,
+    volumes: str,
+    files: str | None,
+    env: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    service: str | None,
+    secret: str,
+    configuration: tuple[str, ...],
+    **_: object,
+) -> None:
+    """Serve a mutating and a validating admission webhook of Kubernetes, in the foreground.
+
+    Needs the packages hypercorn, starlette and cryptography: pip install 'pylxcfs[webhook]'.
+    """
+    from pylxcfs.cli import webhook as work
+
+    flags = {key: value for key, value in _flags(context).items() if key == "log_level"}
+    config = options.load(flags, os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    certificate = work.Certificate(tls_cert, tls_key, service, secret, configuration)
+    work.run(work.settings(mountpoint, volumes, files, env), listen, certificate)
+
+
 @cli.command(short_help="Print variables for programs that read no files.")
 @click.option("--pid", type=click.IntRange(1), help="A process with the limits.  [default: this]")
 @click.option("--limits", metavar="NAME=QUANTITY,...", help="As in cpu=2,memory=4Gi.")

@@ -73,6 +73,8 @@ class Wishes(NamedTuple):
     """What a pod asks for. `None` is "it does not say"."""
 
     inject: bool | None
+    #: What VIEW says, if the pod has it.
+    view: str | None
     #: A key of PARTS.
     part: str | None
     files: tuple[str, ...] | None
@@ -101,7 +103,8 @@ def wishes(annotations: Mapping[str, str], labels: Mapping[str, str]) -> Wishes:
     part = next((word for word in words if word in PARTS), None)
     files = _names(annotations, FILES, tuple(PATHS), mistakes)
     env = _names(annotations, ENV, tuple(environment.VARIABLES), mistakes)
-    return Wishes(inject, part, files, env, tuple(mistakes))
+    view = annotations.get(VIEW, labels.get(VIEW))
+    return Wishes(inject, view, part, files, env, tuple(mistakes))
 
 
 def file_names(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,7 +12,7 @@ How a volume looks decides whether pods start while the node does not serve:
                 a mount that is dead
     directory   the directory above the mountpoint, with HostToContainer: always starts; the files
                 come by the agent, after the container has started
-    none        no volume: for nodes where the NRI plugin does it
+    none        no volume, but an annotation that tells the NRI plugin of the node to do it
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def decide(
         status = "mutated"
         if work.left:
             status = f"mutated, left to the pod: {'; '.join(work.left)}"[:_MOST_STATUS]
-        patch += _annotate(metadata, noted, status)
+        notes = {keys.STATUS: status}
+        if settings.volumes == "none" and work.files and wishes.view is None:
+            notes[keys.VIEW] = "all"
+        patch += _annotate(metadata, noted, notes)
     warnings += [f"pylxcfs: left to the pod: {text}" for text in work.left]
     outcome = "mutated" if patch else "unchanged"
     return Decision(patch, _cut(warnings), outcome, "conflict" if work.left else "")
@@ -169,6 +172,7 @@ class _Work:
         if wishes.files is None and wishes.part is not None:
             files = tuple(name for name in files if name in keys.PARTS[wishes.part])
         self._env = settings.env if wishes.env is None else wishes.env
+        self.files = files
         self._wanted = list(_volumes(settings, files))
         self._pod_limits = _mapping(_mapping(spec, "resources"), "limits")
         #: What is left to the pod, in words.
@@ -255,13 +259,16 @@ def _append(owner: Mapping[str, Any], path: str, added: list[Json]) -> list[Json
     return [{"op": "add", "path": f"{path}/-", "value": value} for value in added]
 
 
-def _annotate(metadata: Mapping[str, Any], noted: Mapping[str, str], status: str) -> list[Json]:
-    if noted.get(keys.STATUS) == status:
-        return []
-    if metadata.get("annotations") is None:
-        return [{"op": "add", "path": "/metadata/annotations", "value": {keys.STATUS: status}}]
-    key = keys.STATUS.replace("~", "~0").replace("/", "~1")
-    return [{"op": "add", "path": f"/metadata/annotations/{key}", "value": status}]
+def _annotate(
+    metadata: Mapping[str, Any], noted: Mapping[str, str], notes: Mapping[str, str]
+) -> list[Json]:
+    notes = {key: text for key, text in notes.items() if noted.get(key) != text}
+    if notes and metadata.get("annotations") is None:
+        return [{"op": "add", "path": "/metadata/annotations", "value": notes}]
+    return [
+        {"op": "add", "path": f"/metadata/annotations/{key.replace('/', '~1')}", "value": text}
+        for key, text in notes.items()
+    ]
 
 
 def _is_windows(spec: Mapping[str, Any]) -> bool:

@@ -93,6 +93,9 @@ def test_the_directory_above_is_one_volume_that_follows_the_host() -> None:
 def test_with_nri_there_are_no_volumes() -> None:
     after = patched(RECORDED, EVERYTHING._replace(volumes="none"))
     assert after["spec"]["volumes"] == RECORDED["spec"]["volumes"]
+    assert after["metadata"]["annotations"][VIEW] == "all", "for the plugin of the node"
+    asked = patched(with_annotations(**{VIEW: "cpu"}), PLAIN._replace(volumes="none"))
+    assert asked["metadata"]["annotations"][VIEW] == "cpu"
     assert {"name": "GOMAXPROCS", "value": "2"} in after["spec"]["containers"][0]["env"]
 
 
@@ -283,7 +286,8 @@ def test_a_patch_applies_and_touches_only_what_it_adds(
     if decision.patch:
         changed = after["metadata"]["annotations"]
         notes.pop(STATUS, None)
-        assert {key: value for key, value in changed.items() if key != STATUS} == notes
+        ours = {STATUS} if VIEW in notes else {STATUS, VIEW}
+        assert {key: value for key, value in changed.items() if key not in ours} == notes
     before, spec = found["spec"], after["spec"]
     assert {k: v for k, v in before.items() if k not in _LISTS} == {
         k: v for k, v in spec.items() if k not in _LISTS

@@ -30,7 +30,8 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 def require(feature: str, reason: str) -> NoReturn:
     """Skip the test, or fail it if PYLXCFS_REQUIRE lists `feature`.
 
-    Features: fuse, cgroup, vm, systemd, resend, clients, docker, lxc, kubernetes. `reason`: what is missing.
+    Features: fuse, cgroup, vm, systemd, resend, clients, docker, lxc, kubernetes. `reason`: what is
+    missing.
     """
     required = os.environ.get("PYLXCFS_REQUIRE", "")
     if feature in (name.strip() for name in required.split(",")):

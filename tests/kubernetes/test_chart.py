@@ -50,7 +50,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "selectors": {
         "webhook": {
             "namespaceSelector": {
-                "matchLabels": {"lxcfs-admission-webhook": "enabled"},
+                "matchLabels": {"pylxcfs.io/view": None, "lxcfs-admission-webhook": "enabled"},
                 "matchExpressions": [{"key": "team", "operator": "Exists"}],
             },
             "podSelection": "none",
@@ -254,6 +254,27 @@ def test_helm_finds_nothing_wrong() -> None:
 def test_a_wrong_value_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(helm.HelmError, match=named):
         rendered(values)
+
+
+def test_namespaces_are_selected_by_the_label_of_another_webhook() -> None:
+    (configuration,) = of_kind(manifests(MATRIX["selectors"]), "MutatingWebhookConfiguration")
+    (hook,) = configuration["webhooks"]
+    selector = hook["namespaceSelector"]
+    assert selector["matchLabels"] == {"lxcfs-admission-webhook": "enabled"}
+    assert selector["matchExpressions"][-1]["key"] == "team"
+    # Pods with hostPath volumes would be refused there; with NRI there are none.
+    assert _is_kept_out(hook)
+    for one in of_kind(manifests(MATRIX["nri"]), "MutatingWebhookConfiguration"):
+        assert not any(map(_is_kept_out, one["webhooks"]))
+
+
+def _is_kept_out(hook: dict[str, Any]) -> bool:
+    expressions = hook["namespaceSelector"]["matchExpressions"]
+    return {
+        "key": "pod-security.kubernetes.io/enforce",
+        "operator": "NotIn",
+        "values": ["baseline", "restricted"],
+    } in expressions
 
 
 def test_volumes_are_left_to_nri() -> None:

@@ -77,11 +77,16 @@ matchPolicy: Equivalent
 timeoutSeconds: {{ .root.Values.webhook.timeoutSeconds }}
 {{- end -}}
 
-{{- /* The release's own pods must start without the webhook. */ -}}
+{{- /* The release's own pods must start without the webhook, and pod security would refuse hostPath. */ -}}
 {{- define "pylxcfs.notHere" -}}
-key: kubernetes.io/metadata.name
-operator: NotIn
-values: [{{ .Release.Namespace | quote }}, kube-system]
+- key: kubernetes.io/metadata.name
+  operator: NotIn
+  values: [{{ .Release.Namespace | quote }}, kube-system]
+{{- if ne (include "pylxcfs.volumes" .) "none" }}
+- key: pod-security.kubernetes.io/enforce
+  operator: NotIn
+  values: [baseline, restricted]
+{{- end }}
 {{- end -}}
 
 {{- define "pylxcfs.namespaces" -}}
@@ -91,7 +96,7 @@ namespaceSelector:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   matchExpressions:
-    - {{ include "pylxcfs.notHere" . | indent 6 | trim }}
+    {{- include "pylxcfs.notHere" . | nindent 4 }}
     {{- with .Values.webhook.namespaceSelector.matchExpressions }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -100,7 +105,7 @@ namespaceSelector:
 {{- define "pylxcfs.pods" -}}
 namespaceSelector:
   matchExpressions:
-    - {{ include "pylxcfs.notHere" . | indent 6 | trim }}
+    {{- include "pylxcfs.notHere" . | nindent 4 }}
 {{- if eq .Values.webhook.podSelection "label" }}
 objectSelector:
   matchExpressions:

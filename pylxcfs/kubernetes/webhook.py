@@ -14,7 +14,7 @@ import functools
 import logging
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from ssl import SSLContext
@@ -47,7 +47,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.admissions: Counter[tuple[str, str, str]] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.timed: Counter[str] = Counter()
 
     @contextmanager
@@ -55,7 +55,7 @@ class Counts:
         """Count the time that a body takes."""
         began = time.perf_counter()
         yield
-        self.seconds[place] += time.perf_counter() - began  # type: ignore[assignment]
+        self.seconds[place] += time.perf_counter() - began
         self.timed[place] += 1
 
     def text(self, expires_s: float | None) -> str:

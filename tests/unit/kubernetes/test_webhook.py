@@ -9,6 +9,7 @@ import http.client
 import json
 import logging
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -112,6 +113,51 @@ def test_it_answers_over_tls(tmp_path: Path) -> None:
             wrong = 'webhook="mutate",outcome="error",reason="bad request"'
             assert f"pylxcfs_admissions_total{{{wrong}}} 4" in lines
             assert any(line.startswith("pylxcfs_certificate_expiry_timestamp") for line in lines)
+            nursery.cancel_scope.cancel()
+
+    run(work)
+
+
+def test_http_2_as_the_api_server_speaks_it(tmp_path: Path) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    served = issue(NAMES, keeping.utc_now())
+    source = write(tmp_path, served)
+    (tmp_path / "ca.crt").write_bytes(served.authorities)
+    (tmp_path / "body").write_bytes(review(RECORDED))
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            start = functools.partial(webhook.serve, Settings(), source, "127.0.0.1:0")
+            (bound,) = await nursery.start(start)
+            url = f"https://127.0.0.1:{bound.rpartition(':')[2]}/mutate"
+            command = ["curl", "-sS", "--http2", "--cacert", f"{tmp_path}/ca.crt"]
+            command += ["--data-binary", f"@{tmp_path}/body", "--write-out", "%{http_version}"]
+            # Two requests of one connection.
+            command += ["--output", "/dev/null", "--output", "/dev/null", url, url]
+            done = await trio.run_process(command, capture_stdout=True)
+            assert done.stdout == b"22"
+            nursery.cancel_scope.cancel()
+
+    run(work)
+
+
+def test_a_client_that_is_silent_or_speaks_no_tls_disturbs_nobody(tmp_path: Path) -> None:
+    served = issue(NAMES, keeping.utc_now())
+    source = write(tmp_path, served)
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            start = functools.partial(webhook.serve, Settings(), source, "127.0.0.1:0")
+            (bound,) = await nursery.start(start)
+            port = int(bound.rpartition(":")[2])
+            silent = await trio.open_tcp_stream("127.0.0.1", port)
+            rude = await trio.open_tcp_stream("127.0.0.1", port)
+            await rude.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await Client(bound, served.authorities).get("/healthz"))[0] == 200
+            for stream in (silent, rude):
+                await stream.aclose()
+            assert (await Client(bound, served.authorities).get("/healthz"))[0] == 200
             nursery.cancel_scope.cancel()
 
     run(work)

@@ -1,0 +1,1 @@
+"""Kubernetes: admission of pods, certificates for it, and what programs want to know of limits."""

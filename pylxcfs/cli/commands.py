@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -484,6 +485,62 @@ def agent(numbers: tuple[int, int, int, int, int]) -> None:
     from pylxcfs.cli import syscalls as work
 
     work.serve(*numbers)
+
+
+_every = click.option("--all", "every", is_flag=True, help="Every pod that does not say off.")
+_namespaces = click.option(
+    "--namespaces",
+    default="",
+    metavar="NAME,...",
+    help="Every pod of these namespaces that does not say off.",
+)
+_nri_socket = click.option(
+    "--nri-socket",
+    type=_PATH,
+    metavar="PATH",
+    default="/var/run/nri/nri.sock",
+    help="Where the runtime listens for plugins.  [default: /var/run/nri/nri.sock]",
+)
+_by = click.option(
+    "--by",
+    type=click.Choice(["auto", "hook", "mounts"]),
+    default="auto",
+    help="How new containers get their files. hook: all of them, by a program that must be on the"
+    " node. mounts: those that a runtime lets mounts cover; the rest when the container has"
+    " started. auto: the hook, but mounts in a container.  [default: auto]",
+)
+
+
+@cli.command(short_help="Give pods their files, as a plugin of containerd or CRI-O.")
+@_every
+@_namespaces
+@_nri_socket
+@_by
+@_mountpoint
+@_options("pidfile", "runtime_dir", "log_level")
+@click.pass_context
+def nri(
+    context: click.Context,
+    /,
+    every: bool,
+    namespaces: str,
+    nri_socket: str,
+    by: str,
+    **_: object,
+) -> None:
+    """Register with containerd 2 or CRI-O by NRI, and give pods their files, in the foreground.
+
+    A pod asks by the label or annotation pylxcfs.io/view: all, proc, cpu, or off. Containers of
+    such pods that run already are attached. An instance has to run on the node.
+    """
+    from pylxcfs.cli import nri as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    if "mountpoint" not in _flags(context):
+        config = replace(config, mountpoint=_mountpoint_of_instance(context))
+    work.run(config, work.Wanted(every, namespaces, nri_socket, by))
 
 
 _root = click.option(

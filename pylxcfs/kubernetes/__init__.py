@@ -1,0 +1,1 @@
+"""pylxcfs on a node of Kubernetes: NRI plugin, node agent."""

@@ -543,6 +543,58 @@ def nri(
     work.run(config, work.Wanted(every, namespaces, nri_socket, by))
 
 
+@cli.command(short_help="Serve the files on a node of Kubernetes, as its DaemonSet.")
+@click.option("--nri", "with_nri", is_flag=True, help="Be a plugin of the runtime, as pylxcfs nri.")
+@_every
+@_namespaces
+@_nri_socket
+@_by
+@click.option("--probe", is_flag=True, help="Read through both mounts: exit code 0 or 1.")
+@click.option("--remove", is_flag=True, help="End what an agent has left, and remove its files.")
+@click.option(
+    "--cgroup",
+    metavar="NAME",
+    default="pylxcfs-node",
+    help="Cgroup of the processes that outlive the pod.  [default: pylxcfs-node]",
+)
+@_mountpoint
+@_options()
+@click.pass_context
+def node_agent(
+    context: click.Context,
+    /,
+    with_nri: bool,
+    every: bool,
+    namespaces: str,
+    nri_socket: str,
+    by: str,
+    probe: bool,
+    remove: bool,
+    cgroup: str,
+    **_: object,
+) -> int:
+    """Prepare the node, serve the files, and heal containers, in a privileged pod with hostPID.
+
+    As mount --heal --keep-mounted, in a process that outlives the pod: the next agent takes its
+    mounts over. Stale mounts are removed, and links made that serve while nothing is mounted.
+    """
+    from pylxcfs.cli import node_agent as work
+    from pylxcfs.cli import nri as plugin
+
+    flags = {**_flags(context), **work.FLAGS}
+    flags["fuse_options"] = (*flags.get("fuse_options", ()), "nonempty")
+    config, invalid = runtime.load_or_last_good(flags, os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    _warn(invalid)
+    if probe:
+        return work.probe(config)
+    if remove:
+        work.remove(config, cgroup)
+        return 0
+    wanted = plugin.Wanted(every, namespaces, nri_socket, by) if with_nri else None
+    return work.run(config, cgroup, wanted)
+
+
 _root = click.option(
     "--root", type=_PATH, metavar="DIR", help="For packagers: the system is below DIR."
 )

@@ -2,8 +2,9 @@
 
     agent        the container's main process: prepares the node, starts a keeper, shows its log,
                  is the NRI plugin; a stop of the pod ends it
-    keeper       its child, in cgroups of its own and with no pipe of the pod: goes on when the pod
-                 ends, with its servers, until the next agent takes the mounts over
+    keeper       its child, in cgroups of its own, with a root filesystem of its own and no pipe
+                 of the pod: goes on when the pod ends, with its servers, until the next agent
+                 takes the mounts over
 
 The next agent tells the keeper to end. That forks a holder (keeper/holder.py), from which the
 agent's own keeper takes both connections. Readers wait meanwhile, and none fails. Where the keeper
@@ -104,8 +105,14 @@ def _become_keeper(config: Config, cgroup: str, path: str) -> int:
     for standard, number in ((0, null), (1, output), (2, output)):
         os.dup2(number, standard)
     os.chdir("/")
-    for problem in node.leave_cgroups(cgroup):
-        _log.warning("the mounts do not outlive this pod: %s", problem)
+    problems = node.leave_cgroups(cgroup)
+    if not nri.is_on_host():
+        try:
+            node.leave_root()
+        except OSError as error:
+            problems.append(f"no root filesystem of its own: {error.strerror}")
+    for problem in problems:
+        _log.warning("the mounts may not outlive this pod: %s", problem)
     try:
         launch.become_keeper(config)
     except UserError as error:

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import stat
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -29,6 +30,11 @@ _OPEN_TREE_CLONE: Final = 1
 _AT_FDCWD: Final = -100
 #: Seconds in which processes that were told to end have ended.
 _ENDING_S: Final = 5.0
+_CLONE_NEWNS: Final = 0x20000
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
+_MNT_DETACH: Final = 2
+#: Directories of an image that may be mounted on; else one is made.
+_BASES: Final = ("/mnt", "/media", "/srv")
 _ENDED: Final = 2  # exit code of a prober that could not read
 
 
@@ -212,6 +218,77 @@ def write_file(path: str, content: bytes) -> None:
     """Write to a file of the kernel."""
     with open(path, "wb", buffering=0) as file:
         file.write(content)
+
+
+# A root filesystem that outlives the pod's
+
+
+def leave_root() -> None:
+    """Give this process a root whose mountpoints no runtime can remove.
+
+    A runtime that removes a container's files takes along what is mounted on them, also in other
+    mount namespaces: /proc, the cgroups and the directories of the node. So the process gets a
+    tmpfs as its root, with everything of the pod bound into it; the sharing of mounts with the
+    node stays. Raise OSError.
+    """
+    libc = fusemount.libc
+    pivot_root = getattr(libc, "pivot_root", None)
+    if pivot_root is None:
+        raise OSError(errno.EOPNOTSUPP, "the image has no glibc")
+    base = next(filter(_is_plain, _BASES), None) or tempfile.mkdtemp(prefix=".pylxcfs-", dir="/")
+    _check(libc.unshare(_CLONE_NEWNS))
+    _mount("none", "/", None, _MS_PRIVATE)
+    _mount("pylxcfs", base, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
+    mountpoints = {mounted.mountpoint for mounted in fusemount.mounts()}
+    _bind_all("", base, {mountpoint for mountpoint in mountpoints if mountpoint != base})
+    old = os.path.join(base, ".old")
+    os.mkdir(old)
+    _check(pivot_root(os.fsencode(base), os.fsencode(old)))
+    os.chdir("/")
+    # Else the node's mounts would go with the old root.
+    _mount("none", "/.old", None, _MS_PRIVATE | _MS_REC)
+    _check(libc.umount2(b"/.old", _MNT_DETACH))
+    os.rmdir("/.old")
+
+
+def _is_plain(path: str) -> bool:
+    return os.path.isdir(path) and not any(
+        mounted.mountpoint == path or mounted.mountpoint.startswith(f"{path}/")
+        for mounted in fusemount.mounts()
+    )
+
+
+def _bind_all(directory: str, base: str, mountpoints: set[str]) -> None:
+    """Bind what is in a directory below `base`; make directories that lead to mountpoints."""
+    with os.scandir(directory or "/") as entries:
+        for entry in entries:
+            here = f"{directory}/{entry.name}"
+            there = base + here
+            if here == base:
+                continue
+            if entry.is_symlink():
+                os.symlink(os.readlink(here), there)
+            elif entry.is_dir(follow_symlinks=False):
+                os.mkdir(there)
+                leads = any(place.startswith(f"{here}/") for place in mountpoints)
+                if leads and here not in mountpoints:
+                    _bind_all(here, base, mountpoints)
+                else:
+                    _mount(here, there, None, _MS_BIND | _MS_REC)
+            elif entry.is_file(follow_symlinks=False):
+                os.close(os.open(there, os.O_CREAT | os.O_CLOEXEC, 0o644))
+                _mount(here, there, None, _MS_BIND)
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    words = [os.fsencode(word) if word else None for word in (source, target, kind, data)]
+    _check(fusemount.libc.mount(*words[:3], ctypes.c_ulong(flags), words[3]))
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 # Liveness and readiness

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tarfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,12 @@ class Pod:
         done = self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
         return str(done.stdout.decode())
 
+    def exit_code(self, *command: str) -> int:
+        """Run a command in the container; return its exit code."""
+        request = api.ExecSyncRequest(container_id=self.container, cmd=command)
+        done = self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
+        return int(done.exit_code)
+
     def mounts(self) -> dict[str, str]:
         """Return the paths that views cover, and what they are in their mount."""
         text = self.run("grep fuse.pylxcfs /proc/self/mountinfo")
@@ -142,7 +148,10 @@ class Pod:
         return int(self.run("head -n1 /proc/meminfo").split()[1]) << 10
 
     def end(self) -> None:
-        """Remove the pod."""
+        """Remove the pod, once."""
+        if self not in self._containerd.pods:
+            return
+        self._containerd.pods.remove(self)
         stop = api.StopPodSandboxRequest(pod_sandbox_id=self.sandbox)
         self._containerd.runtime.StopPodSandbox(stop, timeout=_DEADLINE_S)
         remove = api.RemovePodSandboxRequest(pod_sandbox_id=self.sandbox)
@@ -160,7 +169,8 @@ class Containerd:
         self.nri = directory / "nri.sock"
         self.cgroup = run_name(f"nri-{directory.name}")
         self._environ = {**os.environ, "PATH": path}
-        self._pods: list[Pod] = []
+        self.pods: list[Pod] = []
+        self._made = -1
         disabled = ", ".join(f'"io.containerd.{name}"' for name in _DISABLED)
         text = _CONFIG.format(directory=directory, image=IMAGE, disabled=disabled)
         (directory / "config.toml").write_text(text)
@@ -227,48 +237,79 @@ class Containerd:
         volumes: Mapping[str, str] | None = None,
     ) -> Pod:
         """Start a pod with a container with limits."""
-        spaces = api.NamespaceOption(network=api.NODE, pid=api.CONTAINER, ipc=api.POD)
-        name = f"pod-{len(self._pods)}"
+        pod = self._sandbox(labels or {}, annotations or {}, namespace)
+        limits = api.LinuxContainerResources(
+            cpu_period=PERIOD_US, cpu_quota=PERIOD_US, memory_limit_in_bytes=MEMORY
+        )
+        mounts = [
+            api.Mount(host_path=host, container_path=place, readonly=True)
+            for place, host in (volumes or {}).items()
+        ]
+        return self._run(pod, mounts=mounts, linux=api.LinuxContainerConfig(resources=limits))
+
+    def daemon_pod(
+        self, command: Sequence[str], mounts: Sequence[Any], environ: Mapping[str, str]
+    ) -> Pod:
+        """Start a privileged pod in the node's pid namespace, as that of a DaemonSet."""
+        pod = self._sandbox({}, {}, "kube-system", pid=api.NODE, privileged=True)
+        return self._run(
+            pod,
+            command=command,
+            mounts=mounts,
+            envs=[api.KeyValue(key=key, value=value) for key, value in environ.items()],
+            linux=api.LinuxContainerConfig(resources=api.LinuxContainerResources()),
+        )
+
+    def _sandbox(
+        self,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str],
+        namespace: str,
+        pid: int = api.CONTAINER,
+        privileged: bool = False,
+    ) -> Pod:
+        spaces = api.NamespaceOption(network=api.NODE, pid=pid, ipc=api.POD)
+        self._made += 1
+        name = f"pod-{self._made}"
         config = api.PodSandboxConfig(
             metadata=api.PodSandboxMetadata(name=name, uid=str(uuid.uuid4()), namespace=namespace),
             log_directory=str(self.directory),
-            labels=labels or {},
-            annotations=annotations or {},
+            labels=labels,
+            annotations=annotations,
             linux=api.LinuxPodSandboxConfig(
                 cgroup_parent=f"/{self.cgroup}",
-                security_context=api.LinuxSandboxSecurityContext(namespace_options=spaces),
+                security_context=api.LinuxSandboxSecurityContext(
+                    namespace_options=spaces, privileged=privileged
+                ),
             ),
         )
         run = api.RunPodSandboxRequest(config=config)
         sandbox = self.runtime.RunPodSandbox(run, timeout=_DEADLINE_S).pod_sandbox_id
         pod = Pod(self, sandbox, config)
-        self._pods.append(pod)
+        self.pods.append(pod)
+        return pod
+
+    def _run(self, pod: Pod, *, linux: Any, **settings: Any) -> Pod:
+        secure = pod.config.linux.security_context
+        linux.security_context.namespace_options.CopyFrom(secure.namespace_options)
+        linux.security_context.privileged = secure.privileged
         container = api.ContainerConfig(
             metadata=api.ContainerMetadata(name="small"),
             image=api.ImageSpec(image=IMAGE),
-            log_path=f"{name}.log",
-            mounts=[
-                api.Mount(host_path=host, container_path=place, readonly=True)
-                for place, host in (volumes or {}).items()
-            ],
-            linux=api.LinuxContainerConfig(
-                resources=api.LinuxContainerResources(
-                    cpu_period=PERIOD_US, cpu_quota=PERIOD_US, memory_limit_in_bytes=MEMORY
-                ),
-                security_context=api.LinuxContainerSecurityContext(namespace_options=spaces),
-            ),
+            log_path=f"{pod.config.metadata.name}.log",
+            linux=linux,
+            **settings,
         )
         create = api.CreateContainerRequest(
-            pod_sandbox_id=sandbox, config=container, sandbox_config=config
+            pod_sandbox_id=pod.sandbox, config=container, sandbox_config=pod.config
         )
-        made = self.runtime.CreateContainer(create, timeout=_DEADLINE_S).container_id
-        pod.container = made
-        start = api.StartContainerRequest(container_id=made)
+        pod.container = self.runtime.CreateContainer(create, timeout=_DEADLINE_S).container_id
+        start = api.StartContainerRequest(container_id=pod.container)
         self.runtime.StartContainer(start, timeout=_DEADLINE_S)
         return pod
 
     def __exit__(self, *_: object) -> None:
-        for pod in self._pods:
+        for pod in [*self.pods]:
             pod.end()
         self.stop()
         tops = {hierarchy.mountpoint for hierarchy in hierarchies()}

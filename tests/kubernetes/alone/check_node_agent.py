@@ -196,7 +196,7 @@ def test_containers_are_healed_after_everything_was_killed(here: Node) -> None:
         assert total(made) == 100 * MIB
         here.kill()
         assert agent.wait(timeout=DEADLINE_S) == 1  # its pod is started again
-        assert not reads(made, 100)
+        wait_until(lambda: not reads(made, 100), what="its files to be dead")
         assert here.run("--probe").returncode == 1
         began = time.monotonic()
         here.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from typing import Final, NamedTuple
@@ -50,25 +51,41 @@ class Wanted(NamedTuple):
 
 
 class Pulse:
-    """Whether the mount answers; asked in a thread, which may hang for a while."""
+    """Whether the mounts are there; asked in a thread, which may hang for a while."""
 
-    def __init__(self, mountpoint: str) -> None:
-        self._mountpoint = mountpoint
+    def __init__(self, config: Config, *, must_answer: bool) -> None:
+        """Begin. `must_answer`: a mount in the table of mounts is not enough."""
+        self._config = config
+        self._must_answer = must_answer
         self._answered = -_OLD_S
+        self._asked = threading.Event()
         threading.Thread(target=self._run, daemon=True, name="pulse").start()
+        self._asked.wait(_OLD_S)
 
     def is_there(self) -> bool:
-        """Return whether it has answered lately."""
+        """Return whether they were there lately."""
         return time.monotonic() - self._answered < _OLD_S
 
     def _run(self) -> None:
         while True:
-            try:
-                os.statvfs(self._mountpoint)  # never answered from a cache
-                self._answered = time.monotonic()
-            except OSError:
-                self._answered = -_OLD_S
+            self._answered = time.monotonic() if self._ask() else -_OLD_S
+            self._asked.set()
             time.sleep(_BEAT_S)
+
+    def _ask(self) -> bool:
+        try:
+            if found(self._config) is None:
+                return False
+            if self._must_answer:
+                os.statvfs(self._config.mountpoint)  # never answered from a cache
+        except OSError:
+            return False
+        return True
+
+
+def found(config: Config) -> Mounts | None:
+    """Return the mounts of the instance, by the table of mounts."""
+    return Mounts.find(config.mountpoint, runtime.caller_mount(config))
 
 
 class Node:
@@ -78,39 +95,37 @@ class Node:
         self._config = config
         self._by_hook = by == "hook" or (by == "auto" and is_on_host())
         self._kinds = engines.kinds(served_by.served())
-        self._pulse = None if self._by_hook else Pulse(config.mountpoint)
+        self._pulse = Pulse(config, must_answer=not self._by_hook)
 
     def offer(self, view: str) -> Adjustment | None:
         """Return mounts or the hook; None while nothing is served."""
         paths, place = self._kinds[view], self._config.mountpoint
-        if self._mounts() is None:
-            return None
-        if self._pulse is None:
-            hook = hook_of(place, paths)
-            return Adjustment(hooks=Hooks([Hook(hook["path"], hook["args"])]))
         if not self._pulse.is_there():
             return None
+        if self._by_hook:
+            hook = hook_of(place, paths)
+            return Adjustment(hooks=Hooks([Hook(hook["path"], hook["args"])]))
         return Adjustment([Mount(**mount) for mount in engines.mounts(place, paths)])
 
     def attach(self, container: Running) -> None:
         """Attach a container that runs; log what failed."""
-        mounts = self._mounts()
+        mounts = found(self._config)
         if mounts is None:
             _log.warning("pod %s: not attached: no instance serves", printable(container.name))
             return
         try:
-            found = containers.by_pid(container.pid)
+            running = containers.by_pid(container.pid)
         except OSError:
             return  # it has ended
         try:
-            if not _is_in(container) or _shares_with_host(found):
+            if not _is_in(container) or _shares_with_host(running):
                 return
-            outcomes = work.attach(mounts, found, self._kinds[container.view], take_over=False)
+            outcomes = work.attach(mounts, running, self._kinds[container.view], take_over=False)
         except OSError as error:
             _log.warning("pod %s: not attached: %s", printable(container.name), error)
             return
         finally:
-            os.close(found.pidfd)
+            os.close(running.pidfd)
         changed = sum(one.what in (ATTACHED, REPLACED) for one in outcomes)
         if changed:
             _log.info("pod %s: %d files attached", printable(container.name), changed)
@@ -118,9 +133,6 @@ class Node:
             if one.what in (FAILED, LEFT):
                 name, why = printable(container.name), printable(one.why)
                 _log.warning("pod %s: %s: %s", name, one.target, why)
-
-    def _mounts(self) -> Mounts | None:
-        return Mounts.find(self._config.mountpoint, runtime.caller_mount(self._config))
 
 
 def is_on_host() -> bool:
@@ -148,6 +160,7 @@ def _shares_with_host(container: containers.Container) -> bool:
 
 def client(config: Config, wanted: Wanted) -> Client:
     """Return the client that keeps the plugin registered."""
+    sys.setswitchinterval(0.0005)  # a container waits for an answer while others are attached
     names = frozenset(name.strip() for name in wanted.namespaces.split(",") if name.strip())
     plugin = Plugin(Node(config, wanted.by), Selection(wanted.every, names))
     return Client(wanted.socket, plugin)

@@ -238,10 +238,11 @@ class Plugin:
             )
             response = ttrpc.Response(payload=done.encode())
         took = time.monotonic() - began
+        _log.debug("NRI: %s took %.1f ms", request.method[:80], took * 1000)
         self.answers += 1
         self.slowest_s = max(self.slowest_s, took)
         if took > SLOW_S:
-            _log.warning("NRI: the answer to %s took %.0f ms", request.method[:80], took * 1000)
+            _log.warning("NRI: %s was slow: %.0f ms", request.method[:80], took * 1000)
         return packet._replace(kind=ttrpc.RESPONSE, payload=response.encode())
 
     def _methods(self) -> dict[str, Callable[[bytes], Message]]:

@@ -106,16 +106,16 @@ def test_pods_that_start_at_once(node: Daemon, containerd, by: str, record_prope
     """The runtime waits for each answer, and drops a plugin after 2 s."""
     with plugin(node, containerd, "--by", by, "--log-level", "debug") as running:
         with ThreadPoolExecutor(8) as pool:
-            pods = list(pool.map(lambda _: containerd.pod(annotations={KEY: "all"}), range(16)))
+            pods = list(pool.map(lambda _: containerd.pod(annotations={KEY: "all"}), range(10)))
         for pod in pods:
             wait_until(lambda: "/proc/vmstat" in pod.mounts(), DEADLINE_S, what="files")  # noqa: B023
             check_all(pod)
         times = [float(ms) for ms in re.findall(r"CreateContainer took ([\d.]+) ms", running.log)]
-        assert len(times) == 16
+        assert len(times) == 10
         times.sort()
-        line = f"answer to CreateContainer by {by}: median {times[8]} ms, longest {times[-1]} ms"
+        line = f"answer to CreateContainer by {by}: median {times[5]} ms, longest {times[-1]} ms"
         record_property("figures", line)
-        assert times[8] < 100
+        assert times[5] < 100
         assert times[-1] < 1000  # on a busy machine
 
 

@@ -66,7 +66,12 @@ def _take_over(config: Config) -> None:
     pid = instance.owner(config.pid_path)
     if pid is None:
         return
-    if b"--keep-mounted" not in node.read_file(f"/proc/{pid}/cmdline").split(b"\0"):
+    try:
+        words = node.read_file(f"/proc/{pid}/cmdline").split(b"\0")
+    except OSError:
+        return  # it has ended
+    # The second is that of an agent's child which is about to become the keeper.
+    if not {b"--keep-mounted", b"node-agent"} & {*words}:
         raise InstanceError(
             f"an instance runs on this node that is no node agent's: pid {pid}",
             "end it with 'pylxcfs unmount', or run no node agent here",

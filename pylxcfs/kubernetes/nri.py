@@ -49,8 +49,9 @@ INDEX: Final = "50"
 #: Label and annotation of a pod; the annotation wins.
 KEY: Final = "pylxcfs.io/view"
 VIEWS: Final = ("all", "proc", "cpu")
-_WORDS: Final = {"true": "all", **{view: view for view in VIEWS}}
-_OFF: Final = ("off", "false", "none")
+_ALL: Final = ("enabled", "true", "yes", "y", "on")
+_OFF: Final = ("off", "disabled", "false", "no", "n", "none")
+_WORDS: Final = {**dict.fromkeys(_ALL, "all"), **{view: view for view in VIEWS}}
 
 _SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
 _CREATE, _POST_START = 4, 7

@@ -54,7 +54,7 @@ disabled_plugins = [{disabled}]
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
+    snapshotter = "{snapshotter}"
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
@@ -164,7 +164,7 @@ class Containerd:
     `path`: where its programs are looked for.
     """
 
-    def __init__(self, directory: Path, path: str) -> None:
+    def __init__(self, directory: Path, path: str, snapshotter: str = "native") -> None:
         self.directory = directory
         self.nri = directory / "nri.sock"
         self.cgroup = run_name(f"nri-{directory.name}")
@@ -172,7 +172,10 @@ class Containerd:
         self.pods: list[Pod] = []
         self._made = -1
         disabled = ", ".join(f'"io.containerd.{name}"' for name in _DISABLED)
-        text = _CONFIG.format(directory=directory, image=IMAGE, disabled=disabled)
+        text = _CONFIG.format(
+            directory=directory, image=IMAGE, disabled=disabled, snapshotter=snapshotter
+        )
+        self._snapshotter = snapshotter
         (directory / "config.toml").write_text(text)
 
     def __enter__(self) -> Containerd:
@@ -219,7 +222,8 @@ class Containerd:
 
     def _import(self, archive: Path) -> None:
         ctr = ["sh", "-c", 'exec ctr "$@"', "sh", "--address", f"{self.directory}/sock"]
-        words = ["--namespace=k8s.io", "images", "import", "--snapshotter=native", "--local"]
+        words = ["--namespace=k8s.io", "images", "import", "--local"]
+        words.append(f"--snapshotter={self._snapshotter}")
         subprocess.run(
             [*ctr, *words, str(archive)],
             check=True,

@@ -71,14 +71,17 @@ class Node:
         return instance.owner(str(self.directory / "run/pylxcfs.pid"))
 
 
-@pytest.fixture
-def here(newer_engines: str, short_directory: Path, _has_cri: None) -> Iterator[Node]:
+@pytest.fixture(params=["native", "overlayfs"])
+def here(
+    request: pytest.FixtureRequest, newer_engines: str, short_directory: Path, _has_cri: None
+) -> Iterator[Node]:
+    """With overlayfs a pod's files outlive the pod, with native they do not."""
     from tests.kubernetes.cri import Containerd
 
     shared = Path(tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp"))
     subprocess.run(["mount", "-t", "tmpfs", "none", shared], check=True)
     subprocess.run(["mount", "--make-shared", shared], check=True)
-    with Containerd(short_directory, newer_engines) as containerd:
+    with Containerd(short_directory, newer_engines, request.param) as containerd:
         node = Node(containerd, shared)
         try:
             yield node

@@ -99,6 +99,8 @@ def test_the_calls_of_a_real_runtime() -> None:
         (None, None, None),
         ("all", None, "all"),
         ("true", None, "all"),
+        ("ON", None, "all"),
+        ("No", "all", None),
         (" Proc ", None, "proc"),
         (None, "cpu", "cpu"),
         ("off", "all", None),

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 #: Between two requests to the own mount, and the age at which an answer counts no more.
 _BEAT_S: Final = 0.5
 _OLD_S: Final = 2.0
+#: An instance that starts beside the plugin gets so long, before a container is left without files.
+_START_S: Final = 30.0
 
 
 class Wanted(NamedTuple):
@@ -65,6 +67,13 @@ class Pulse:
     def is_there(self) -> bool:
         """Return whether they were there lately."""
         return time.monotonic() - self._answered < _OLD_S
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until they are there; return whether they are."""
+        until = time.monotonic() + timeout_s
+        while not (there := self.is_there()) and time.monotonic() < until:
+            time.sleep(_BEAT_S)
+        return there
 
     def _run(self) -> None:
         while True:
@@ -109,7 +118,7 @@ class Node:
 
     def attach(self, container: Running) -> None:
         """Attach a container that runs; log what failed."""
-        mounts = found(self._config)
+        mounts = found(self._config) if self._pulse.wait(_START_S) else None
         if mounts is None:
             _log.warning("pod %s: not attached: no instance serves", printable(container.name))
             return
@@ -121,6 +130,8 @@ class Node:
             if not _is_in(container) or _shares_with_host(running):
                 return
             outcomes = work.attach(mounts, running, self._kinds[container.view], take_over=False)
+        except (FileNotFoundError, ProcessLookupError):
+            return
         except OSError as error:
             _log.warning("pod %s: not attached: %s", printable(container.name), error)
             return
@@ -129,10 +140,13 @@ class Node:
         changed = sum(one.what in (ATTACHED, REPLACED) for one in outcomes)
         if changed:
             _log.info("pod %s: %d files attached", printable(container.name), changed)
+        left: dict[str, list[str]] = {}
         for one in outcomes:
             if one.what in (FAILED, LEFT):
-                name, why = printable(container.name), printable(one.why)
-                _log.warning("pod %s: %s: %s", name, one.target, why)
+                left.setdefault(one.why, []).append(one.target)
+        for why, targets in left.items():
+            name, text = printable(container.name), printable(why)
+            _log.warning("pod %s: %s: %s", name, printable(", ".join(targets)), text)
 
 
 def is_on_host() -> bool:

@@ -121,6 +121,8 @@ def test_pods_read_on_when_the_agents_pod_is_replaced(here: Node, record_propert
     new = here.containerd.pod(volumes=source)
     assert new.memory() == MEMORY
     assert list(new.mounts().values()) == ["/proc/meminfo"]  # of the caller mount
+    between = here.containerd.pod(annotations={KEY: "all"})
+    assert between.mounts() == {}  # no plugin
 
     wrong: list[object] = []
     longest = 0.0
@@ -154,6 +156,8 @@ def test_pods_read_on_when_the_agents_pod_is_replaced(here: Node, record_propert
     record_property("figures", f"longest read while the next agent starts {longest * 1000:.0f} ms")
     assert here.keeper != keeper
     assert pod.mounts() == mounts
+    wait_until(lambda: "/proc/vmstat" in between.mounts(), DEADLINE_S, what="files")
+    assert between.memory() == MEMORY
     after = here.containerd.pod(annotations={KEY: "all"})
     assert after.memory() == MEMORY
     assert here.is_ready(second)

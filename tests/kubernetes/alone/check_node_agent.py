@@ -23,7 +23,6 @@ import pytest
 from pylxcfs.keeper import instance
 from pylxcfs.kubernetes import node
 from tests.conftest import run_name, wait_until
-from tests.kit.cgroups import hierarchies
 from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, ROOT, Daemon
 
@@ -182,8 +181,6 @@ def test_the_keeper_is_in_cgroups_of_its_own(here: Node) -> None:
     here.start()
     lines = Path(f"/proc/{here.keeper}/cgroup").read_text().splitlines()
     paths = {line.split(":")[1]: line.split(":")[2] for line in lines}
-    limits = {name for one in hierarchies() for name in one.controllers}
-    assert limits
     assert set(paths.values()) == {f"/{here.cgroup}"}, here.log
     for number in range(3):
         target = os.readlink(f"/proc/{here.keeper}/fd/{number}")

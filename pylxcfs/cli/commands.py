@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -498,6 +499,114 @@ def agent(numbers: tuple[int, int, int, int, int]) -> None:
     from pylxcfs.cli import syscalls as work
 
     work.serve(*numbers)
+
+
+_every = click.option("--all", "every", is_flag=True, help="Every pod that does not say off.")
+_namespaces = click.option(
+    "--namespaces",
+    default="",
+    metavar="NAME,...",
+    help="Every pod of these namespaces that does not say off.",
+)
+_nri_socket = click.option(
+    "--nri-socket",
+    type=_PATH,
+    metavar="PATH",
+    default="/var/run/nri/nri.sock",
+    help="Where the runtime listens for plugins.  [default: /var/run/nri/nri.sock]",
+)
+_by = click.option(
+    "--by",
+    type=click.Choice(["auto", "hook", "mounts"]),
+    default="auto",
+    help="How new containers get their files. hook: all of them, by a program that must be on the"
+    " node. mounts: those that a runtime lets mounts cover; the rest when the container has"
+    " started. auto: the hook, but mounts in a container.  [default: auto]",
+)
+
+
+@cli.command(short_help="Give pods their files, as a plugin of containerd or CRI-O.")
+@_every
+@_namespaces
+@_nri_socket
+@_by
+@_mountpoint
+@_options("pidfile", "runtime_dir", "log_level")
+@click.pass_context
+def nri(
+    context: click.Context,
+    /,
+    every: bool,
+    namespaces: str,
+    nri_socket: str,
+    by: str,
+    **_: object,
+) -> None:
+    """Register with containerd 2 or CRI-O by NRI, and give pods their files, in the foreground.
+
+    A pod asks by the label or annotation pylxcfs.io/view: all, proc, cpu, or off. Containers of
+    such pods that run already are attached. An instance has to run on the node.
+    """
+    from pylxcfs.cli import nri as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    if "mountpoint" not in _flags(context):
+        config = replace(config, mountpoint=_mountpoint_of_instance(context))
+    work.run(config, work.Wanted(every, namespaces, nri_socket, by))
+
+
+@cli.command(short_help="Serve the files on a node of Kubernetes, as its DaemonSet.")
+@click.option("--nri", "with_nri", is_flag=True, help="Be a plugin of the runtime, as pylxcfs nri.")
+@_every
+@_namespaces
+@_nri_socket
+@_by
+@click.option("--probe", is_flag=True, help="Read through both mounts: exit code 0 or 1.")
+@click.option("--remove", is_flag=True, help="End what an agent has left, and remove its files.")
+@click.option(
+    "--cgroup",
+    metavar="NAME",
+    default="pylxcfs-node",
+    help="Cgroup of the processes that outlive the pod.  [default: pylxcfs-node]",
+)
+@_mountpoint
+@_options()
+@click.pass_context
+def node_agent(
+    context: click.Context,
+    /,
+    with_nri: bool,
+    every: bool,
+    namespaces: str,
+    nri_socket: str,
+    by: str,
+    probe: bool,
+    remove: bool,
+    cgroup: str,
+    **_: object,
+) -> int:
+    """Prepare the node, serve the files, and heal containers, in a privileged pod with hostPID.
+
+    As mount --heal --keep-mounted, in a process that outlives the pod: the next agent takes its
+    mounts over. Stale mounts are removed, and links made that serve while nothing is mounted.
+    """
+    from pylxcfs.cli import node_agent as work
+    from pylxcfs.cli import nri as plugin
+
+    flags = {**_flags(context), **work.FLAGS}
+    flags["fuse_options"] = (*flags.get("fuse_options", ()), "nonempty")
+    config, invalid = runtime.load_or_last_good(flags, os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    _warn(invalid)
+    if probe:
+        return work.probe(config)
+    if remove:
+        work.remove(config, cgroup)
+        return 0
+    wanted = plugin.Wanted(every, namespaces, nri_socket, by) if with_nri else None
+    return work.run(config, cgroup, wanted)
 
 
 _root = click.option(

@@ -1,1 +1,1 @@
-"""Kubernetes: admission of pods, certificates for it, and what programs want to know of limits."""
+"""Kubernetes: admission of pods and its certificates, the node's agent, the plugin of its runtime."""

@@ -1,1 +1,1 @@
-"""Kubernetes: admission of pods and its certificates, the node's agent, the plugin of its runtime."""
+"""Kubernetes: admission of pods, its certificates, a node's agent, the plugin of its runtime."""

@@ -80,7 +80,8 @@ class Node:
         keeper = psutil.Process(self.keeper)
         processes = [keeper, *keeper.children(recursive=True)]
         for process in processes:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ends with the keeper
+                process.kill()
         psutil.wait_procs(processes, timeout=DEADLINE_S)
 
     def devices(self) -> list[str]:

@@ -31,7 +31,7 @@ def require(feature: str, reason: str) -> NoReturn:
     """Skip the test, or fail it if PYLXCFS_REQUIRE lists `feature`.
 
     Features: fuse, cgroup, vm, systemd, resend, clients, docker, lxc,
-    newer-engines, libvirt. `reason`: what is missing.
+    newer-engines, libvirt, kubernetes. `reason`: what is missing.
     """
     required = os.environ.get("PYLXCFS_REQUIRE", "")
     if feature in (name.strip() for name in required.split(",")):

@@ -1,7 +1,8 @@
 """The containers that run on this host, found by their pid namespaces.
 
 One mount namespace is one container: of the processes in it, the one whose pid namespace is the
-outermost stands for it. The host's own mount namespace and pid namespace are no container.
+outermost stands for it. The host's own mount namespace and pid namespace are no container;
+nor are the mount namespaces of pid 1 and of this process, where they differ (the node agent).
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ def printable(text: str) -> str:
 
 def running(proc: str = "/proc") -> Iterator[Container]:
     """Yield all containers. One that ends meanwhile is left out."""
-    host = os.readlink(f"{proc}/self/ns/pid"), os.readlink(f"{proc}/self/ns/mnt")
+    host = os.readlink(f"{proc}/self/ns/pid")
+    hosts = hosts_mounts(proc)
     found: dict[str, _Found] = {}
     for name in filter(str.isdigit, os.listdir(proc)):
         with contextlib.suppress(OSError):
             mounts = os.readlink(f"{proc}/{name}/ns/mnt")
-            if mounts == host[1] or os.readlink(f"{proc}/{name}/ns/pid") == host[0]:
+            if mounts in hosts or os.readlink(f"{proc}/{name}/ns/pid") == host:
                 continue
             ids = _ids(proc, name)
             one = _Found(len(ids), ids[-1], int(name))
@@ -63,6 +65,14 @@ def running(proc: str = "/proc") -> Iterator[Container]:
                 yield Container(one.pid, pidfd, runtimes.of(one.pid, proc).name, mounts)
             else:  # the pid is another's by now
                 os.close(pidfd)
+
+
+def hosts_mounts(proc: str = "/proc") -> set[str]:
+    """Return the mount namespaces that are no container's, as the links in /proc name them."""
+    found = {os.readlink(f"{proc}/self/ns/mnt")}
+    with contextlib.suppress(OSError):
+        found.add(os.readlink(f"{proc}/1/ns/mnt"))
+    return found
 
 
 def by_name(name: str, proc: str = "/proc") -> list[Container]:

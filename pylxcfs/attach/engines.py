@@ -39,36 +39,47 @@ _CPU: Final = "sys/devices/system/cpu"
 _CDI_VERSION: Final = "0.3.0"
 
 
+def kinds(served: Sequence[str]) -> dict[str, list[str]]:
+    """Return the paths of each selection by its name: all, proc and cpu."""
+    return {
+        "all": list(served),
+        "proc": [path for path in served if path.startswith("proc/")],
+        "cpu": [path for path in served if path in ("proc/cpuinfo", "proc/stat", _CPU)],
+    }
+
+
+def mounts(mountpoint: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the bind mounts of what runc lets them cover."""
+    return [
+        mount_of(mountpoint, path)
+        for path in paths
+        if path in RUNC_ALLOWS or path.startswith("sys/")
+    ]
+
+
 def cdi(mountpoint: str, served: Sequence[str]) -> bytes:
     """Return the CDI specification: devices all, proc and cpu.
 
     Mounts are for runtimes without hooks; the hook covers what runc refuses as a mount.
     """
-    kinds = {
-        "all": list(served),
-        "proc": [path for path in served if path.startswith("proc/")],
-        "cpu": [path for path in served if path in ("proc/cpuinfo", "proc/stat", _CPU)],
-    }
     devices = [
-        {"name": name, "containerEdits": _edits(mountpoint, paths)} for name, paths in kinds.items()
+        {"name": name, "containerEdits": _edits(mountpoint, paths)}
+        for name, paths in kinds(served).items()
     ]
     return _text({"cdiVersion": _CDI_VERSION, "kind": CDI_KIND, "devices": devices})
 
 
 def _edits(mountpoint: str, paths: Sequence[str]) -> dict[str, Any]:
-    mounts = []
-    for path in paths:
-        if path in RUNC_ALLOWS or path.startswith("sys/"):
-            mount = mount_of(mountpoint, path)
-            mounts.append(
-                {
-                    "hostPath": mount["source"],
-                    "containerPath": mount["destination"],
-                    "options": mount["options"],
-                }
-            )
+    made = [
+        {
+            "hostPath": mount["source"],
+            "containerPath": mount["destination"],
+            "options": mount["options"],
+        }
+        for mount in mounts(mountpoint, paths)
+    ]
     hook = hook_of(mountpoint, paths)
-    return {"mounts": mounts, "hooks": [{"hookName": "createContainer", **hook}]}
+    return {"mounts": made, "hooks": [{"hookName": "createContainer", **hook}]}
 
 
 def hooks(mountpoint: str, served: Sequence[str]) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pylxcfs.attach import mounting, views
-from pylxcfs.attach.containers import Container
+from pylxcfs.attach.containers import Container, hosts_mounts
 from pylxcfs.attach.mounting import FAILED, LEFT, Outcome
 from pylxcfs.attach.views import Mounts
 from pylxcfs.formats import mountinfo
@@ -90,4 +90,4 @@ def _put(
 
 def is_host(container: Container) -> bool:
     """Return whether a process is in the host's own mount namespace, which is no container."""
-    return os.readlink(f"/proc/{container.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+    return os.readlink(f"/proc/{container.pid}/ns/mnt") in hosts_mounts()

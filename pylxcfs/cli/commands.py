@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -500,6 +501,114 @@ def agent(numbers: tuple[int, int, int, int, int]) -> None:
     work.serve(*numbers)
 
 
+_every = click.option("--all", "every", is_flag=True, help="Every pod that does not say off.")
+_namespaces = click.option(
+    "--namespaces",
+    default="",
+    metavar="NAME,...",
+    help="Every pod of these namespaces that does not say off.",
+)
+_nri_socket = click.option(
+    "--nri-socket",
+    type=_PATH,
+    metavar="PATH",
+    default="/var/run/nri/nri.sock",
+    help="Where the runtime listens for plugins.  [default: /var/run/nri/nri.sock]",
+)
+_by = click.option(
+    "--by",
+    type=click.Choice(["auto", "hook", "mounts"]),
+    default="auto",
+    help="How new containers get their files. hook: all of them, by a program that must be on the"
+    " node. mounts: those that a runtime lets mounts cover; the rest when the container has"
+    " started. auto: the hook, but mounts in a container.  [default: auto]",
+)
+
+
+@cli.command(short_help="Give pods their files, as a plugin of containerd or CRI-O.")
+@_every
+@_namespaces
+@_nri_socket
+@_by
+@_mountpoint
+@_options("pidfile", "runtime_dir", "log_level")
+@click.pass_context
+def nri(
+    context: click.Context,
+    /,
+    every: bool,
+    namespaces: str,
+    nri_socket: str,
+    by: str,
+    **_: object,
+) -> None:
+    """Register with containerd 2 or CRI-O by NRI, and give pods their files, in the foreground.
+
+    A pod asks by the label or annotation pylxcfs.io/view: all, proc, cpu, or off. Containers of
+    such pods that run already are attached. An instance has to run on the node.
+    """
+    from pylxcfs.cli import nri as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    if "mountpoint" not in _flags(context):
+        config = replace(config, mountpoint=_mountpoint_of_instance(context))
+    work.run(config, work.Wanted(every, namespaces, nri_socket, by))
+
+
+@cli.command(short_help="Serve the files on a node of Kubernetes, as its DaemonSet.")
+@click.option("--nri", "with_nri", is_flag=True, help="Be a plugin of the runtime, as pylxcfs nri.")
+@_every
+@_namespaces
+@_nri_socket
+@_by
+@click.option("--probe", is_flag=True, help="Read through both mounts: exit code 0 or 1.")
+@click.option("--remove", is_flag=True, help="End what an agent has left, and remove its files.")
+@click.option(
+    "--cgroup",
+    metavar="NAME",
+    default="pylxcfs-node",
+    help="Cgroup of the processes that outlive the pod.  [default: pylxcfs-node]",
+)
+@_mountpoint
+@_options()
+@click.pass_context
+def node_agent(
+    context: click.Context,
+    /,
+    with_nri: bool,
+    every: bool,
+    namespaces: str,
+    nri_socket: str,
+    by: str,
+    probe: bool,
+    remove: bool,
+    cgroup: str,
+    **_: object,
+) -> int:
+    """Prepare the node, serve the files, and heal containers, in a privileged pod with hostPID.
+
+    As mount --heal --keep-mounted, in a process that outlives the pod: the next agent takes its
+    mounts over. Stale mounts are removed, and links made that serve while nothing is mounted.
+    """
+    from pylxcfs.cli import node_agent as work
+    from pylxcfs.cli import nri as plugin
+
+    flags = {**_flags(context), **work.FLAGS}
+    flags["fuse_options"] = (*flags.get("fuse_options", ()), "nonempty")
+    config, invalid = runtime.load_or_last_good(flags, os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    _warn(invalid)
+    if probe:
+        return work.probe(config)
+    if remove:
+        work.remove(config, cgroup)
+        return 0
+    wanted = plugin.Wanted(every, namespaces, nri_socket, by) if with_nri else None
+    return work.run(config, cgroup, wanted)
+
+
 _root = click.option(
     "--root", type=_PATH, metavar="DIR", help="For packagers: the system is below DIR."
 )
@@ -609,6 +718,131 @@ def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
     from pylxcfs.server.settings import Settings
 
     sys.stdout.buffer.write(server.show(Settings.parse(config.document()), file, pid))
+
+
+def _webhook(flag: str, text: str, **more: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401
+    variable = f"PYLXCFS_WEBHOOK_{flag.lstrip('-').replace('-', '_').upper()}"
+    return click.option(flag, envvar=variable, help=f"{text}  [{variable}]", **more)
+
+
+@cli.command(short_help="Answer the API server of Kubernetes: give pods their files.")
+@_webhook(
+    "--listen",
+    "Where to serve.  [default: 0.0.0.0:9443]",
+    default="0.0.0.0:9443",
+    metavar="HOST:PORT",
+)
+@_webhook(
+    "--mountpoint",
+    "Where the files are on the nodes.  [default: /var/lib/pylxcfs/mount]",
+    type=_PATH,
+    metavar="PATH",
+    default="/var/lib/pylxcfs/mount",
+)
+@_webhook(
+    "--volumes",
+    "What pods get. files: a volume for each file. directory: the one above the mountpoint. none:"
+    " no volume, for nodes with the NRI plugin.  [default: files]",
+    type=click.Choice(["files", "directory", "none"]),
+    default="files",
+)
+@_webhook("--files", "Files for pods that name none, as in meminfo,cpu.", metavar="NAME,...")
+@_webhook("--env", "Variables for pods that name none.  [default: none]", metavar="NAME,...")
+@_webhook("--tls-cert", "Certificate in PEM; read again when it changes.", metavar="PATH")
+@_webhook("--tls-key", "Its key.", metavar="PATH")
+@_webhook(
+    "--service",
+    "Make certificates for this Service, in the pod's namespace, where --tls-cert is missing.",
+    metavar="NAME",
+)
+@_webhook(
+    "--secret",
+    "The Secret that holds them; it has to exist.  [default: pylxcfs-webhook]",
+    default="pylxcfs-webhook",
+    metavar="NAME",
+)
+@_webhook(
+    "--configuration",
+    "Webhook configurations that get their authority, as"
+    " mutatingwebhookconfigurations/NAME; repeatable.",
+    multiple=True,
+    metavar="KIND/NAME",
+)
+@_options("log_level")
+@click.pass_context
+def webhook(
+    context: click.Context,
+    /,
+    listen: str,
+    mountpoint: str,
+    volumes: str,
+    files: str | None,
+    env: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    service: str | None,
+    secret: str,
+    configuration: tuple[str, ...],
+    **_: object,
+) -> None:
+    """Serve a mutating and a validating admission webhook of Kubernetes, in the foreground.
+
+    Needs the packages hypercorn, starlette and cryptography: pip install 'pylxcfs[webhook]'.
+    """
+    from pylxcfs.cli import webhook as work
+
+    flags = {key: value for key, value in _flags(context).items() if key == "log_level"}
+    config = options.load(flags, os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    certificate = work.Certificate(tls_cert, tls_key, service, secret, configuration)
+    work.run(work.settings(mountpoint, volumes, files, env), listen, certificate)
+
+
+@cli.command(short_help="Print variables for programs that read no files.")
+@click.option("--pid", type=click.IntRange(1), help="A process with the limits.  [default: this]")
+@click.option("--limits", metavar="NAME=QUANTITY,...", help="As in cpu=2,memory=4Gi.")
+@click.option("--pod", metavar="PATH", help="A pod in JSON, or - for stdin.")
+@click.option("--container", metavar="NAME", help="Of --pod.  [default: its first]")
+@click.option("--only", metavar="NAME,...", help="Variables to print.  [default: all]")
+@_as_json
+@_options("cpu_view", "init_pid_method", "log_level")
+@click.pass_context
+def env(
+    context: click.Context,
+    /,
+    pid: int | None,
+    limits: str | None,
+    pod: str | None,
+    container: str | None,
+    only: str | None,
+    as_json: bool,
+    **_: object,
+) -> None:
+    """Print variables such as GOMAXPROCS and SLURM_CPUS_ON_NODE, for limits.
+
+    The limits are those of this process, of another one, of a pod, or given. For a shell: eval
+    "$(pylxcfs env)". A variable is left out where its limit is not set.
+    """
+    if (pid is not None) + (limits is not None) + (pod is not None) > 1:
+        raise UsageError("--pid, --limits and --pod exclude each other", "give one of them")
+    if container is not None and pod is None:
+        raise UsageError("--container is for --pod", "leave it out")
+    config = options.load(_flags(context), os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    from pylxcfs.cli import env as work
+    from pylxcfs.kubernetes import environment
+
+    names = work.chosen(only)
+    if limits is not None:
+        found = work.of_text(limits)
+    elif pod is not None:
+        found = work.of_pod(pod, container)
+    else:
+        from pylxcfs.server.settings import Settings
+
+        found = work.of_process(Settings.parse(config.document()), pid or os.getpid())
+    values = environment.values(found, names)
+    click.echo(json.dumps(values, indent=2) if as_json else environment.shell(values))
 
 
 @cli.command(hidden=True)

@@ -2,7 +2,7 @@
 
 It is found from a process in the namespace or in one below it. Linux 6.11+ answers an ioctl, commit
 ca567df74a28 ("nsfs: add pid translation ioctls"). On older kernels a process inside of the
-namespace sends its credentials (translator.py).
+namespace opens a pidfd of pid 1 (translator.py).
 """
 
 from __future__ import annotations

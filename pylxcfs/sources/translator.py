@@ -4,6 +4,10 @@ It forks inside of another pid namespace, or changes its cgroup namespace; a pro
 can do neither. It imports nothing of pylxcfs, holds no state, and ends with its socket. Started
 by helper.py as `python -I -S translator.py FD`.
 
+The fork inside of a pid namespace may be stopped, and with CAP_SYS_PTRACE traced, by the
+container's root. So it has no capability, one descriptor, a directory of /proc as its root, and
+lives for a moment.
+
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
     b"P"            the pid of the namespace's init, in the helper's pid namespace, in decimal
     b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it
@@ -30,7 +34,11 @@ _CLONE_NEWPID = 0x20000000
 _PATIENCE_MS = 2000
 _LOOK_MS = 50
 
-_UCRED = struct.Struct("=iII")
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+#: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3, and two empty sets of data.
+_CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
+_NO_CAPS = bytes(24)
+_MOST_DESCRIPTORS = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -44,29 +52,32 @@ def enter(namespace: int, kind: int) -> None:
 def init_of(namespace: int) -> bytes:
     """Return the pid of a pid namespace's init.
 
-    A process inside sends pid 1 as its credentials, and the kernel translates it.
+    A process inside opens pid 1 (pidfd_open, Linux 5.3) and sends the descriptor; the kernel says
+    in fdinfo which pid that is here (pidfd_show_fdinfo).
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             child = os.fork()
             if child == 0:
                 _in_child(lambda: _send_from_inside(namespace, theirs))
         try:
             _wait_for_message(ours, child)
-            message, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
+            message, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
         finally:
             # Its message is here. Its own child is a process of the namespace and may have been
             # stopped there.
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    if not message:
+    if not message or not descriptors:
         raise ProcessLookupError("cannot enter the pid namespace: its init has ended")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-            return b"%d" % _UCRED.unpack(data)[0]
-    raise OSError("the message from inside of the pid namespace had no credentials")
+    with open(f"/proc/self/fdinfo/{descriptors[0]}", "rb") as file:
+        text = file.read()
+    os.close(descriptors[0])
+    for line in text.splitlines():
+        if line.startswith(b"Pid:"):
+            return line.split()[1]  # 0: not visible here, -1: it has ended
+    raise OSError("the message from inside of the pid namespace was no pidfd")
 
 
 def _wait_for_message(ours: socket.socket, child: int) -> None:
@@ -105,15 +116,24 @@ def _in_child(task: Callable[[], None]) -> None:
 
 def _send_from_inside(namespace: int, to: socket.socket) -> None:
     enter(namespace, _CLONE_NEWPID)
+    os.chroot("/proc/self/fdinfo")
+    os.chdir("/")
+    os.dup2(to.fileno(), 0)
+    os.closerange(1, _MOST_DESCRIPTORS)
+    for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_DUMPABLE, 0)):
+        if _libc.prctl(option, value, 0, 0, 0) != 0:
+            return
+    if _libc.capset(_CAP_HEADER, _NO_CAPS) != 0:
+        return
     inside = os.fork()  # setns() moves the children of the caller, not the caller
     if inside == 0:
-        _in_child(lambda: _send(to))
+        _in_child(_send)
     os.waitpid(inside, 0)
 
 
-def _send(to: socket.socket) -> None:
-    credentials = _UCRED.pack(1, 0, 0)
-    to.sendmsg([b"1"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials)])
+def _send() -> None:
+    with socket.socket(fileno=0) as to:
+        socket.send_fds(to, [b"1"], [os.pidfd_open(1)])
 
 
 def cgroup_seen_from(namespace: int, pid: int, own: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -70,7 +71,8 @@ def test_a_start_after_everything_was_killed_heals(healing, make_container):
     processes = [psutil.Process(healing.keeper)]
     processes += processes[0].children(recursive=True)
     for process in processes:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends with the keeper
+            process.kill()
     healing.process.wait(timeout=DEADLINE_S)
     wait_until(lambda: not reads_own(made, 100), DEADLINE_S, what="its files to be dead")
     healing.start()

@@ -15,7 +15,13 @@ from tests.conftest import require
 
 ROOT = Path(__file__).parents[3]
 #: Sees no repository and no venv, has no environment, and runs a command.
-ALONE = 'mount -t tmpfs x "$1" && mount -t tmpfs x "$2" && shift 2 && cd / && exec "$@"'
+#: Hides the repository, and the venv where it is not in there.
+ALONE = """
+mount -t tmpfs x "$1" || exit 1
+[ ! -d "$2" ] || mount -t tmpfs x "$2" || exit 1
+shift 2
+cd / && exec "$@"
+"""
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,323 @@
+"""containerd 2 of our own with NRI, and pods in it, asked for by CRI as a kubelet does.
+
+Pods use the node's network, so no CNI plugin is needed. One image of BusyBox is that of containers
+and of the pause container.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cri_api.v1 import api_pb2 as api
+from cri_api.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
+
+from tests.conftest import run_name, wait_until
+from tests.kit.cgroups import PERIOD_US, hierarchies, remove_directory
+
+IMAGE = "localhost/pylxcfs-test:1"
+MEMORY = 64 << 20
+APPLETS = ("cat", "echo", "grep", "head", "sh", "sleep")
+_DEADLINE_S = 60
+_CONFIG = """
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+oom_score = 0
+disabled_plugins = [{disabled}]
+[grpc]
+  address = "{directory}/sock"
+[ttrpc]
+  address = "{directory}/sock.ttrpc"
+[plugins."io.containerd.nri.v1.nri"]
+  disable = false
+  disable_connections = false
+  socket_path = "{directory}/nri.sock"
+  plugin_path = "{directory}/nri/plugins"
+  plugin_config_path = "{directory}/nri/conf.d"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{snapshotter}"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{directory}/cni/bin"
+    conf_dir = "{directory}/cni/conf"
+"""
+_DISABLED = ["snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper"]
+_DISABLED += ["snapshotter.v1.zfs", "internal.v1.opt"]
+
+
+def _image(root: Path) -> bytes:
+    """Return an OCI image layout with one layer."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        tar.add(root, ".")
+    blobs: dict[str, bytes] = {}
+
+    def put(kind: str, content: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        blobs[f"blobs/sha256/{digest}"] = content
+        kind = f"application/vnd.oci.image.{kind}"
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
+
+    config = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
+        "os": "linux",
+        "config": {"Entrypoint": ["/bin/sleep", "1000"], "Env": ["PATH=/bin"]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"],
+        },
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": put("config.v1+json", json.dumps(config).encode()),
+        "layers": [put("layer.v1.tar+gzip", gzip.compress(layer.getvalue(), 1))],
+    }
+    described = put("manifest.v1+json", json.dumps(manifest).encode())
+    described["annotations"] = {"io.containerd.image.name": IMAGE}
+    blobs["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [described]}).encode()
+    blobs["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in blobs.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def _busybox(directory: Path) -> Path:
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (directory / name).mkdir(parents=True)
+    shutil.copy(str(shutil.which("busybox")), directory / "bin/busybox")
+    for applet in APPLETS:
+        os.symlink("busybox", directory / "bin" / applet)
+    return directory
+
+
+class Pod:
+    """A pod with one container that runs; `end` removes both."""
+
+    def __init__(self, containerd: Containerd, sandbox: str, config: Any) -> None:
+        self._containerd, self.sandbox, self.config = containerd, sandbox, config
+        self.container = ""
+
+    def run(self, script: str) -> str:
+        """Run a shell script in the container; return what it prints."""
+        request = api.ExecSyncRequest(container_id=self.container, cmd=["/bin/sh", "-c", script])
+        done = self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
+        return str(done.stdout.decode())
+
+    def exit_code(self, *command: str) -> int:
+        """Run a command in the container; return its exit code."""
+        request = api.ExecSyncRequest(container_id=self.container, cmd=command)
+        done = self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
+        return int(done.exit_code)
+
+    def mounts(self) -> dict[str, str]:
+        """Return the paths that views cover, and what they are in their mount."""
+        text = self.run("grep fuse.pylxcfs /proc/self/mountinfo")
+        words = [line.split() for line in text.splitlines()]
+        found = {fields[4]: fields[3] for fields in words}
+        assert len(found) == len(words), f"stacked: {words}"
+        return found
+
+    def memory(self) -> int:
+        """Return MemTotal in bytes, as a program in the container reads it."""
+        return int(self.run("head -n1 /proc/meminfo").split()[1]) << 10
+
+    def end(self) -> None:
+        """Remove the pod, once."""
+        if self not in self._containerd.pods:
+            return
+        self._containerd.pods.remove(self)
+        stop = api.StopPodSandboxRequest(pod_sandbox_id=self.sandbox)
+        self._containerd.runtime.StopPodSandbox(stop, timeout=_DEADLINE_S)
+        remove = api.RemovePodSandboxRequest(pod_sandbox_id=self.sandbox)
+        self._containerd.runtime.RemovePodSandbox(remove, timeout=_DEADLINE_S)
+
+
+class Containerd:
+    """containerd on directories of its own; `with` starts and ends it.
+
+    `path`: where its programs are looked for.
+    """
+
+    def __init__(self, directory: Path, path: str, snapshotter: str = "native") -> None:
+        self.directory = directory
+        self.nri = directory / "nri.sock"
+        self.cgroup = run_name(f"nri-{directory.name}")
+        self._environ = {**os.environ, "PATH": path}
+        self.pods: list[Pod] = []
+        self._made = -1
+        disabled = ", ".join(f'"io.containerd.{name}"' for name in _DISABLED)
+        text = _CONFIG.format(
+            directory=directory, image=IMAGE, disabled=disabled, snapshotter=snapshotter
+        )
+        self._snapshotter = snapshotter
+        (directory / "config.toml").write_text(text)
+
+    def __enter__(self) -> Containerd:
+        self.start()
+        try:
+            archive = self.directory / "image.tar"
+            archive.write_bytes(_image(_busybox(self.directory / "rootfs")))
+            self._import(archive)
+        except BaseException as error:
+            error.add_note((self.directory / "log").read_text()[-4000:])
+            self.__exit__()
+            raise
+        return self
+
+    def start(self) -> None:
+        """Start it; after `stop` again, with the same pods."""
+        command = ["sh", "-c", 'exec containerd "$@"', "sh"]
+        with open(self.directory / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--config", str(self.directory / "config.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+            )
+        self._channel = grpc.insecure_channel(f"unix://{self.directory}/sock")
+        self.runtime = RuntimeServiceStub(self._channel)
+        wait_until(self._answers, _DEADLINE_S, what="containerd to answer")
+
+    def stop(self) -> None:
+        """End it; containers go on."""
+        self._channel.close()
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(timeout=_DEADLINE_S)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, "containerd ended"
+        try:
+            ImageServiceStub(self._channel).ListImages(api.ListImagesRequest(), timeout=5)
+            self.runtime.ListPodSandbox(api.ListPodSandboxRequest(), timeout=5)
+        except grpc.RpcError:
+            return False
+        return True
+
+    def _import(self, archive: Path) -> None:
+        ctr = ["sh", "-c", 'exec ctr "$@"', "sh", "--address", f"{self.directory}/sock"]
+        words = ["--namespace=k8s.io", "images", "import", "--local"]
+        words.append(f"--snapshotter={self._snapshotter}")
+        subprocess.run(
+            [*ctr, *words, str(archive)],
+            check=True,
+            capture_output=True,
+            timeout=120,
+            env=self._environ,
+        )
+
+    def pod(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        namespace: str = "default",
+        volumes: Mapping[str, str] | None = None,
+    ) -> Pod:
+        """Start a pod with a container with limits."""
+        pod = self._sandbox(labels or {}, annotations or {}, namespace)
+        limits = api.LinuxContainerResources(
+            cpu_period=PERIOD_US, cpu_quota=PERIOD_US, memory_limit_in_bytes=MEMORY
+        )
+        mounts = [
+            api.Mount(host_path=host, container_path=place, readonly=True)
+            for place, host in (volumes or {}).items()
+        ]
+        return self._run(pod, mounts=mounts, linux=api.LinuxContainerConfig(resources=limits))
+
+    def daemon_pod(
+        self, command: Sequence[str], mounts: Sequence[Any], environ: Mapping[str, str]
+    ) -> Pod:
+        """Start a privileged pod in the node's pid namespace, as that of a DaemonSet."""
+        pod = self._sandbox({}, {}, "kube-system", pid=api.NODE, privileged=True)
+        return self._run(
+            pod,
+            command=command,
+            mounts=mounts,
+            envs=[api.KeyValue(key=key, value=value) for key, value in environ.items()],
+            linux=api.LinuxContainerConfig(resources=api.LinuxContainerResources()),
+        )
+
+    def _sandbox(
+        self,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str],
+        namespace: str,
+        pid: int = api.CONTAINER,
+        privileged: bool = False,
+    ) -> Pod:
+        spaces = api.NamespaceOption(network=api.NODE, pid=pid, ipc=api.POD)
+        self._made += 1
+        name = f"pod-{self._made}"
+        config = api.PodSandboxConfig(
+            metadata=api.PodSandboxMetadata(name=name, uid=str(uuid.uuid4()), namespace=namespace),
+            log_directory=str(self.directory),
+            labels=labels,
+            annotations=annotations,
+            linux=api.LinuxPodSandboxConfig(
+                cgroup_parent=f"/{self.cgroup}",
+                security_context=api.LinuxSandboxSecurityContext(
+                    namespace_options=spaces, privileged=privileged
+                ),
+            ),
+        )
+        run = api.RunPodSandboxRequest(config=config)
+        sandbox = self.runtime.RunPodSandbox(run, timeout=_DEADLINE_S).pod_sandbox_id
+        pod = Pod(self, sandbox, config)
+        self.pods.append(pod)
+        return pod
+
+    def _run(self, pod: Pod, *, linux: Any, **settings: Any) -> Pod:
+        secure = pod.config.linux.security_context
+        linux.security_context.namespace_options.CopyFrom(secure.namespace_options)
+        linux.security_context.privileged = secure.privileged
+        container = api.ContainerConfig(
+            metadata=api.ContainerMetadata(name="small"),
+            image=api.ImageSpec(image=IMAGE),
+            log_path=f"{pod.config.metadata.name}.log",
+            linux=linux,
+            **settings,
+        )
+        create = api.CreateContainerRequest(
+            pod_sandbox_id=pod.sandbox, config=container, sandbox_config=pod.config
+        )
+        pod.container = self.runtime.CreateContainer(create, timeout=_DEADLINE_S).container_id
+        start = api.StartContainerRequest(container_id=pod.container)
+        self.runtime.StartContainer(start, timeout=_DEADLINE_S)
+        return pod
+
+    def __exit__(self, *_: object) -> None:
+        for pod in [*self.pods]:
+            pod.end()
+        self.stop()
+        tops = {hierarchy.mountpoint for hierarchy in hierarchies()}
+        tops |= {Path(entry.path) for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir()}
+        for top in tops:
+            for directory, _, _ in os.walk(top / self.cgroup, topdown=False):
+                remove_directory(Path(directory))

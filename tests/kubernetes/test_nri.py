@@ -1,0 +1,177 @@
+"""The NRI plugin with a real containerd 2, and pods that are asked for by CRI."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import wait_until
+from tests.kit.daemon import DEADLINE_S, ROOT, Daemon
+
+KEY = "pylxcfs.io/view"
+MEMORY = 64 << 20
+
+
+@pytest.fixture
+def containerd(newer_engines: str, short_directory: Path, _has_cri: None) -> Iterator[object]:
+    from tests.kubernetes.cri import Containerd
+
+    with Containerd(short_directory, newer_engines) as running:
+        yield running
+
+
+class Plugin:
+    """`pylxcfs nri`."""
+
+    def __init__(self, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self._log, self.process = log, process
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_registered(self, times: int = 1) -> None:
+        """Wait until it has been registered so many times."""
+        wait_until(
+            lambda: self.log.count("NRI: registered with containerd") >= times,
+            DEADLINE_S,
+            what=f"the plugin to register; its log: {self.log}",
+        )
+
+
+@contextlib.contextmanager
+def plugin(node: Daemon, containerd: object, *options: str) -> Iterator[Plugin]:
+    log = containerd.directory / "plugin.log"  # type: ignore[attr-defined]
+    words = ["nri", "--nri-socket", str(containerd.nri), *options]  # type: ignore[attr-defined]
+    with open(log, "ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pylxcfs", *words, "--runtime-dir", str(node.runtime_dir)],
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        running = Plugin(log, process)
+        running.wait_registered()
+        yield running
+        assert process.poll() is None, running.log
+        assert "Traceback" not in running.log, running.log
+        assert "was slow" not in running.log, running.log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=DEADLINE_S)
+
+
+def check_all(pod) -> None:
+    """Everything is covered, by nodes of one container's own."""
+    assert pod.memory() == MEMORY
+    assert pod.run("grep -c ^processor /proc/cpuinfo").strip() == "1"
+    mounts = pod.mounts()
+    wanted = {"/proc/meminfo", "/proc/stat", "/proc/vmstat", "/sys/devices/system/cpu"}
+    if os.path.exists("/proc/pressure"):
+        wanted.add("/proc/pressure")
+    assert set(mounts) >= wanted
+    keys = {re.match(r"/own/([^/]+)/", root)[1] for root in mounts.values()}  # type: ignore[index]
+    assert len(keys) == 1
+    assert keys != {"host"}
+
+
+@pytest.mark.parametrize("by", ["hook", "mounts"])
+def test_pods_get_their_files_as_they_ask(node: Daemon, containerd, by: str) -> None:
+    with plugin(node, containerd, "--by", by):
+        wanted = containerd.pod(annotations={KEY: "all"})
+        if by == "mounts":  # the rest is attached after the start
+            wait_until(lambda: "/proc/vmstat" in wanted.mounts(), DEADLINE_S, what="vmstat")
+        check_all(wanted)
+        labelled = containerd.pod(labels={KEY: "cpu"})
+        assert set(labelled.mounts()) == {"/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu"}
+        off = containerd.pod(labels={KEY: "all"}, annotations={KEY: "off"})
+        unasked = containerd.pod()
+        assert off.mounts() == unasked.mounts() == {}
+
+
+@pytest.mark.parametrize("by", ["hook", "mounts"])
+def test_pods_that_start_at_once(node: Daemon, containerd, by: str, record_property) -> None:
+    """The runtime waits for each answer, and drops a plugin after 2 s."""
+    with plugin(node, containerd, "--by", by, "--log-level", "debug") as running:
+        with ThreadPoolExecutor(8) as pool:
+            pods = list(pool.map(lambda _: containerd.pod(annotations={KEY: "all"}), range(10)))
+        for pod in pods:
+            wait_until(lambda: "/proc/vmstat" in pod.mounts(), DEADLINE_S, what="files")  # noqa: B023
+            check_all(pod)
+        times = [float(ms) for ms in re.findall(r"CreateContainer took ([\d.]+) ms", running.log)]
+        assert len(times) == 10
+        times.sort()
+        line = f"answer to CreateContainer by {by}: median {times[5]} ms, longest {times[-1]} ms"
+        record_property("figures", line)
+        assert times[5] < 100
+        assert times[-1] < 1000  # on a busy machine
+
+
+def test_every_pod_of_a_namespace(node: Daemon, containerd) -> None:
+    with plugin(node, containerd, "--namespaces", "web,batch"):
+        check_all(containerd.pod(namespace="web"))
+        assert containerd.pod(namespace="web", annotations={KEY: "off"}).mounts() == {}
+        assert containerd.pod(namespace="kube-system").mounts() == {}
+
+
+def test_pods_that_run_are_attached_when_the_plugin_registers(node: Daemon, containerd) -> None:
+    early = containerd.pod(annotations={KEY: "all"})
+    other = containerd.pod()
+    assert early.mounts() == {}
+    with plugin(node, containerd):
+        wait_until(lambda: "/sys/devices/system/cpu" in early.mounts(), DEADLINE_S, what="files")
+        check_all(early)
+        assert other.mounts() == {}
+
+
+def test_it_registers_again_when_the_runtime_is_started_again(node: Daemon, containerd) -> None:
+    with plugin(node, containerd) as running:
+        containerd.stop()
+        containerd.start()
+        running.wait_registered(2)
+        check_all(containerd.pod(annotations={KEY: "all"}))
+
+
+def test_a_volume_of_the_pod_is_left_to_it(node: Daemon, containerd) -> None:
+    uptime = containerd.directory / "uptime"
+    uptime.write_text("1.00 1.00\n")
+    with plugin(node, containerd, "--by", "mounts"):
+        pod = containerd.pod(annotations={KEY: "all"}, volumes={"/proc/uptime": str(uptime)})
+        assert pod.run("cat /proc/uptime") == "1.00 1.00\n"
+        assert pod.memory() == MEMORY
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["unmounted", "dead"])
+def test_a_pod_starts_where_nothing_is_served(containerd, dead: bool) -> None:
+    """Mounts from a dead mount would keep its container from starting."""
+    with Daemon() as node, plugin(node, containerd, "--by", "mounts"):
+        before = containerd.pod(annotations={KEY: "all"})
+        assert before.memory() == MEMORY
+        if dead:
+            processes = [psutil.Process(node.keeper)]
+            processes += processes[0].children(recursive=True)
+            for process in processes:
+                process.kill()
+            node.process.wait(timeout=DEADLINE_S)
+            assert node.is_mounted()
+            time.sleep(1)  # the plugin notices within half a second
+        else:
+            node.stop()
+        try:
+            assert containerd.pod(annotations={KEY: "all"}).mounts() == {}
+        finally:
+            if dead:  # a start replaces both mounts
+                node.start()
+                node.wait_ready()

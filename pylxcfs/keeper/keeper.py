@@ -318,7 +318,7 @@ class Keeper:
             self._report.count(report.HEALS)
 
     def _restart_companion(self) -> None:
-        """Begin anew with the present mounts."""
+        """Start it again, with the present mounts."""
         if self._companion is not None:
             self._companion.send(signal.SIGKILL)
         elif self._announced:

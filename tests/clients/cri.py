@@ -176,8 +176,13 @@ class Containerd:
         handler: str = "",
         mounts: Sequence[tuple[str, str]] = (),
         devices: Sequence[str] = (),
+        seccomp: str = "",
+        script: str = REPORT,
     ) -> bytes:
-        """Return what REPORT prints in a new pod's container with limits."""
+        """Return what a script prints in a new pod's container with limits.
+
+        `seccomp`: the file of a Localhost profile.
+        """
         spaces = api.NamespaceOption(network=api.NODE, pid=api.CONTAINER, ipc=api.POD)
         security = api.LinuxSandboxSecurityContext(namespace_options=spaces)
         pod = api.PodSandboxConfig(
@@ -189,6 +194,10 @@ class Containerd:
         )
         run = api.RunPodSandboxRequest(config=pod, runtime_handler=handler)
         sandbox = self._runtime.RunPodSandbox(run, timeout=_DEADLINE_S).pod_sandbox_id
+        profile = None
+        if seccomp:
+            localhost = api.SecurityProfile.Localhost
+            profile = api.SecurityProfile(profile_type=localhost, localhost_ref=seccomp)
         try:
             container = api.ContainerConfig(
                 metadata=api.ContainerMetadata(name="small"),
@@ -203,7 +212,9 @@ class Containerd:
                     resources=api.LinuxContainerResources(
                         cpu_period=PERIOD_US, cpu_quota=PERIOD_US, memory_limit_in_bytes=MEMORY
                     ),
-                    security_context=api.LinuxContainerSecurityContext(namespace_options=spaces),
+                    security_context=api.LinuxContainerSecurityContext(
+                        namespace_options=spaces, seccomp=profile
+                    ),
                 ),
             )
             create = api.CreateContainerRequest(
@@ -212,7 +223,7 @@ class Containerd:
             made = self._runtime.CreateContainer(create, timeout=_DEADLINE_S).container_id
             start = api.StartContainerRequest(container_id=made)
             self._runtime.StartContainer(start, timeout=_DEADLINE_S)
-            execute = api.ExecSyncRequest(container_id=made, cmd=["/bin/sh", "-c", REPORT])
+            execute = api.ExecSyncRequest(container_id=made, cmd=["/bin/sh", "-c", script])
             done = self._runtime.ExecSync(execute, timeout=_DEADLINE_S)
             assert done.exit_code == 0, done.stderr
             output: bytes = done.stdout

@@ -76,9 +76,10 @@ def test_an_idle_container_on_a_busy_host_is_idle(daemon: Daemon) -> None:
         idle = _start(container, wait)
         assert idle.stdout is not None
         idle.stdout.readline()
-        # Outside: as many as there are CPUs, so that the container's own is busy too.
+        # Outside: as many as there are CPUs, so that the container's own is busy too. For longer
+        # than the second in which a text that grows may be shown once more as it was.
         others = [
-            subprocess.Popen([sys.executable, "-S", "-E", "-c", burner, "1"])
+            subprocess.Popen([sys.executable, "-S", "-E", "-c", burner, "2"])
             for _ in os.sched_getaffinity(0)
         ]
         for other in others:

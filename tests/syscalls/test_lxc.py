@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.engines import MEMORY, busybox_root
-from tests.clients.test_lxc import AUTO, lxc
-from tests.conftest import require, wait_until
+from tests.clients.engines import MEMORY
+from tests.clients.test_lxc import AUTO, Place, lxc, place, root  # noqa: F401  fixtures
+from tests.conftest import wait_until
 from tests.kit.daemon import DEADLINE_S, Daemon
 from tests.syscalls.test_agent import agent_of
 
@@ -25,24 +25,19 @@ def daemon() -> Iterator[Daemon]:
         yield running
 
 
-@pytest.fixture
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for name in ("lxc-start", "lxc-attach", "lxc-stop"):
-        if shutil.which(name) is None:
-            require("lxc", f"there is no {name} on PATH")
-    return busybox_root(tmp_path_factory.mktemp("lxc") / "root")
-
-
 def test_programs_in_lxc_are_told_the_containers_own(
-    daemon: Daemon, root: Path, tmp_path: Path, caller: Path
+    daemon: Daemon,
+    place: Place,  # noqa: F811
+    caller: Path,
 ) -> None:
-    shutil.copy(caller, root / "bin/caller")
-    (tmp_path / "profile").write_text(PROFILE)
+    directory, top, user_namespace = place
+    shutil.copy(caller, top / "bin/caller")
+    (directory / "profile").write_text(PROFILE)
     files = (
-        f"{AUTO}\nlxc.seccomp.profile = {tmp_path}/profile\n"
+        f"{AUTO}\nlxc.seccomp.profile = {directory}/profile\n"
         f"lxc.seccomp.notify.proxy = unix:{daemon.runtime_dir}/seccomp-lxc.sock\n"
     )
-    with lxc(tmp_path, root, files) as attach:
+    with lxc(directory, top, files, user_namespace=user_namespace) as attach:
 
         def shown() -> dict[str, str]:
             out = subprocess.check_output([*attach, "/bin/caller", "print"], timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -55,8 +56,10 @@ def make_below(_stack: ExitStack) -> Callable[[Path], Path]:
     On v2 a cgroup that has processes of its own can have only such below it.
     """
 
+    numbers = itertools.count()
+
     def make(directory: Path) -> Path:
-        below = directory / run_name("below")
+        below = directory / run_name(f"below-{next(numbers)}")
         below.mkdir()
         _stack.callback(wait_until, lambda: _removed(below), what=f"an empty {below}")
         return below

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -23,6 +25,27 @@ def move(pid, cgroup):
         procs.write_text(str(pid))
 
 
+class Leaf(NamedTuple):
+    """A cgroup of v2 that has no controllers."""
+
+    procs: list[Path]
+
+    def command(self, argv):
+        return ["sh", "-c", f'echo 0 >{self.procs[0]} && exec "$@"', "sh", *argv]
+
+
+@pytest.fixture
+def make_leaf(make_cgroup, make_below):
+    """Make a cgroup below a container's, which has processes of its own."""
+
+    def make(made):
+        if is_v2():
+            return Leaf([make_below(made.cgroup.paths[""]) / "cgroup.procs"])
+        return make_cgroup(parent=made.cgroup)
+
+    return make
+
+
 def test_a_moved_container_has_the_limits_of_where_it_is(make_cgroup, make_container, look_up):
     other = make_cgroup()
     other.limits(memory=200 * MIB)
@@ -37,39 +60,42 @@ def test_a_moved_container_has_the_limits_of_where_it_is(make_cgroup, make_conta
 
 @pytest.mark.parametrize("namespaces", [[], ["cgroup"]])
 def test_an_init_that_moves_into_a_leaf_does_not_narrow_its_container(
-    make_cgroup, make_container, look_up, namespaces
+    make_leaf, make_container, look_up, namespaces
 ):
     """As dind, k3s and OpenRC move it; the work is in another leaf."""
     made = make_container(memory=400 * MIB, namespaces=namespaces)
     container = look_up(made.pid)
     assert container.memory().limit == 400 * MIB
-    leaf, work = make_cgroup(parent=made.cgroup), make_cgroup(parent=made.cgroup)
+    leaf, work = make_leaf(made), make_leaf(made)
     move(made.pid, leaf)
     assert_shows_all(container, work)
+    move(made.pid, made.cgroup)  # so that the leaf can be removed
 
 
-def test_a_leaf_into_which_init_moved_before_it_was_seen(make_cgroup, make_container, look_up):
+def test_a_leaf_into_which_init_moved_before_it_was_seen(make_leaf, make_container, look_up):
     """Its cgroup namespace tells."""
     made = make_container(memory=400 * MIB, namespaces=["cgroup"])
-    leaf, work = make_cgroup(parent=made.cgroup), make_cgroup(parent=made.cgroup)
+    leaf, work = make_leaf(made), make_leaf(made)
     move(made.pid, leaf)
     assert_shows_all(look_up(made.pid), work)
+    move(made.pid, made.cgroup)
 
 
 def test_the_next_server_knows_where_an_init_was_before_it_moved(
-    make_cgroup, make_container, make_registry
+    make_leaf, make_container, make_registry
 ):
     made = make_container(memory=400 * MIB)
     before = make_registry()
     identity = before.identify(made.pid)
     before.get(identity, made.pid).memory()
-    leaf, work = make_cgroup(parent=made.cgroup), make_cgroup(parent=made.cgroup)
+    leaf, work = make_leaf(made), make_leaf(made)
     move(made.pid, leaf)
     container = before.get(identity, made.pid)
     wait_until(lambda: container.memory() and container.init_is_below, what="the move")
     inheritance = Inheritance(json.loads(json.dumps(export(before.containers()))), 10**18, 10**18)
     after = make_registry(on_new=inheritance.hand_over)
     assert_shows_all(after.get(identity, made.pid), work)
+    move(made.pid, made.cgroup)
 
 
 def assert_shows_all(container, work):

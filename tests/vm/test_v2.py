@@ -51,7 +51,7 @@ def boot(tests: list[str], *, cpus: int, nodes: int = 1, memory: str = "4G") -> 
             nodes,
             memory,
             environment=ENVIRONMENT,
-            timeout=540,
+            timeout=900,
             echo=lambda text: print(text, end="", flush=True),
         )
     except NoKernelError as error:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import require, wait_until
 from tests.kit import notified
 from tests.kit.container import Container
-from tests.kit.daemon import Daemon
+from tests.kit.daemon import DEADLINE_S, Daemon
+from tests.syscalls.test_agent import agent_of
 
 MEMORY = 64 << 20
 #: Prints CPUs and memory; as this thread, by its own number, and as another thread sees it.
@@ -88,3 +89,16 @@ def test_a_mask_that_the_program_set_is_not_widened(daemon: Daemon, small: Conta
 def test_a_nested_pid_namespace_is_a_container_of_its_own(daemon: Daemon, small: Container) -> None:
     nested = 'import os; os.execvp("unshare", ["unshare", "-pf", "nproc"])'
     assert run(daemon, small, nested) == ["1"]
+
+
+def test_a_listener_whose_programs_have_ended_is_let_go(daemon: Daemon, small: Container) -> None:
+    run(daemon, small, NARROWED)
+
+    def threads() -> int:
+        agent = agent_of(daemon)
+        return agent.num_threads() if agent is not None else 0
+
+    alone = wait_until(threads, DEADLINE_S, what="the agent")
+    for _ in range(3):
+        run(daemon, small, NARROWED)
+    wait_until(lambda: threads() <= alone, DEADLINE_S, what="the end of the listeners' threads")

@@ -67,7 +67,9 @@ class Writes:
         self.count = 0
         self._lock = threading.RLock()
         self._watches: dict[int, _Reference] = {}
-        self._on_end = self._ended
+        # Weak, so that the instance is closed with its last user: a user has 128 of them.
+        ended = weakref.WeakMethod(self._ended)
+        self._on_end = lambda reference: _call(ended(), reference)
         self._refused = False
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -174,6 +176,11 @@ class Setting(Generic[_T]):
                 file.close()
         self._made = value, writes, time.monotonic() + believed_s, count
         return value
+
+
+def _call(function: Callable[[_T], None] | None, argument: _T) -> None:
+    if function is not None:
+        function(argument)
 
 
 def _sum(watched: Sequence[Watch | None]) -> int:

@@ -19,6 +19,8 @@ from pylxcfs.views.model import CpuUsage
 NOW = 10**15
 WHO = Identity(4026532180, 0)
 KEY = "4026532180.0.7"
+#: One for all: each has an inotify instance, and what a test logs lives as long as the test.
+HIERARCHIES = Hierarchies({}, None)
 
 
 class Wanted(list):
@@ -33,9 +35,7 @@ def wanted():
 
 
 def container(wanted=None, started_ns=7):
-    return ContainerSource(
-        Hierarchies({}, None), paths={"": "/c"}, started_ns=started_ns, want_load=wanted
-    )
+    return ContainerSource(HIERARCHIES, paths={"": "/c"}, started_ns=started_ns, want_load=wanted)
 
 
 def used():

@@ -40,6 +40,21 @@ def counted(tmp_path: Path, writes: Writes) -> Counted:
     return Counted(tmp_path, writes)
 
 
+def test_its_inotify_instance_stayed_until_the_collector_came(tmp_path: Path) -> None:
+    # A user has 128 instances; without one, limits were read at each rendering.
+    gc.collect()
+    gc.disable()
+    try:
+        before = os.listdir("/proc/self/fd")
+        writes = Writes()
+        watch = writes.watch(str(tmp_path))
+        assert watch is not None
+        del writes, watch
+        assert os.listdir("/proc/self/fd") == before
+    finally:
+        gc.enable()
+
+
 def test_computes_twice_and_then_believes(counted: Counted) -> None:
     # The first time nothing is watched yet.
     for _ in range(5):

@@ -122,18 +122,20 @@ def quantity(text: object) -> Decimal | None:
 
 def limits_of(resources: Mapping[str, object]) -> Limits:
     """Return the limits in a container's `resources.limits`; nonsense is no limit."""
-    cpu = quantity(resources.get("cpu"))
-    memory = quantity(resources.get("memory"))
+    cpus, memory = amounts_of(resources)
     devices = [
         int(value)
         for name, text in resources.items()
         if _is_gpu(name) and (value := quantity(text)) is not None
     ]
-    return Limits(
-        max(1, math.ceil(cpu)) if cpu else None,
-        int(memory) if memory else None,
-        sum(devices) if devices else None,
-    )
+    gpus = sum(devices) if devices else None
+    return Limits(None if cpus is None else max(1, math.ceil(cpus)), memory, gpus)
+
+
+def amounts_of(resources: Mapping[str, object]) -> tuple[float | None, int | None]:
+    """Return CPUs and bytes of memory; None for nothing and for nonsense."""
+    cpu, memory = (quantity(resources.get(name)) for name in ("cpu", "memory"))
+    return float(cpu) if cpu else None, int(memory) if memory else None
 
 
 def _is_gpu(resource: str) -> bool:

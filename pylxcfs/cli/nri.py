@@ -23,6 +23,8 @@ from pylxcfs.cli import engines as served_by
 from pylxcfs.cli import runtime
 from pylxcfs.cli.options import Config
 from pylxcfs.errors import HostError
+from pylxcfs.formats import pidcgroup
+from pylxcfs.kubernetes.annotations import PATHS
 from pylxcfs.kubernetes.nri import (
     Adjustment,
     Client,
@@ -30,9 +32,13 @@ from pylxcfs.kubernetes.nri import (
     Hooks,
     Mount,
     Plugin,
+    Requests,
     Running,
     Selection,
+    View,
 )
+from pylxcfs.sources import request
+from pylxcfs.sources.cgroups import Hierarchies
 
 _log = logging.getLogger(__name__)
 
@@ -103,18 +109,34 @@ class Node:
     def __init__(self, config: Config, by: str) -> None:
         self._config = config
         self._by_hook = by == "hook" or (by == "auto" and is_on_host())
-        self._kinds = engines.kinds(served_by.served())
+        self._served = served_by.served()
+        self._kinds = engines.kinds(self._served)
+        self._hierarchies = Hierarchies.discover()
         self._pulse = Pulse(config, must_answer=not self._by_hook)
 
-    def offer(self, view: str) -> Adjustment | None:
+    def offer(self, view: View) -> Adjustment | None:
         """Return mounts or the hook; None while nothing is served."""
-        paths, place = self._kinds[view], self._config.mountpoint
+        paths, place = self._paths(view), self._config.mountpoint
         if not self._pulse.is_there():
             return None
-        if self._by_hook:
+        if self._by_hook and paths:
             hook = hook_of(place, paths)
             return Adjustment(hooks=Hooks([Hook(hook["path"], hook["args"])]))
         return Adjustment([Mount(**mount) for mount in engines.mounts(place, paths)])
+
+    def request(self, cgroups_path: str, requests: Requests) -> None:
+        """Note what a container requests at its cgroups; log what failed."""
+        path = directory_of(cgroups_path)
+        paths = dict.fromkeys(("cpu", "memory", pidcgroup.UNIFIED), path)
+        try:
+            request.write(self._hierarchies, paths, *requests)
+        except OSError as error:
+            _log.warning("cgroup %s: requests are not shown: %s", printable(path), error.strerror)
+
+    def _paths(self, view: View) -> list[str]:
+        if view.files is None:
+            return self._kinds[view.part]
+        return [PATHS[name] for name in view.files if PATHS[name] in self._served]
 
     def attach(self, container: Running) -> None:
         """Attach a container that runs; log what failed."""
@@ -129,7 +151,7 @@ class Node:
         try:
             if not _is_in(container) or _shares_with_host(running):
                 return
-            outcomes = work.attach(mounts, running, self._kinds[container.view], take_over=False)
+            outcomes = work.attach(mounts, running, self._paths(container.view), take_over=False)
         except (FileNotFoundError, ProcessLookupError):
             return
         except OSError as error:
@@ -147,6 +169,20 @@ class Node:
         for why, targets in left.items():
             name, text = printable(container.name), printable(why)
             _log.warning("pod %s: %s: %s", name, printable(", ".join(targets)), text)
+
+
+def directory_of(cgroups_path: str) -> str:
+    """Return the path of a container's cgroup, of which a runtime says linux.cgroupsPath.
+
+    With systemd that is SLICE:PREFIX:NAME, and a slice is below those that its name begins with.
+    """
+    parts = cgroups_path.split(":")
+    if len(parts) != 3:
+        return cgroups_path
+    slice_, prefix, name = parts
+    words = slice_.removesuffix(".slice").split("-")
+    above = [f"{'-'.join(words[: i + 1])}.slice" for i in range(len(words))]
+    return "/".join(["", *above, f"{prefix}-{name}.scope"])
 
 
 def is_on_host() -> bool:

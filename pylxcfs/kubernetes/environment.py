@@ -153,8 +153,12 @@ def values(limits: Limits, names: Iterable[str]) -> dict[str, str]:
 
 def gpus_here(dev: str = "/dev") -> int | None:
     """Return how many devices of NVIDIA this process has; None if there is none."""
-    found = [name for name in os.listdir(dev) if re.fullmatch(r"nvidia[0-9]+", name)]
-    return len(found) or None
+    return gpus_of(f"/dev/{name}" for name in os.listdir(dev))
+
+
+def gpus_of(devices: Iterable[str]) -> int | None:
+    """Return how many of these paths are GPUs of NVIDIA; None if none is."""
+    return sum(bool(re.fullmatch(r"/dev/nvidia[0-9]+", path)) for path in devices) or None
 
 
 def shell(found: Mapping[str, str]) -> str:

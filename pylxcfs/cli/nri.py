@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pylxcfs.attach import containers, engines, work
 from pylxcfs.attach.containers import printable
@@ -20,6 +20,7 @@ from pylxcfs.attach.mounting import ATTACHED, FAILED, LEFT, REPLACED
 from pylxcfs.attach.runtime import hook_of
 from pylxcfs.attach.views import Mounts
 from pylxcfs.cli import engines as served_by
+from pylxcfs.cli import env as env_command
 from pylxcfs.cli import runtime
 from pylxcfs.cli.options import Config
 from pylxcfs.errors import HostError
@@ -40,6 +41,9 @@ from pylxcfs.kubernetes.nri import (
 from pylxcfs.sources import request
 from pylxcfs.sources.cgroups import Hierarchies
 
+if TYPE_CHECKING:
+    from pylxcfs.kubernetes.namespaces import Namespaces
+
 _log = logging.getLogger(__name__)
 
 #: Between two requests to the own mount, and the age at which an answer counts no more.
@@ -54,6 +58,8 @@ class Wanted(NamedTuple):
 
     every: bool
     namespaces: str
+    selector: str
+    env: str
     socket: str
     by: str
 
@@ -212,8 +218,27 @@ def client(config: Config, wanted: Wanted) -> Client:
     """Return the client that keeps the plugin registered."""
     sys.setswitchinterval(0.0005)  # a container waits for an answer while others are attached
     names = frozenset(name.strip() for name in wanted.namespaces.split(",") if name.strip())
-    plugin = Plugin(Node(config, wanted.by), Selection(wanted.every, names))
-    return Client(wanted.socket, plugin)
+    env = env_command.chosen(wanted.env or "none")
+    labelled = _labelled(wanted.selector) if wanted.selector else None
+    selection = Selection(wanted.every, names, labelled or ())
+    found = Client(wanted.socket, Plugin(Node(config, wanted.by), selection, env))
+    if labelled is not None:
+        # Containers of a namespace that is chosen only now are attached.
+        labelled.start(found.register_again)
+    return found
+
+
+def _labelled(selector: str) -> Namespaces:
+    """Return the namespaces that a selector chooses. Raise HostError."""
+    try:
+        from pylxcfs.kubernetes.api import Api
+        from pylxcfs.kubernetes.namespaces import Namespaces
+    except ImportError as error:
+        raise HostError(
+            f"labels of namespaces need the package {error.name}, which is not installed",
+            "install it beside pylxcfs: pip install 'pylxcfs[webhook]'",
+        ) from error
+    return Namespaces(Api.of_pod(os.environ), selector)
 
 
 def run(config: Config, wanted: Wanted) -> None:

@@ -407,8 +407,12 @@ class Plugin:
             return Created()
         view, wishes = chosen
         offered = self._node.offer(view) or Adjustment()
-        taken = {mount.destination.rstrip("/") for mount in asked.container.mounts}
-        mounts = [mount for mount in offered.mounts if mount.destination not in taken]
+        taken = [f"{mount.destination.rstrip('/')}/" for mount in asked.container.mounts]
+        mounts = [
+            mount
+            for mount in offered.mounts
+            if not any(path.startswith(f"{mount.destination}/") for path in taken)
+        ]
         env = self._variables(asked, wishes)
         return Created(Adjustment(mounts, env, offered.hooks))
 
@@ -474,6 +478,16 @@ class Client:
         self._path = path
         self._plugin = plugin
         self._register = RegisterPlugin(name, index)
+        self._channel: socket.socket | None = None
+        self._again = threading.Event()
+
+    def register_again(self) -> None:
+        """Have the runtime name all containers once more. For other threads than that of `run`."""
+        self._again.set()
+        channel = self._channel
+        if channel is not None:
+            with contextlib.suppress(OSError):  # it is not connected, or closed by now
+                channel.shutdown(socket.SHUT_RD)  # what has arrived is answered
 
     def run(self) -> None:
         """Serve for ever."""
@@ -488,6 +502,8 @@ class Client:
                 why = str(error)
             if time.monotonic() - began > _CALM_S:
                 pause, said = _AGAIN_S[0], ""
+            if self._again.is_set():
+                continue
             if why != said:
                 _log.warning("NRI at %s: %s; trying again", self._path, why)
                 said = why
@@ -496,7 +512,9 @@ class Client:
 
     def serve_once(self) -> None:
         """Register, and answer until the runtime ends. Raise OSError, Malformed, NotRegistered."""
+        self._again.clear()
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as channel:
+            self._channel = channel
             channel.connect(self._path)
             request = ttrpc.Request(_SERVICE, "RegisterPlugin", self._register.encode())
             packet = ttrpc.Packet(ttrpc.RUNTIME, 1, ttrpc.REQUEST, request.encode())

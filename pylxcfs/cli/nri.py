@@ -130,6 +130,13 @@ class Node:
             return Adjustment(hooks=Hooks([Hook(hook["path"], hook["args"])]))
         return Adjustment([Mount(**mount) for mount in engines.mounts(place, paths)])
 
+    def is_its_own(self, pid_namespace: str) -> bool:
+        """Return whether a path is that of the node's pid namespace."""
+        try:
+            return os.readlink(pid_namespace) == os.readlink("/proc/self/ns/pid")
+        except OSError:
+            return False
+
     def request(self, cgroups_path: str, requests: Requests) -> None:
         """Note what a container requests at its cgroups; log what failed."""
         path = directory_of(cgroups_path)

@@ -151,6 +151,7 @@ class Device(Message):
 @dataclass
 class LinuxNamespace(Message):
     type: str = text(1)
+    path: str = text(2)
 
 
 @dataclass
@@ -257,6 +258,10 @@ class Node(Protocol):
         """Return what a new container gets, at once; None while nothing is served."""
         ...
 
+    def is_its_own(self, pid_namespace: str) -> bool:
+        """Return whether a path is that of the node's pid namespace."""
+        ...
+
     def request(self, cgroups_path: str, requests: Requests) -> None:
         """Let a container be shown what it requests, at once; its cgroups are there."""
         ...
@@ -281,12 +286,6 @@ class Selection(NamedTuple):
             inject = self.every or pod.namespace in self.namespaces
             inject = inject or pod.namespace in self.labelled
         return View(wishes.part or "all", wishes.files) if inject else None
-
-
-def shares_pid_namespace(container: Container) -> bool:
-    """Return whether a container is in the node's pid namespace, and so has no view of its own."""
-    names = [namespace.type for namespace in container.linux.namespaces]
-    return bool(names) and "pid" not in names
 
 
 def limits_of(container: Container) -> environment.Limits:
@@ -394,9 +393,17 @@ class Plugin:
         """Return what a container gets; None for one that is left alone."""
         wishes = keys.wishes(pod.annotations, pod.labels)
         view = self._selection.view(pod, wishes)
-        if view is None or shares_pid_namespace(container):
+        if view is None or self._is_in_nodes_pid_namespace(container):
             return None
         return view, wishes
+
+    def _is_in_nodes_pid_namespace(self, container: Container) -> bool:
+        """Return whether a container has the node's processes, and so no view of its own."""
+        spaces = {space.type: space.path for space in container.linux.namespaces}
+        path = spaces.get("pid")
+        if not path:  # a new one, if it is named
+            return bool(spaces) and path is None
+        return self._node.is_its_own(path)
 
     def _create(self, payload: bytes) -> Message:
         asked = CreateContainer.parse(payload)

@@ -70,6 +70,9 @@ class Node:
         self.views.append(view)
         return self.given
 
+    def is_its_own(self, pid_namespace: str) -> bool:
+        return pid_namespace == "/proc/1/ns/pid"
+
     def request(self, cgroups_path: str, requests: Requests) -> None:
         self.requests[cgroups_path] = requests
 
@@ -79,6 +82,9 @@ class Node:
 
 class Broken:
     def offer(self, view: View) -> Adjustment | None:
+        raise ZeroDivisionError
+
+    def is_its_own(self, pid_namespace: str) -> bool:
         raise ZeroDivisionError
 
     def request(self, cgroups_path: str, requests: Requests) -> None:
@@ -250,11 +256,13 @@ def test_variables_of_requests() -> None:
 
 
 def test_containers_in_the_nodes_pid_namespace_are_left() -> None:
-    shared = Container(linux=Linux([LinuxNamespace("mount"), LinuxNamespace("ipc")]))
-    own = Container(linux=Linux([LinuxNamespace("mount"), LinuxNamespace("pid")]))
+    mount, pid = LinuxNamespace("mount"), LinuxNamespace("pid")
+    nodes, pods = LinuxNamespace("pid", "/proc/1/ns/pid"), LinuxNamespace("pid", "/proc/7/ns/pid")
     plugin = Plugin(Node(), Selection())
-    assert created(plugin, POD, shared) == Adjustment()
-    assert created(plugin, POD, own) == OFFER
+    for left in ([mount], [mount, nodes]):
+        assert created(plugin, POD, Container(linux=Linux(left))) == Adjustment()
+    for own in ([mount, pid], [pods, mount], []):
+        assert created(plugin, POD, Container(linux=Linux(own))) == OFFER
 
 
 def test_cgroups_by_what_runtimes_call_them() -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+import trio
 
 from tests.conftest import wait_until
 from tests.kit.daemon import DEADLINE_S, ROOT, Daemon
+from tests.unit.kubernetes.api import NamespacesApi, namespace
 
 KEY = "pylxcfs.io/view"
 MEMORY = 64 << 20
@@ -51,12 +55,19 @@ class Plugin:
 
 
 @contextlib.contextmanager
-def plugin(node: Daemon, containerd: object, *options: str) -> Iterator[Plugin]:
+def plugin(
+    node: Daemon, containerd: object, *options: str, before: Sequence[str] = ()
+) -> Iterator[Plugin]:
+    """Run the plugin; `before` is what starts it."""
     log = containerd.directory / "plugin.log"  # type: ignore[attr-defined]
     words = ["nri", "--nri-socket", str(containerd.nri), *options]  # type: ignore[attr-defined]
     with open(log, "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pylxcfs", *words, "--runtime-dir", str(node.runtime_dir)],
+            [
+                *before,
+                *(sys.executable, "-m", "pylxcfs", *words),
+                *("--runtime-dir", str(node.runtime_dir)),
+            ],
             cwd=ROOT,
             stdout=file,
             stderr=file,
@@ -214,6 +225,57 @@ def test_every_pod_of_a_namespace(node: Daemon, containerd) -> None:
         check_all(containerd.pod(namespace="web"))
         assert containerd.pod(namespace="web", annotations={KEY: "off"}).mounts() == {}
         assert containerd.pod(namespace="kube-system").mounts() == {}
+
+
+def test_namespaces_are_chosen_by_their_labels(node: Daemon, containerd, tmp_path: Path) -> None:
+    """Also while pods run; with a service account where a pod has it."""
+    account = tmp_path / "run/secrets/kubernetes.io/serviceaccount"
+    account.mkdir(parents=True)
+    with labelled(account) as (port, add):
+        script = 'mount --bind "$1" /run && shift && exec "$@"'
+        before = ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path / "run"), "env"]
+        before += ["KUBERNETES_SERVICE_HOST=127.0.0.1", f"KUBERNETES_SERVICE_PORT={port}"]
+        options = ["--namespace-selector", "pylxcfs.io/view=all", "--by", "mounts"]
+        with plugin(node, containerd, *options, before=before) as running:
+            running.wait_registered(2)  # the second time with the namespaces
+            shop = containerd.pod(namespace="shop")
+            wait_until(lambda: "/proc/vmstat" in shop.mounts(), DEADLINE_S, what="files")
+            check_all(shop)
+            assert containerd.pod(namespace="shop", labels={KEY: "off"}).mounts() == {}
+            lab = containerd.pod(namespace="lab")
+            assert lab.mounts() == {}
+            add("lab")
+            wait_until(lambda: "/sys/devices/system/cpu" in lab.mounts(), DEADLINE_S, what="files")
+            check_all(lab)
+            assert containerd.pod(namespace="lab").memory() == MEMORY
+
+
+@contextlib.contextmanager
+def labelled(account: Path) -> Iterator[tuple[int, Callable[[str], None]]]:
+    """Serve as an API server with one chosen namespace; yield its port, and what adds one."""
+    fake = NamespacesApi(account)
+    started: queue.SimpleQueue[tuple[int, trio.lowlevel.TrioToken, trio.CancelScope]]
+    started = queue.SimpleQueue()
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            api = await nursery.start(fake.server.serve)
+            token = trio.lowlevel.current_trio_token()
+            started.put((api._port, token, nursery.cancel_scope))
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    port, token, scope = started.get(timeout=DEADLINE_S)
+
+    def add(name: str) -> None:
+        event = {"type": "ADDED", "object": namespace(name)}
+        trio.from_thread.run(fake.events.send, event, trio_token=token)
+
+    try:
+        yield port, add
+    finally:
+        trio.from_thread.run_sync(scope.cancel, trio_token=token)
+        thread.join()
 
 
 def test_pods_that_run_are_attached_when_the_plugin_registers(node: Daemon, containerd) -> None:

@@ -617,7 +617,8 @@ def node_agent(
     from pylxcfs.cli import node_agent as work
     from pylxcfs.cli import nri as plugin
 
-    flags = {**_flags(context), **work.FLAGS}
+    # The plugin moves the containers of pods that ask.
+    flags = {"move_new": not with_nri, **_flags(context), **work.FLAGS}
     flags["fuse_options"] = (*flags.get("fuse_options", ()), "nonempty")
     config, invalid = runtime.load_or_last_good(flags, os.environ, context.params["config_file"])
     log.setup(config.log_level)

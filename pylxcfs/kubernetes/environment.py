@@ -161,6 +161,12 @@ def gpus_of(devices: Iterable[str]) -> int | None:
     return sum(bool(re.fullmatch(r"/dev/nvidia[0-9]+", path)) for path in devices) or None
 
 
+def gpus_named(visible: str) -> int | None:
+    """Return how many GPUs NVIDIA_VISIBLE_DEVICES names one by one; None if it does not."""
+    names = [name for name in visible.split(",") if name.strip()]
+    return None if not names or {*names} & {"all", "none", "void"} else len(names)
+
+
 def shell(found: Mapping[str, str]) -> str:
     """Return lines for a shell: export NAME=VALUE."""
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items())

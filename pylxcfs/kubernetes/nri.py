@@ -288,12 +288,20 @@ class Selection(NamedTuple):
         return View(wishes.part or "all", wishes.files) if inject else None
 
 
+def environ_of(container: Container) -> dict[str, str]:
+    """Return the variables of a container, those of its image included."""
+    words = (variable.partition("=") for variable in container.env)
+    return {name: value for name, _, value in words}
+
+
 def limits_of(container: Container) -> environment.Limits:
-    """Return the limits of a container, and its GPUs: those of NVIDIA among its devices."""
+    """Return the limits of a container, and its GPUs: devices of NVIDIA, or what names them."""
     cpu = container.linux.resources.cpu
     quota, period = cpu.quota.value, cpu.period.value
     memory = container.linux.resources.memory.limit.value
     gpus = environment.gpus_of(device.path for device in container.linux.devices)
+    if gpus is None:  # NVIDIA's device plugin tells its runtime by a variable
+        gpus = environment.gpus_named(environ_of(container).get("NVIDIA_VISIBLE_DEVICES", ""))
     return environment.Limits(
         -(-quota // period) if quota > 0 and period > 0 else None,
         memory if memory > 0 else None,
@@ -433,7 +441,7 @@ class Plugin:
                 cpus=limits.cpus if cpus is None else max(1, math.ceil(cpus)),
                 memory_bytes=limits.memory_bytes if memory is None else memory,
             )
-        have = {variable.partition("=")[0] for variable in asked.container.env}
+        have = environ_of(asked.container)
         found = environment.values(limits, [name for name in names if name not in have])
         return [Variable(name, value) for name, value in found.items()]
 

@@ -220,6 +220,15 @@ def test_variables_are_those_of_the_limits_and_never_over_the_pods() -> None:
     assert environ(POD, limited(), *VARIABLES) == {}
 
 
+@pytest.mark.parametrize(
+    ("visible", "gpus"),
+    [("GPU-1,GPU-2", "2"), ("0", "1"), ("all", None), ("none", None), ("void", None), ("", None)],
+)
+def test_gpus_that_a_device_plugin_names(visible: str, gpus: str | None) -> None:
+    container = limited(env=[f"NVIDIA_VISIBLE_DEVICES={visible}"])
+    assert environ(POD, container, "SLURM_GPUS_PER_NODE").get("SLURM_GPUS_PER_NODE") == gpus
+
+
 def test_variables_are_given_while_nothing_is_served() -> None:
     plugin = Plugin(Node(None), Selection(), ("GOMAXPROCS",))
     assert created(plugin, POD, limited(500)).env == [Variable("GOMAXPROCS", "1")]
@@ -385,6 +394,24 @@ def test_it_registers_again_after_the_runtime_has_ended(caplog: pytest.LogCaptur
             os.unlink(path)
         wait_until(lambda: len(node.attached) == 2, what="both to be attached")
     assert "trying again" in caplog.text
+
+
+def test_it_registers_again_when_it_is_told_to(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "nri.sock")
+        client = nri.Client(path, Plugin(Node(), Selection()))
+        client.register_again()  # there is no connection yet
+        runtime = Runtime(path)
+        threading.Thread(target=client.run, daemon=True).start()
+        for _ in range(3):
+            runtime.accept()
+            assert not runtime.call("Configure", b"").status.code
+            client.register_again()
+            assert runtime.channel.recv(10) == b""
+            runtime.channel.close()
+        runtime.accept()
+        runtime.close()
+    assert "trying again" not in caplog.text.partition("closed the connection")[0]
 
 
 def test_a_runtime_that_refuses() -> None:

@@ -332,7 +332,7 @@ class Containerd:
         container = api.ContainerConfig(
             metadata=api.ContainerMetadata(name=name),
             image=api.ImageSpec(image=IMAGE),
-            log_path=f"{pod.config.metadata.name}-{name}.log",
+            log_path=f"{pod.config.metadata.name}.log",
             linux=linux,
             **settings,
         )

@@ -46,8 +46,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Between two requests to the own mount, and the age at which an answer counts no more.
+#: Between two requests to the own mount, between two looks for it while it is not there, and the
+#: age at which an answer counts no more.
 _BEAT_S: Final = 0.5
+_LOOK_S: Final = 0.1
 _OLD_S: Final = 2.0
 #: An instance that starts beside the plugin gets so long, before a container is left without files.
 _START_S: Final = 30.0
@@ -84,14 +86,14 @@ class Pulse:
         """Wait until they are there; return whether they are."""
         until = time.monotonic() + timeout_s
         while not (there := self.is_there()) and time.monotonic() < until:
-            time.sleep(_BEAT_S)
+            time.sleep(_LOOK_S)
         return there
 
     def _run(self) -> None:
         while True:
             self._answered = time.monotonic() if self._ask() else -_OLD_S
             self._asked.set()
-            time.sleep(_BEAT_S)
+            time.sleep(_BEAT_S if self.is_there() else _LOOK_S)
 
     def _ask(self) -> bool:
         try:

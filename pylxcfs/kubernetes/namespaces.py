@@ -73,8 +73,9 @@ class Namespaces:
 
     def _set(self, names: frozenset[str]) -> None:
         before, self._names = self._names, names
-        if names != before:
-            _log.info("namespaces with the label: %s", ", ".join(sorted(names)) or "none")
+        for what, changed in (("chosen", names - before), ("no longer chosen", before - names)):
+            if changed:
+                _log.info("namespaces %s by their labels: %s", what, ", ".join(sorted(changed)))
         if names - before:
             self._on_more()
 

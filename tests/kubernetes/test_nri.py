@@ -227,31 +227,56 @@ def test_every_pod_of_a_namespace(node: Daemon, containerd) -> None:
 
 
 def test_namespaces_are_chosen_by_their_labels(node: Daemon, containerd, tmp_path: Path) -> None:
-    """Also while pods run; with a service account where a pod has it."""
-    account = tmp_path / "run/secrets/kubernetes.io/serviceaccount"
+    """Also while pods run."""
+    with choosing(node, containerd, tmp_path) as (running, add):
+        # It registers once more now. What starts meanwhile is attached then.
+        shop = containerd.pod(namespace="shop")
+        wait_until(lambda: "/proc/vmstat" in shop.mounts(), DEADLINE_S, what="files")
+        check_all(shop)
+        assert containerd.pod(namespace="shop", labels={KEY: "off"}).mounts() == {}
+        lab = containerd.pod(namespace="lab")
+        assert lab.mounts() == {}
+        add("lab")
+        wait_until(lambda: "/sys/devices/system/cpu" in lab.mounts(), DEADLINE_S, what="files")
+        check_all(lab)
+        assert running.log.count("NRI: registered") >= 2
+
+
+def test_pods_that_start_while_namespaces_are_chosen(
+    node: Daemon, containerd, tmp_path: Path
+) -> None:
+    """The plugin registers again for each: no pod fails by that, or is left without files."""
+    with choosing(node, containerd, tmp_path) as (running, add), ThreadPoolExecutor(3) as pool:
+        pods = [pool.submit(containerd.pod, namespace="shop") for _ in range(6)]
+        count = 0
+        while not all(pod.done() for pod in pods):
+            count += 1
+            add(f"other-{count}")
+            running.wait_registered(count + 1)
+        for pod in [pod.result() for pod in pods]:
+            wait_until(lambda: "/proc/vmstat" in pod.mounts(), DEADLINE_S, what="files")  # noqa: B023
+            check_all(pod)
+
+
+@contextlib.contextmanager
+def choosing(
+    node: Daemon, containerd: object, directory: Path
+) -> Iterator[tuple[Plugin, Callable[[str], None]]]:
+    """Run a plugin that has a service account where a pod has it, and "shop" as its namespace."""
+    account = directory / "run/secrets/kubernetes.io/serviceaccount"
     account.mkdir(parents=True)
     with labelled(account) as (port, add):
         script = 'mount --bind "$1" /run && shift && exec "$@"'
-        before = ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path / "run"), "env"]
+        before = ["unshare", "-m", "sh", "-c", script, "sh", str(directory / "run"), "env"]
         before += ["KUBERNETES_SERVICE_HOST=127.0.0.1", f"KUBERNETES_SERVICE_PORT={port}"]
         options = ["--namespace-selector", "pylxcfs.io/view=all", "--by", "mounts"]
         with plugin(node, containerd, *options, before=before) as running:
             wait_until(
-                lambda: "namespaces with the label: shop" in running.log,
+                lambda: "namespaces chosen by their labels: shop" in running.log,
                 DEADLINE_S,
                 what=f"the namespaces; its log: {running.log}",
             )
-            # It registers once more now. What starts meanwhile is attached then.
-            shop = containerd.pod(namespace="shop")
-            wait_until(lambda: "/proc/vmstat" in shop.mounts(), DEADLINE_S, what="files")
-            check_all(shop)
-            assert containerd.pod(namespace="shop", labels={KEY: "off"}).mounts() == {}
-            lab = containerd.pod(namespace="lab")
-            assert lab.mounts() == {}
-            add("lab")
-            wait_until(lambda: "/sys/devices/system/cpu" in lab.mounts(), DEADLINE_S, what="files")
-            check_all(lab)
-            assert containerd.pod(namespace="lab").memory() == MEMORY
+            yield running, add
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from functools import cached_property, partial
 from typing import TypeVar
 
 from pylxcfs.formats import blkio, cgroupvalue, cpuacct, cpulist, memorystat
-from pylxcfs.sources import request
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.settings import Setting
@@ -51,8 +50,6 @@ class MemoryReader:
             "memory.memsw.usage_in_bytes",
         )
         self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
-        limit = KeptFile(own, "memory.limit_in_bytes")
-        self._requested = hierarchies.setting([limit], partial(_requested_memory, limit))
 
     def read(self) -> Memory | None:
         usage_text = self._usage.read()
@@ -67,9 +64,6 @@ class MemoryReader:
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
         limit = self._limit.get() if limits[0] is None else cgroupvalue.limit_v1(limits[0])
-        requested = self._requested.get()
-        if requested is not None:
-            limit = requested if limit is None else min(limit, requested)
         # Without a limit no ancestor has one.
         left = None if limit is None else self._above.left()
         memsw_usage = self._memsw_usage.read()
@@ -120,36 +114,18 @@ class MemoryReader:
         return self._slabinfo.read() or None
 
 
-def _requested_memory(file: KeptFile) -> int | None:
-    """Return what the cgroup requests where it has no limit of its own."""
-    try:
-        text = file.read()
-        if text is None or cgroupvalue.limit(text) is not None:
-            return None
-        return request.memory(file)
-    finally:
-        file.close()  # it is read after writes alone
-
-
 def smallest(
-    hierarchies: Hierarchies,
-    place: Place,
-    name: str,
-    parse: Callable[[bytes], _T | None],
-    requested: Callable[[KeptFile], _T | None] = lambda _: None,
+    hierarchies: Hierarchies, place: Place, name: str, parse: Callable[[bytes], _T | None]
 ) -> Setting[_T | None]:
     """Return the smallest limit of a cgroup and its ancestors.
 
-    From their files `name`. The setting's value is None without any limit. What the cgroup
-    requests counts where it has no limit of its own.
+    From their files `name`. The setting's value is None without any limit.
     """
     files = [hierarchies.shared(f"{directory}/{name}") for directory in place.limiting]
 
     def read() -> _T | None:
-        found = [None if (text := file.read()) is None else parse(text) for file in files]
-        if found and found[0] is None:
-            found[0] = requested(files[0])
-        return min([value for value in found if value is not None], default=None)
+        texts = [text for file in files if (text := file.read()) is not None]
+        return min([value for value in map(parse, texts) if value is not None], default=None)
 
     return hierarchies.setting(files, read)
 
@@ -239,8 +215,6 @@ def _smallest_quota(pairs: Sequence[tuple[KeptFile, KeptFile]]) -> float | None:
     smallest: float | None = None
     for quota_file, period_file in pairs:
         quota = quota_file.read()
-        if quota is not None and quota.startswith(b"-") and quota_file is pairs[0][0]:
-            smallest = request.cpus(quota_file)
         if quota is None or quota.startswith(b"-"):
             continue
         period = period_file.read()

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping
 
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
-from pylxcfs.sources import request
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.v1 import Above, smallest
@@ -25,7 +24,7 @@ class MemoryReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         # memory.current is nowhere in the root, so the root is never the nearest.
         own = place.nearest("memory.current") or place.own
-        self._limit = smallest(hierarchies, place, "memory.max", cgroupvalue.limit, request.memory)
+        self._limit = smallest(hierarchies, place, "memory.max", cgroupvalue.limit)
         self._swap_limit = smallest(hierarchies, place, "memory.swap.max", cgroupvalue.limit)
         self._usage = KeptFile(own, "memory.current")
         self._swap_usage = KeptFile(own, "memory.swap.current")
@@ -62,7 +61,7 @@ class QuotaReader:
     """cpu.max of the cgroup and its ancestors."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
-        self._smallest = smallest(hierarchies, place, "cpu.max", cgroupvalue.cpu_max, request.cpus)
+        self._smallest = smallest(hierarchies, place, "cpu.max", cgroupvalue.cpu_max)
 
     def read(self) -> float | None:
         return self._smallest.get()

@@ -340,6 +340,7 @@ class Plugin:
         self._selection = selection
         self._env = env
         self._guard = Guard()
+        self._runtime = "a runtime"
         self._pods: dict[str, Pod] = {}
         #: Containers that are to be attached.
         self.queue: queue.SimpleQueue[Running] = queue.SimpleQueue()
@@ -382,7 +383,7 @@ class Plugin:
 
     def _configure(self, payload: bytes) -> Message:
         asked = Configure.parse(payload)
-        _log.info("NRI: registered with %s %s", asked.runtime_name, asked.runtime_version)
+        self._runtime = f"{asked.runtime_name} {asked.runtime_version}"
         self._pods.clear()
         return Configured(_EVENTS)
 
@@ -394,6 +395,8 @@ class Plugin:
             if pod is not None and container.state == _RUNNING:
                 self._queue(pod, container)
         if not asked.more:
+            # The runtime asks for new containers from now on.
+            _log.info("NRI: registered with %s", self._runtime)
             self._pods.clear()
         return Synchronized(asked.more)
 

@@ -103,6 +103,24 @@ def test_new_containers_are_given_their_files(make_container):
         assert "files attached" in daemon.log
 
 
+def test_new_containers_with_shared_files_are_given_their_own(make_container):
+    with Daemon("--move-new", expect_log=EXPECTED) as daemon:
+        shared = daemon.runtime_dir / "caller"
+        plain = make_container(memory=100 * MIB)
+        made = make_container(shared, memory=200 * MIB)
+        before = set(views_in(made))
+        assert before
+        assert reads_own(made, 200)
+        wait_until(
+            lambda: all(root.startswith("/own/") for root in views_in(made).values()),
+            DEADLINE_S,
+            what="its own files",
+        )
+        assert set(views_in(made)) == before
+        assert reads_own(made, 200)
+        assert views_in(plain) == {}
+
+
 def test_all_handles_each_mount_namespace_once(healing, make_container, command):
     made = [make_container(memory=(100 + i) * MIB) for i in range(3)]
     nested = ["unshare", "--pid", "--fork", "sleep", "1000"]  # in the mounts of its container

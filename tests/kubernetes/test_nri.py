@@ -129,7 +129,6 @@ def test_pods_that_start_at_once(node: Daemon, containerd, by: str, record_prope
         times.sort()
         line = f"answer to CreateContainer by {by}: median {times[5]} ms, longest {times[-1]} ms"
         record_property("figures", line)
-        assert times[5] < 100
         assert running.log.count("NRI: registered") == 1  # it was not dropped
 
 

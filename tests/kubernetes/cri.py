@@ -263,7 +263,7 @@ class Containerd:
         pod = self._sandbox({}, {}, "kube-system", pid=api.NODE, privileged=True)
         return self._run(
             pod,
-            image,
+            image=image,
             command=command,
             mounts=mounts,
             envs=[api.KeyValue(key=key, value=value) for key, value in environ.items()],
@@ -280,14 +280,14 @@ class Containerd:
     ) -> Pod:
         spaces = api.NamespaceOption(network=api.NODE, pid=pid, ipc=api.POD)
         self._made += 1
-        name = f"pod-{self._made}"
+        name, uid = f"pod-{self._made}", str(uuid.uuid4())
         config = api.PodSandboxConfig(
-            metadata=api.PodSandboxMetadata(name=name, uid=str(uuid.uuid4()), namespace=namespace),
+            metadata=api.PodSandboxMetadata(name=name, uid=uid, namespace=namespace),
             log_directory=str(self.directory),
             labels=labels,
             annotations=annotations,
             linux=api.LinuxPodSandboxConfig(
-                cgroup_parent=f"/{self.cgroup}",
+                cgroup_parent=f"/{self.cgroup}/kubepods/pod{uid}",
                 security_context=api.LinuxSandboxSecurityContext(
                     namespace_options=spaces, privileged=privileged
                 ),
@@ -299,7 +299,7 @@ class Containerd:
         self.pods.append(pod)
         return pod
 
-    def _run(self, pod: Pod, image: str = IMAGE, *, linux: Any, **settings: Any) -> Pod:
+    def _run(self, pod: Pod, *, linux: Any, image: str = IMAGE, **settings: Any) -> Pod:
         secure = pod.config.linux.security_context
         linux.security_context.namespace_options.CopyFrom(secure.namespace_options)
         linux.security_context.privileged = secure.privileged

@@ -119,7 +119,8 @@ def test_pods_read_on_when_the_agents_pod_is_replaced(here: Node, record_propert
     first = here.agent()
     keeper = here.keeper
     pod = here.containerd.pod(annotations={KEY: "all"})
-    assert pod.memory() == MEMORY
+    # Mounted at its start, or attached: the plugin has seen just now that the agent serves.
+    wait_until(lambda: pod.memory() == MEMORY, DEADLINE_S, what="its limit")
     wait_until(lambda: "/proc/vmstat" in pod.mounts(), DEADLINE_S, what="what was attached")
     mounts = pod.mounts()
     assert all(root.startswith("/own/") for root in mounts.values())

@@ -158,8 +158,11 @@ def _build(
 ) -> tuple[bytes, dict[str, Any]]:
     """Load the archive and run it; build another image; return its files and configuration."""
     docker.command("load", input=image.archive.read_bytes())
-    run = ["run", "--rm", "--network=none", f"pylxcfs:{__version__}"]
+    # As the webhook runs.
+    narrow = ["--network=none", "--user=65532:65532", "--read-only", "--cap-drop=ALL"]
+    run = ["run", "--rm", *narrow, f"pylxcfs:{__version__}"]
     assert docker.command(*run, "--version").stdout.split()[-1] == __version__.encode()
+    assert b"--volumes" in docker.command(*run, "webhook", "--help").stdout
     docker.command("import", *_like_this_machine(base[2], directory), base[1])
     build = ["build", "--network=host", "--file", str(DOCKERFILE), "--tag=built"]
     docker.command(*build, "--build-arg=SNAPSHOT=", str(ROOT), timeout=_BUILD_S)

@@ -37,6 +37,7 @@ from pylxcfs.errors import PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.kubernetes import annotations as keys
 from pylxcfs.kubernetes import environment, ttrpc
+from pylxcfs.kubernetes.latency import SLOW_S, Latency
 from pylxcfs.kubernetes.protobuf import (
     Malformed,
     Message,
@@ -58,8 +59,6 @@ _SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
 _CREATE, _START, _POST_START = 4, 6, 7
 _EVENTS: Final = 1 << (_CREATE - 1) | 1 << (_START - 1) | 1 << (_POST_START - 1)
 _RUNNING: Final = 3
-#: The runtime lets a plugin wait for 2 s, and drops it then. Each container waits for the answer.
-SLOW_S: Final = 0.1
 #: Seconds until the next try to connect: the first, and the longest.
 _AGAIN_S: Final = (0.2, 5.0)
 _CALM_S: Final = 10.0
@@ -344,9 +343,7 @@ class Plugin:
         self._pods: dict[str, Pod] = {}
         #: Containers that are to be attached.
         self.queue: queue.SimpleQueue[Running] = queue.SimpleQueue()
-        #: Answers, and the longest time that one took.
-        self.answers = 0
-        self.slowest_s = 0.0
+        self.latency = Latency()
 
     def answer(self, packet: ttrpc.Packet) -> ttrpc.Packet:
         """Return the answer to a request. Raise Malformed if it is none."""
@@ -364,8 +361,7 @@ class Plugin:
             response = ttrpc.Response(payload=done.encode())
         took = time.monotonic() - began
         _log.debug("NRI: %s took %.1f ms", request.method[:80], took * 1000)
-        self.answers += 1
-        self.slowest_s = max(self.slowest_s, took)
+        self.latency.add(request.method if work else None, took)
         if took > SLOW_S:
             _log.warning("NRI: %s was slow: %.0f ms", request.method[:80], took * 1000)
         return packet._replace(kind=ttrpc.RESPONSE, payload=response.encode())
@@ -385,6 +381,7 @@ class Plugin:
         asked = Configure.parse(payload)
         self._runtime = f"{asked.runtime_name} {asked.runtime_version}"
         self._pods.clear()
+        self.latency.registered = True
         return Configured(_EVENTS)
 
     def _synchronize(self, payload: bytes) -> Message:
@@ -495,6 +492,7 @@ class Client:
     def __init__(self, path: str, plugin: Plugin, name: str = NAME, index: str = INDEX) -> None:
         self._path = path
         self._plugin = plugin
+        self.latency = plugin.latency
         self._register = RegisterPlugin(name, index)
         self._channel: socket.socket | None = None
         self._again = threading.Event()
@@ -518,6 +516,7 @@ class Client:
                 why = "the runtime closed the connection"
             except (OSError, Malformed, NotRegistered) as error:
                 why = str(error)
+            self.latency.registered = False
             if time.monotonic() - began > _CALM_S:
                 pause, said = _AGAIN_S[0], ""
             if self._again.is_set():

@@ -144,6 +144,7 @@ def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
         *(["--keep-mounted"] if config.keep_mounted else []),
         *(["--companion"] if config.heal or config.attach_new else []),
         *(["--seccomp-agent"] if config.seccomp_agent else []),
+        *(["--devices"] if config.enable_devices else []),
         *(["--metrics"] if config.metrics_listen else []),
         *("--", *_SERVER),
     ]

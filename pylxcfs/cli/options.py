@@ -205,6 +205,13 @@ class Config:
         "Allow triggers on /proc/pressure files. A pending poll can keep a machine from"
         " suspending.",
     )
+    enable_devices: bool = _row(
+        Switch(),
+        False,
+        "--enable-devices/--disable-devices",
+        "Serve /sys/class, /sys/block, /sys/dev and /sys/bus/pci/devices with the devices that a"
+        " container may open.",
+    )
     init_pid_method: str = _row(
         Choice("auto", "ioctl", "scm"),
         "auto",

@@ -26,6 +26,7 @@ from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
+from pylxcfs.sources import devices
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
@@ -92,8 +93,10 @@ class Computation:
         self.guard = Guard()
         self.host = HostFiles()
         self.host.recent_ns = _recent_ns(settings)
-        self.sysfs = SysTree()
+        self.sysfs = SysTree(devices=settings.enable_devices)
         hierarchies = Hierarchies.discover()
+        if settings.enable_devices:
+            _check_devices(hierarchies)
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
         self.inheritance = Inheritance({}, 0, 0)
         self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
@@ -288,6 +291,21 @@ def _prepare(finder: InitFinder) -> None:
         else:
             return
     _log.warning("containers cannot be told apart here, all see the host: %s", failed)
+
+
+def _check_devices(hierarchies: Hierarchies) -> None:
+    """Say so at the start if it will not be known what containers may open."""
+    if hierarchies.v2 is None:
+        return
+    try:
+        for number in devices.effective(hierarchies.v2.mountpoint):
+            devices.instructions(number)
+    except SourceError as error:
+        _log.warning(
+            "--enable-devices: containers see all devices of the host: %s (bpf(2) needs"
+            " CAP_SYS_ADMIN, and before Linux 6.9 CAP_NET_ADMIN: see docs/hpc.md)",
+            error,
+        )
 
 
 def _containers_that_fit() -> int:

@@ -295,15 +295,15 @@ def _prepare(finder: InitFinder) -> None:
 
 def _check_devices(hierarchies: Hierarchies) -> None:
     """Say so at the start if it will not be known what containers may open."""
-    if hierarchies.v2 is None:
+    if hierarchies.v2 is None or "devices" in hierarchies.v1:
         return
     try:
         for number in devices.effective(hierarchies.v2.mountpoint):
             devices.instructions(number)
     except SourceError as error:
         _log.warning(
-            "--enable-devices: containers see all devices of the host: %s (bpf(2) needs"
-            " CAP_SYS_ADMIN, and before Linux 6.9 CAP_NET_ADMIN: see docs/hpc.md)",
+            "--enable-devices: containers see all devices of the host: %s; allow bpf(2), with"
+            " CAP_SYS_ADMIN and, on older kernels, CAP_NET_ADMIN (docs/hpc.md)",
             error,
         )
 

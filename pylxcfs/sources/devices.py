@@ -5,14 +5,15 @@
     v2      the BPF programs in effect for the cgroup, its ancestors' included: each has to say yes.
             They are read back from the kernel (bpf(2)) and run here (formats/bpf.py)
 
-On a hybrid host both count (devcgroup_check_permission, security/device_cgroup.c).
+On a hybrid host both count (devcgroup_check_permission, security/device_cgroup.c). Where bpf(2) is
+not permitted, v1's rules alone do there: they are those that runtimes set.
 
 A process in the cgroup could ask access(2) of device nodes instead. But it would be frozen and
 throttled with the container, stand in its cgroup.procs, and keep a cgroup that ends from being
 removed; and v2 allows no process in a cgroup that has controllers for its children.
 
 Not seen: what v1 denies a cgroup that is otherwise allowed everything, as devices.list does not
-list that. bpf(2) needs CAP_SYS_ADMIN, and before Linux 6.9 CAP_NET_ADMIN.
+list that. bpf(2) needs CAP_SYS_ADMIN, and on older kernels (6.1) CAP_NET_ADMIN as well.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ _CGROUP_DEVICE: Final = 6
 _QUERY_EFFECTIVE: Final = 1
 #: Layouts of union bpf_attr, as far as each command has them.
 _QUERY: Final = struct.Struct("=IIIIQI4x")
+_GET_BY_ID: Final = struct.Struct("=III")
 _INFO: Final = struct.Struct("=IIQ")
 _LOOKUP: Final = struct.Struct("=I4xQQQ")
 #: The beginning of struct bpf_prog_info, of which xlated_prog_len and _insns are used, and of
@@ -82,11 +84,12 @@ class DeviceRules:
         self._refresh()
         if self._rules is None and not self._programs:
             return None
-        return frozenset(device for device in devices if self._may_open(device))
+        maps = _Maps()
+        return frozenset(device for device in devices if self._may_open(device, maps))
 
     def _refresh(self) -> None:
         text = self._list.read() if self._list is not None else None
-        numbers = effective(self._v2.own) if self._v2 is not None else ()
+        numbers = self._effective()
         if (text, numbers) != self._basis:
             self._rules = deviceslist.parse(text) if text is not None else None
             self._programs = [instructions(number) for number in numbers]
@@ -95,12 +98,22 @@ class DeviceRules:
         elif any(map(bpf.uses_maps, self._programs)):
             self._known = {}
 
-    def _may_open(self, device: Device) -> bool:
+    def _effective(self) -> tuple[int, ...]:
+        if self._v2 is None:
+            return ()
+        try:
+            return effective(self._v2.own)
+        except SourceError:
+            if self._list is None:
+                raise
+            return ()
+
+    def _may_open(self, device: Device, maps: _Maps) -> bool:
         known = self._known.get(device)
         if known is None:
             known = self._known[device] = any(
                 self._allows_v1(device, letter)
-                and all(_allows(program, device, access) for program in self._programs)
+                and all(_allows(program, device, access, maps) for program in self._programs)
                 for letter, access in (("r", bpf.READ), ("w", bpf.WRITE))
             )
         return known
@@ -115,9 +128,9 @@ class DeviceRules:
         )
 
 
-def _allows(program: bytes, device: Device, access: int) -> bool:
+def _allows(program: bytes, device: Device, access: int, maps: _Maps) -> bool:
     kind = bpf.BLOCK if device.is_block else bpf.CHAR
-    return bpf.allows(program, access, kind, device.major, device.minor, value_in_map)
+    return bpf.allows(program, access, kind, device.major, device.minor, maps.value)
 
 
 def effective(directory: str) -> tuple[int, ...]:
@@ -148,7 +161,7 @@ def instructions(number: int) -> bytes:
     """Return a program by its number, which no other program gets soon. Raise SourceError."""
     what = f"BPF program {number}"
     try:
-        program = Descriptor(_bpf(_PROG_GET_FD_BY_ID, bytearray(struct.pack("=III", number, 0, 0))))
+        program = Descriptor(_bpf(_PROG_GET_FD_BY_ID, bytearray(_GET_BY_ID.pack(number, 0, 0))))
         text = ctypes.create_string_buffer(_MOST_BYTES)
         info = bytearray(_PROGRAM_INFO.pack(0, 0, b"", 0, _MOST_BYTES, 0, ctypes.addressof(text)))
         _info(program, info)
@@ -160,26 +173,39 @@ def instructions(number: int) -> bytes:
     return text.raw[:length]
 
 
-def value_in_map(number: int, key: bytes) -> bytes | None:
-    """Return the value of a key in a map; None if it has none. Raise SourceError."""
-    try:
-        found = Descriptor(_bpf(_MAP_GET_FD_BY_ID, bytearray(struct.pack("=III", number, 0, 0))))
-        info = bytearray(_MAP_INFO.size)
-        _info(found, info)
-        _, _, key_size, value_size = _MAP_INFO.unpack(info)
-        if len(key) < key_size:
-            raise SourceError(f"BPF map {number}: a key has {key_size} bytes, not {len(key)}")
-        wanted = ctypes.create_string_buffer(key, len(key))
-        value = ctypes.create_string_buffer(value_size)
-        attributes = _LOOKUP.pack(
-            found.number, ctypes.addressof(wanted), ctypes.addressof(value), 0
-        )
-        _bpf(_MAP_LOOKUP_ELEM, bytearray(attributes))
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise _error(f"BPF map {number}", error) from None
-    return value.raw
+class _Maps:
+    """Maps of programs, by their numbers; each is open as long as this object."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[Descriptor, int, int]] = {}
+
+    def value(self, number: int, key: bytes) -> bytes | None:
+        """Return the value of a key; None if the map has none. Raise SourceError."""
+        what = f"BPF map {number}"
+        try:
+            descriptor, key_size, value_size = self._get(number)
+            if len(key) < key_size:
+                raise SourceError(f"{what}: a key has {key_size} bytes, not {len(key)}")
+            wanted = ctypes.create_string_buffer(key, len(key))
+            value = ctypes.create_string_buffer(value_size)
+            places = ctypes.addressof(wanted), ctypes.addressof(value)
+            _bpf(_MAP_LOOKUP_ELEM, bytearray(_LOOKUP.pack(descriptor.number, *places, 0)))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise _error(what, error) from None
+        return value.raw
+
+    def _get(self, number: int) -> tuple[Descriptor, int, int]:
+        found = self._open.get(number)
+        if found is None:
+            attributes = bytearray(_GET_BY_ID.pack(number, 0, 0))
+            descriptor = Descriptor(_bpf(_MAP_GET_FD_BY_ID, attributes))
+            info = bytearray(_MAP_INFO.size)
+            _info(descriptor, info)
+            _, _, key_size, value_size = _MAP_INFO.unpack(info)
+            found = self._open[number] = descriptor, key_size, value_size
+        return found
 
 
 def _info(descriptor: Descriptor, info: bytearray) -> None:

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.errors import SourceError
+from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.devices import DeviceRules
 from pylxcfs.views.model import Device
 from tests.conftest import require
@@ -133,6 +134,20 @@ def test_a_program_that_asks_a_map_as_libvirts(cgroup, unified, tmp_path):
         assert KMSG in check(cgroup, rules, tmp_path)
     finally:
         os.close(map_fd)
+
+
+def test_v1_alone_counts_where_programs_cannot_be_read(cgroup, tmp_path):
+    if not kit.has_v1(cgroup):
+        pytest.skip("this host has no v1 devices controller")
+    kit.allow_only(cgroup, USUAL)
+    v1 = rules_of(cgroup)
+    no_cgroup = Place(2, (str(tmp_path),), up_to_root=False)
+    hierarchies = Hierarchies.discover()
+    paths = hierarchies.paths_in(cgroup.run(["cat", "/proc/self/cgroup"]))
+    both = DeviceRules(hierarchies.named("devices", paths), no_cgroup)
+    assert both.may_open([NULL, LOOP0]) == v1.may_open([NULL, LOOP0]) == {NULL}
+    with pytest.raises(SourceError):
+        DeviceRules(None, no_cgroup).may_open([NULL])
 
 
 def test_a_container_says_what_it_may_open(make_container, look_up):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.tree.nodes import DEVICES_OF_SYSFS
+from pylxcfs.views import devices
+from pylxcfs.views.model import Options
 from tests.clients.engines import open_directory, programs, pylxcfs
 from tests.clients.test_docker import IMAGE, LIMITS, Docker
 from tests.conftest import require, wait_until
 from tests.kit.cgroups import is_v2
 from tests.kit.daemon import Daemon
+from tests.kit.sysfs import MadeSysfs, char
+from tests.unit.views.fakes import FakeContainer
 
 #: Prints the names in a few directories, and whether the links resolve.
 SHOW = """
@@ -68,8 +75,8 @@ def test_a_device_of_docker_run_is_the_one_that_shows(
     if way == "docker-args":
         words = pylxcfs(daemon, "docker-args").split()
     run = ["run", "--rm", *LIMITS, *words]
-    devices = ["--device=/dev/loop0", "--device=/dev/fuse"]
-    found = shown(docker.command(*run, *devices, IMAGE, "sh", "-c", SHOW).stdout)
+    given = ["--device=/dev/loop0", "--device=/dev/fuse"]
+    found = shown(docker.command(*run, *given, IMAGE, "sh", "-c", SHOW).stdout)
     assert found["block"] == found["class/block"] == {"loop0"}
     assert found["dev/block"] == {"7:0"}
     assert found["class/misc"] == {"fuse"} | misc_of_all()
@@ -121,3 +128,61 @@ def test_programs_that_look_for_hardware(daemon: Daemon, docker: Docker) -> None
     if shutil.which("lspci") is not None and os.path.isdir("/sys/bus/pci/devices"):
         assert docker.command(*run, "/usr/bin/lspci").stdout == b""
         assert subprocess.run(["lspci"], capture_output=True, check=True).stdout
+
+
+def seen_copy(made: MadeSysfs, container: FakeContainer, place: Path) -> Path:
+    """Copy a sysfs with the links that a container sees; devices themselves are the same."""
+    host = HostFiles(str(made.root))
+    for path in DEVICES_OF_SYSFS:
+        if (made.root / path).is_dir():
+            (place / path).mkdir(parents=True)
+            for name in os.listdir(made.root / path):
+                if not devices.hidden(f"{path}/{name}", host, container, Options()):
+                    copied = place / path / name
+                    shutil.copy(made.root / path / name, copied, follow_symlinks=False)
+    (place / "sys/devices").symlink_to(made.sys / "devices")
+    return place / "sys"
+
+
+#: ibv_devices with nodes of all four ports in /dev, as `docker run -v /dev/infiniband` has them.
+IBV_DEVICES = """
+mount -t tmpfs made /dev && mkdir /dev/infiniband && mknod /dev/null c 1 3 || exit 1
+for n in 0 1 2 3; do mknod /dev/infiniband/uverbs$n c 231 $((192 + n)) || exit 1; done
+exec ibv_devices
+"""
+
+
+def test_ibv_devices_lists_the_port_of_the_container(tmp_path: Path) -> None:
+    """libibverbs and its driver for mlx5, in a sysfs that was made (tests/kit/sysfs.py)."""
+    if shutil.which("ibv_devices") is None or not os.path.exists("/etc/libibverbs.d/mlx5.driver"):
+        require("clients", "ibverbs-utils and ibverbs-providers are not installed")
+    made = MadeSysfs(tmp_path / "made")
+    container = FakeContainer(devices_=frozenset({char(231, 194)}))
+
+    def listed(sys: Path) -> list[str]:
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", IBV_DEVICES],
+            env={**os.environ, "SYSFS_PATH": str(sys)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return [line.split()[0] for line in done.stdout.splitlines()[2:]]
+
+    assert sorted(listed(made.sys)) == [f"mlx5_{n}" for n in range(4)]
+    assert listed(seen_copy(made, container, tmp_path / "seen")) == ["mlx5_2"]
+
+
+def test_a_reader_of_gpus_finds_the_one_of_the_container(tmp_path: Path) -> None:
+    """As monitors of GPUs do: card N, its PCI function, its render node."""
+    made = MadeSysfs(tmp_path / "made")
+    container = FakeContainer(devices_=frozenset({char(226, 129)}))
+    drm = seen_copy(made, container, tmp_path / "seen") / "class/drm"
+    cards = [path for path in drm.iterdir() if re.fullmatch(r"card\d+", path.name)]
+    assert [card.name for card in cards] == ["card1"]
+    function = cards[0].resolve().parents[1]
+    assert (function / "subsystem").resolve().name == "pci"
+    assert {path.name for path in (function / "drm").iterdir()} >= {"renderD129"}
+    assert not (drm / "renderD128").exists()
+    assert (drm / "renderD129/dev").read_text() == "226:129\n"

@@ -17,6 +17,12 @@ _ROOT_PORT = "pci0000:00/0000:00:01.0"
 _NIC = "0000:41:00"
 _SCSI = "pci0000:00/0000:00:1f.2/ata1/host0/target0:0:{n}/0:0:{n}:0"
 _NVME = "pci0000:00/0000:00:1d.0/0000:03:00.0/nvme/nvme0"
+#: How a driver in user space knows the adapter.
+_CONNECTX5 = {
+    "vendor": "0x15b3",
+    "device": "0x1017",
+    "modalias": "pci:v000015B3d00001017sv000015B3sd00000008bc02sc00i00",
+}
 
 
 class MadeSysfs:
@@ -89,13 +95,20 @@ class MadeSysfs:
 
     def _port(self, n: int) -> None:
         function = self._pci(f"{_NIC}.{n}")
-        self.device("infiniband", f"{function}/infiniband/mlx5_{n}")
-        self.write(f"{function}/infiniband/mlx5_{n}/node_type", "1: CA\n")
+        for name, text in _CONNECTX5.items():
+            self.write(f"{function}/{name}", f"{text}\n")
+        path = f"{function}/infiniband/mlx5_{n}"
+        self.device("infiniband", path)
+        self.write(f"{path}/node_type", "1: CA\n")
+        self.write(f"{path}/node_guid", f"0002:c903:00a0:000{n}\n")
+        (self.sys / "devices" / path / "device").symlink_to("../..")
         for name, first in (("uverbs", 192), ("umad", 0)):
             kind = "infiniband_verbs" if name == "uverbs" else "infiniband_mad"
             path = f"{function}/{kind}/{name}{n}"
             self.device(kind, path, f"231:{first + n}")
             self.write(f"{path}/ibdev", f"mlx5_{n}\n")
+            self.write(f"{path}/abi_version", "1\n")
+            (self.sys / "devices" / path / "device").symlink_to("../..")
 
     def _gpu(self, n: int, function: str) -> None:
         self.device("drm", f"{function}/drm/card{n}", f"226:{n}")

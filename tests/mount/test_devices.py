@@ -151,6 +151,15 @@ def test_lspci_lists_the_function_of_the_containers_disk(daemon: Daemon) -> None
         assert len(listed) < len(os.listdir("/sys/bus/pci/devices"))
 
 
+def test_a_job_on_the_host_sees_its_own(daemon: Daemon) -> None:
+    """As a batch system's, in the host's namespaces: it has limits, and rules for devices."""
+    with Cgroup() as cgroup:
+        cgroup.limits(memory=256 << 20)
+        kit.allow_only(cgroup, USUAL)
+        listed = cgroup.run(["ls", f"{daemon.mountpoint}/sys/class/mem/"])
+        assert set(listed.decode().split()) == USUAL_MEM
+
+
 def test_the_host_sees_all(daemon: Daemon) -> None:
     for path in directories():
         shown = os.listdir(f"{daemon.mountpoint}/{path}")

@@ -14,7 +14,7 @@ from pylxcfs.fuse import wire
 from pylxcfs.tree import nodes
 from pylxcfs.views import VIEWS
 from tests.kit.sysfs import MadeSysfs, char
-from tests.unit.tree.kit import A_PID, B_PID, HOST_PID, A, B, World
+from tests.unit.tree.kit import A_PID, B_PID, HOST, HOST_PID, A, B, FakeKnown, World
 
 INFINIBAND = "sys/class/infiniband"
 
@@ -56,6 +56,26 @@ def test_the_caller_mount_lists_for_its_opener_and_names_are_the_same_for_all(
         handle = mount.open_directory(directory, pid)
         assert [entry.name for entry in mount.entries(handle)] == [b"mlx5_%d" % n]
     assert len(mount.entries(mount.open_directory(directory, HOST_PID))) == 5
+
+
+def test_processes_of_the_host_list_for_their_own_cgroups(world: World) -> None:
+    mount = world.caller_mount
+    directory = nodes.ROOT
+    for name in INFINIBAND.split("/"):
+        directory = mount.lookup(directory, name.encode())
+    for n, pid in ((1, 101), (2, 102)):
+        world.containers.processes[pid] = (HOST, 0)
+        limited = FakeKnown(devices_=frozenset({char(231, 192 + n)}))
+        world.containers.host_cgroups[pid] = limited
+    handles = [mount.open_directory(directory, pid) for pid in (101, 102, 101)]
+    assert len(set(handles)) == 3
+    seen = [[entry.name for entry in mount.entries(handle)] for handle in handles]
+    assert seen == [[b"mlx5_1"], [b"mlx5_2"], [b"mlx5_1"]]
+    assert all(nodes.unpack(nodes.pair_of(handle)).pidns == HOST for handle in handles)
+    mount.close_directory(handles[0])
+    world.next_server()
+    for handle in handles:
+        assert len(world.caller_mount.entries(handle)) == 5
 
 
 def test_the_next_server_understands_the_numbers(world: World) -> None:

@@ -34,7 +34,7 @@ CHAR: Final = 2
 
 _INSN: Final = struct.Struct("=BBhi")
 _CONTEXT: Final = struct.Struct("=III")
-_MOST_STEPS: Final = 1 << 16
+_MOST_STEPS: Final = 1 << 14
 _STACK: Final = 512
 #: Where the program's memory is, for it: numbers that no computation of a program yields.
 _CONTEXT_AT: Final = 1 << 40

@@ -198,19 +198,19 @@ class Config:
         "Show the container's own counters in vmstat instead of the host's.",
         live=True,
     )
-    enable_psi_poll: bool = _row(
-        Switch(),
-        False,
-        "--enable-psi-poll/--disable-psi-poll",
-        "Allow triggers on /proc/pressure files. A pending poll can keep a machine from"
-        " suspending.",
-    )
     enable_devices: bool = _row(
         Switch(),
         False,
         "--enable-devices/--disable-devices",
         "Serve /sys/class, /sys/block, /sys/dev and /sys/bus/pci/devices with the devices that a"
         " container may open.",
+    )
+    enable_psi_poll: bool = _row(
+        Switch(),
+        False,
+        "--enable-psi-poll/--disable-psi-poll",
+        "Allow triggers on /proc/pressure files. A pending poll can keep a machine from"
+        " suspending.",
     )
     init_pid_method: str = _row(
         Choice("auto", "ioctl", "scm"),

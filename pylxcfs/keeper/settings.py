@@ -32,11 +32,11 @@ class Settings(NamedTuple):
     pid_fd: int = -1
     watchdog: float = 2.0
     max_failures: int = 5
+    devices: bool = False
     keep_mounted: bool = False
     companion: bool = False
     metrics: bool = False
     seccomp_agent: bool = False
-    devices: bool = False
 
     @property
     def caller_mountpoint(self) -> str:

@@ -26,8 +26,8 @@ from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
-from pylxcfs.sources import devices
 from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.devices import effective, instructions
 from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
@@ -95,8 +95,6 @@ class Computation:
         self.host.recent_ns = _recent_ns(settings)
         self.sysfs = SysTree(devices=settings.enable_devices)
         hierarchies = Hierarchies.discover()
-        if settings.enable_devices:
-            _check_devices(hierarchies)
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
         self.inheritance = Inheritance({}, 0, 0)
         self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
@@ -111,6 +109,8 @@ class Computation:
             on_new=lambda identity, container: self.inheritance.hand_over(identity, container),
             attempt=self.guard.attempt,
         )
+        if settings.enable_devices:
+            _check_devices(hierarchies)
         self.prewarm = Prewarm(self.registry)
         self.containers = Containers(
             self.registry, hierarchies, self.prewarm, f"{settings.runtime_dir}/caller"
@@ -298,8 +298,8 @@ def _check_devices(hierarchies: Hierarchies) -> None:
     if hierarchies.v2 is None or "devices" in hierarchies.v1:
         return
     try:
-        for number in devices.effective(hierarchies.v2.mountpoint):
-            devices.instructions(number)
+        for number in effective(hierarchies.v2.mountpoint):
+            instructions(number)
     except SourceError as error:
         _log.warning(
             "--enable-devices: containers see all devices of the host: %s; allow bpf(2), with"

@@ -17,8 +17,9 @@ from tests.conftest import require, wait_until
 from tests.kit import devices as kit
 from tests.kit.cgroups import Cgroup
 from tests.kit.container import Container
-from tests.kit.daemon import Daemon
+from tests.kit.daemon import ROOT, Daemon
 from tests.kit.devices import USUAL, Allowed
+from tests.mount.test_rescue import BROKEN, EXPECTED, give_up, recover
 
 #: What every container may open, in sys/class/mem and sys/class/tty.
 USUAL_MEM = {"null", "zero", "full", "random", "urandom"}
@@ -182,4 +183,23 @@ def test_the_next_server_goes_on() -> None:
         os.kill(server, signal.SIGKILL)
         daemon.wait_new_server(server)
         assert names(running, "sys/class/mem") == USUAL_MEM
+        assert names(running, "sys/class/tty") == {"tty"}
+
+
+def test_the_rescue_server_shows_the_hosts(tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    (tmp_path / "sitecustomize.py").write_text(BROKEN.format(flag=str(flag)))
+    env = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    options = ("--enable-devices", "--max-failures=2")
+    with (
+        Daemon(*options, env=env, expect_log=EXPECTED) as daemon,
+        container(daemon) as running,
+    ):
+        assert names(running, "sys/class/mem") == USUAL_MEM
+        give_up(daemon, flag)
+        every = set(os.listdir("/sys/class/mem"))
+        wait_until(lambda: names(running, "sys/class/mem") == every, what="the host's devices")
+        running.exec(["ls", "/sys/class/mem/kmsg/dev"])
+        recover(daemon, flag)
+        wait_until(lambda: names(running, "sys/class/mem") == USUAL_MEM, what="its own again")
         assert names(running, "sys/class/tty") == {"tty"}

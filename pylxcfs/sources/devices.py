@@ -29,7 +29,6 @@ from typing import Final
 
 from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import bpf, deviceslist
-from pylxcfs.formats.deviceslist import Rule
 from pylxcfs.sources.cgroups import Place
 from pylxcfs.sources.kept import Descriptor, KeptFile
 from pylxcfs.views.model import Device
@@ -70,33 +69,19 @@ class DeviceRules:
     def __init__(self, v1: Place | None, v2: Place | None) -> None:
         self._list = KeptFile(v1.own, "devices.list") if v1 is not None else None
         self._v2 = v2
-        #: What the answers follow from, and those to devices that were asked about.
-        self._basis: tuple[bytes | None, tuple[int, ...]] | None = None
-        self._rules: tuple[Rule, ...] | None = None
-        self._programs: list[bytes] = []
-        self._known: dict[Device, bool] = {}
+        self._answers = _Answers(None, ())
 
     def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
         """Return those of some devices that may be opened; None: all.
 
         Raise Gone, SourceError, FormatError.
         """
-        self._refresh()
-        if self._rules is None and not self._programs:
-            return None
-        maps = _Maps()
-        return frozenset(device for device in devices if self._may_open(device, maps))
-
-    def _refresh(self) -> None:
         text = self._list.read() if self._list is not None else None
         numbers = self._effective()
-        if (text, numbers) != self._basis:
-            self._rules = deviceslist.parse(text) if text is not None else None
-            self._programs = [instructions(number) for number in numbers]
-            self._basis = text, numbers
-            self._known = {}
-        elif any(map(bpf.uses_maps, self._programs)):
-            self._known = {}
+        answers = self._answers
+        if (text, numbers) != (answers.text, answers.numbers) or answers.use_maps:
+            answers = self._answers = _Answers(text, numbers)
+        return answers.may_open(devices)
 
     def _effective(self) -> tuple[int, ...]:
         if self._v2 is None:
@@ -108,17 +93,36 @@ class DeviceRules:
                 raise
             return ()
 
-    def _may_open(self, device: Device, maps: _Maps) -> bool:
+
+class _Answers:
+    """What follows from the text of devices.list and the numbers of programs."""
+
+    def __init__(self, text: bytes | None, numbers: tuple[int, ...]) -> None:
+        self.text = text
+        self.numbers = numbers
+        self._rules = deviceslist.parse(text) if text is not None else None
+        self._programs = [instructions(number) for number in numbers]
+        #: Maps change while the programs stay.
+        self.use_maps = any(map(bpf.uses_maps, self._programs))
+        self._maps = _Maps()
+        self._known: dict[Device, bool] = {}
+
+    def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
+        if self._rules is None and not self._programs:
+            return None
+        return frozenset(device for device in devices if self._may_open(device))
+
+    def _may_open(self, device: Device) -> bool:
         known = self._known.get(device)
         if known is None:
             known = self._known[device] = any(
-                self._allows_v1(device, letter)
-                and all(_allows(program, device, access, maps) for program in self._programs)
+                self._rule_allows(device, letter)
+                and all(self._program_allows(program, device, access) for program in self._programs)
                 for letter, access in (("r", bpf.READ), ("w", bpf.WRITE))
             )
         return known
 
-    def _allows_v1(self, device: Device, letter: str) -> bool:
+    def _rule_allows(self, device: Device, letter: str) -> bool:
         return self._rules is None or any(
             rule.is_block == device.is_block
             and rule.major in (None, device.major)
@@ -127,10 +131,9 @@ class DeviceRules:
             for rule in self._rules
         )
 
-
-def _allows(program: bytes, device: Device, access: int, maps: _Maps) -> bool:
-    kind = bpf.BLOCK if device.is_block else bpf.CHAR
-    return bpf.allows(program, access, kind, device.major, device.minor, maps.value)
+    def _program_allows(self, program: bytes, device: Device, access: int) -> bool:
+        kind = bpf.BLOCK if device.is_block else bpf.CHAR
+        return bpf.allows(program, access, kind, device.major, device.minor, self._maps.value)
 
 
 def effective(directory: str) -> tuple[int, ...]:

@@ -348,7 +348,7 @@ def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> 
     from pylxcfs.cli import engines as work
 
     place = _mountpoint_of_instance(context)
-    content = lambda: engines.cdi(place, work.served())  # noqa: E731
+    content = lambda: engines.cdi(place, work.served(place))  # noqa: E731
     click.echo(work.change(action, directory, engines.CDI_FILE, content))
 
 
@@ -363,7 +363,7 @@ def hooks(context: click.Context, /, action: str, directory: str, **_: object) -
     from pylxcfs.cli import engines as work
 
     place = _mountpoint_of_instance(context)
-    content = lambda: engines.hooks(place, work.served())  # noqa: E731
+    content = lambda: engines.hooks(place, work.served(place))  # noqa: E731
     click.echo(work.change(action, directory, engines.HOOKS_FILE, content))
 
 
@@ -377,7 +377,7 @@ def docker_args(context: click.Context, /, files: str | None, **_: object) -> No
     from pylxcfs.cli import engines as work
 
     place = _mountpoint_of_instance(context)
-    click.echo(engines.docker_args(place, work.chosen(files)))
+    click.echo(engines.docker_args(place, work.chosen(files, work.served(place))))
 
 
 @cli.command(short_help="Add the files to the config.json of an OCI bundle.")

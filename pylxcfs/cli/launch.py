@@ -141,6 +141,7 @@ def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
     return [
         *(sys.executable, "-I", "-S", "-c", _KEEPER.format(root=_ROOT)),
         *(word for pair in keeper.items() for word in pair),
+        *(["--devices"] if config.enable_devices else []),
         *(["--keep-mounted"] if config.keep_mounted else []),
         *(["--companion"] if config.heal or config.attach_new or config.move_new else []),
         *(["--seccomp-agent"] if config.seccomp_agent else []),

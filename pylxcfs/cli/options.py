@@ -205,6 +205,13 @@ class Config:
         "Show the container's own counters in vmstat instead of the host's.",
         live=True,
     )
+    enable_devices: bool = _row(
+        Switch(),
+        False,
+        "--enable-devices/--disable-devices",
+        "Serve /sys/class, /sys/block, /sys/dev and /sys/bus/pci/devices with the devices that a"
+        " container may open.",
+    )
     enable_psi_poll: bool = _row(
         Switch(),
         False,

@@ -507,7 +507,8 @@ class Keeper:
         if self._previous:
             wanted[rescue.PREVIOUS] = self._previous[holder.PREVIOUS[0]]
         for kind in wanted.keys() - self._rescues.keys():
-            work = partial(rescue.serve, kind, wanted[kind], self._settings.files)
+            settings = self._settings
+            work = partial(rescue.serve, kind, wanted[kind], settings.files, settings.devices)
             try:
                 self._rescues[kind] = child.fork(work)
             except OSError as error:

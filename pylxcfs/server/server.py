@@ -27,6 +27,7 @@ from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
 from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.devices import effective, instructions
 from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
@@ -92,7 +93,7 @@ class Computation:
         self.guard = Guard()
         self.host = HostFiles()
         self.host.recent_ns = _recent_ns(settings)
-        self.sysfs = SysTree()
+        self.sysfs = SysTree(devices=settings.enable_devices)
         hierarchies = Hierarchies.discover()
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
         self.inheritance = Inheritance({}, 0, 0)
@@ -108,6 +109,8 @@ class Computation:
             on_new=lambda identity, container: self.inheritance.hand_over(identity, container),
             attempt=self.guard.attempt,
         )
+        if settings.enable_devices:
+            _check_devices(hierarchies)
         self.prewarm = Prewarm(self.registry)
         self.containers = Containers(
             self.registry, hierarchies, self.prewarm, f"{settings.runtime_dir}/caller"
@@ -288,6 +291,21 @@ def _prepare(finder: InitFinder) -> None:
         else:
             return
     _log.warning("containers cannot be told apart here, all see the host: %s", failed)
+
+
+def _check_devices(hierarchies: Hierarchies) -> None:
+    """Say so at the start if it will not be known what containers may open."""
+    if hierarchies.v2 is None or "devices" in hierarchies.v1:
+        return
+    try:
+        for number in effective(hierarchies.v2.mountpoint):
+            instructions(number)
+    except SourceError as error:
+        _log.warning(
+            "--enable-devices: containers see all devices of the host: %s; allow bpf(2), with"
+            " CAP_SYS_ADMIN and, on older kernels, CAP_NET_ADMIN (docs/hpc.md)",
+            error,
+        )
 
 
 def _containers_that_fit() -> int:

@@ -42,6 +42,7 @@ class Settings:
     disable_swap: bool = False
     disable_zswap: bool = False
     vmstat: bool = False
+    enable_devices: bool = False
     enable_psi_poll: bool = False
     init_pid_method: str = "auto"
     max_containers: int = 5000

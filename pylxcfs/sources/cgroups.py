@@ -161,9 +161,11 @@ class Hierarchies:
 
         None where that does not tell containers apart.
         """
-        if self.v2 is None or not self._v2_tells:
-            return None
-        return _place(2, self.v2, paths.get(UNIFIED))
+        return self.in_v2(paths) if self._v2_tells else None
+
+    def in_v2(self, paths: Paths) -> Place | None:
+        """Return the place in the v2 hierarchy, also where it tells no containers apart."""
+        return _place(2, self.v2, paths.get(UNIFIED)) if self.v2 is not None else None
 
     def named(self, hierarchy: str, paths: Paths) -> Place | None:
         """Return the place in one v1 hierarchy ("pids", "name=systemd")."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from pylxcfs.errors import Gone, PylxcfsError, SourceError
@@ -23,7 +23,7 @@ from pylxcfs.sources.cgroups import Hierarchies, Paths
 from pylxcfs.sources.kept import PinnedFile, read_optional, read_whole
 from pylxcfs.sources.readers import Readers
 from pylxcfs.units import NS_PER_TICK
-from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
+from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Device, Ledger, Load, Memory
 
 #: Seconds after which init's cgroup is read again.
 _RECHECK_SECONDS = 1.0
@@ -129,6 +129,10 @@ class ContainerSource:
     def mems(self) -> frozenset[int] | None:
         """Return its NUMA nodes; None without the cpuset controller."""
         return self._read(Readers.mems)
+
+    def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
+        """Return those of some devices that it may open; None: all."""
+        return self._read(lambda readers: readers.may_open(devices))
 
     def started_ns(self) -> int:
         """Return the CLOCK_BOOTTIME at which it started; 0 for host processes."""

@@ -5,7 +5,7 @@ The same for pure and hybrid hosts. Knows no process and no container.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -13,9 +13,10 @@ from typing import Protocol, TypeVar
 from pylxcfs.formats import cgroupvalue
 from pylxcfs.sources import v1, v2
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
+from pylxcfs.sources.devices import DeviceRules
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.request import RequestReader
-from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Memory
+from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Device, Memory
 
 _T = TypeVar("_T")
 #: Constructors of a reader, by the version of the hierarchy.
@@ -128,6 +129,16 @@ class Readers:
 
     def block_io(self) -> Mapping[tuple[int, int], BlockIO] | None:
         return self._block_io.read() if self._block_io is not None else None
+
+    @cached_property
+    def _devices(self) -> DeviceRules:
+        return DeviceRules(
+            self._hierarchies.named("devices", self._paths),
+            self._hierarchies.in_v2(self._paths),
+        )
+
+    def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
+        return self._devices.may_open(devices)
 
     def threads(self) -> int | None:
         """Return pids.current: the threads in the cgroup and below it.

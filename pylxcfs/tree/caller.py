@@ -57,6 +57,8 @@ _MOST_EACH: Final = 16 << 20
 _MOST: Final = 64 << 20
 #: A text counts as so many bytes at least: the store has no more slots than `_MOST` has of these.
 _LEAST: Final = 4096
+#: Directories that processes of the host keep open; further ones are listed as the host sees them.
+_MOST_LISTERS: Final = 1024
 
 
 class Rendering(NamedTuple):
@@ -86,6 +88,9 @@ class CallerMount:
         self._started_ns = time.time_ns()
         self._renderings: dict[tuple[Container | None, int, bool], Rendering] = {}
         self._texts = Texts()
+        #: Processes of the host that have a directory open, by the owner in the handle.
+        self._listers: dict[int, Container] = {}
+        self._numbers = itertools.count()
         for handle, _, text in self.store.load():
             self._texts.keep(handle, text)
         # Handles of servers before this one may still be open: begin elsewhere.
@@ -177,15 +182,32 @@ class CallerMount:
         return self.names.child(self._index(parent), name, None)
 
     def open_directory(self, node: int, pid: int) -> int:
-        """Return a handle for a listing: it carries owner and directory, so nothing is kept."""
+        """Return a handle for a listing: it carries owner and directory.
+
+        For a process of the host, which has the view of its own cgroup, it has a number where an
+        owner has its cgroup namespace.
+        """
         owner = self.callers.owner(pid)
-        self.callers.container(owner, pid)  # from now on it is found without a process
+        container = self.callers.container(owner, pid)  # from now on it is found without a process
+        has_room = len(self._listers) < _MOST_LISTERS
+        if owner == self.callers.host and container is not None and has_room:
+            numbers = (owner + 1 + number % (_SERIALS - 1) for number in self._numbers)
+            owner = next(number for number in numbers if number not in self._listers)
+            self._listers[owner] = container
         return nodes.node(owner, self._index(node))
 
     def entries(self, handle: int) -> list[Entry]:
-        """List the directory of a handle as its opener sees it. Raise Refused."""
-        container = self.callers.known(nodes.pair_of(handle), 0)
+        """List the directory of a handle as its opener sees it. Raise Refused.
+
+        For a process of the host that opened it with an earlier server, as the host sees it.
+        """
+        owner = nodes.pair_of(handle)
+        container = self._listers.get(owner) or self.callers.known(owner, 0)
         return self.names.children(nodes.index_of(handle), container)
+
+    def close_directory(self, handle: int) -> None:
+        """Forget the opener of a listing."""
+        self._listers.pop(nodes.pair_of(handle), None)
 
     @staticmethod
     def _index(node: int) -> int:

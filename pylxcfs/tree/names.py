@@ -1,6 +1,7 @@
 """Names, modes and listings: which node has which children, and where links lead.
 
     proc/NAME, proc/pressure, sys/devices/system/{cpu,node,memory}    links, the same for all
+    sys/class/NAME, sys/block and others, with --enable-devices       links, too
     own/KEY/...  and the caller mount                                 one view: proc/, sys/...
 
 A function of names and numbers, and of the host's sysfs (sysfs.py). Contents are contents.py's,

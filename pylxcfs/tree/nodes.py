@@ -48,7 +48,7 @@ VIEW_SYSTEM: Final = 37
 #: The link to view i is LINKS + i; its file is FILES + i.
 LINKS: Final = 64
 FILES: Final = 128
-#: A file below sys/devices/system/{cpu,node,memory}: SYSFS + the inode number of the host's file.
+#: A file below a tree of sysfs (sysfs.py): SYSFS + the inode number of the host's file.
 SYSFS: Final = 256
 
 #: Directories by path: in the shared part of the own mount, and in a view.
@@ -60,11 +60,50 @@ _DIRECTORIES: Final = {
     "sys/devices/system": (SYSTEM, VIEW_SYSTEM),
 }
 _PRESSURE: Final = "proc/pressure"
+#: Directories that are there if a directory of devices is served below them.
+_DEVICE_DIRECTORIES: Final = {
+    "sys/class": (20, 50),
+    "sys/bus": (21, 51),
+    "sys/bus/pci": (22, 52),
+    "sys/dev": (23, 53),
+}
+#: Directories of sysfs with a link for each device (views/devices.py). The place is part of node
+#: ids: append only. The link to directory i is DEVICE_LINKS + i.
+DEVICES_OF_SYSFS: Final = (
+    "sys/block",
+    "sys/bus/pci/devices",
+    "sys/dev/block",
+    "sys/dev/char",
+    "sys/class/accel",
+    "sys/class/block",
+    "sys/class/bsg",
+    "sys/class/drm",
+    "sys/class/hidraw",
+    "sys/class/infiniband",
+    "sys/class/infiniband_mad",
+    "sys/class/infiniband_verbs",
+    "sys/class/input",
+    "sys/class/kfd",
+    "sys/class/mem",
+    "sys/class/misc",
+    "sys/class/nvme",
+    "sys/class/nvme-generic",
+    "sys/class/scsi_generic",
+    "sys/class/sound",
+    "sys/class/tpm",
+    "sys/class/tty",
+    "sys/class/usbmisc",
+    "sys/class/vfio",
+    "sys/class/video4linux",
+    "sys/class/virtio-ports",
+)
+#: Half of the numbers between LINKS and FILES.
+DEVICE_LINKS: Final = 96
 _TREE_LINKS: Final = {
     "sys/devices/system/cpu": CPU_LINK,
     "sys/devices/system/node": NODE_LINK,
     "sys/devices/system/memory": MEMORY_LINK,
-}
+} | {path: DEVICE_LINKS + i for i, path in enumerate(DEVICES_OF_SYSFS)}
 Children = dict[int, dict[bytes, int]]
 
 
@@ -129,8 +168,13 @@ def names(served: Mapping[str, int]) -> tuple[Children, dict[int, str]]:
     `served`: the files of views, and the trees of sysfs, that this host has. proc/pressure is one
     link to a directory, so that it can be bound.
     """
-    shared = {path: index for path, (index, _) in _DIRECTORIES.items()} | {"own": OWN}
-    view = {path: index for path, (_, index) in _DIRECTORIES.items()}
+    directories = _DIRECTORIES | {
+        path: pair
+        for path, pair in _DEVICE_DIRECTORIES.items()
+        if any(name.startswith(f"{path}/") for name in served)
+    }
+    shared = {path: index for path, (index, _) in directories.items()} | {"own": OWN}
+    view = {path: index for path, (_, index) in directories.items()}
     links: dict[int, str] = {}
     for path, index in served.items():
         if path.startswith(f"{_PRESSURE}/"):

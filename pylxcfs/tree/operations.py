@@ -74,7 +74,8 @@ class Operations(pyfuse3.Operations):
                 return
 
     async def releasedir(self, fh: int) -> None:
-        """Nothing is kept of open directories."""
+        """Forget a handle."""
+        self._mount.close_directory(fh)
 
     async def setattr(
         self,

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Mapping
 
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
-from pylxcfs.sources.cgroups import Hierarchies, Place
+from pylxcfs.sources import v1
+from pylxcfs.sources.cgroups import Hierarchies, Origin, Place
 from pylxcfs.sources.kept import KeptFile
-from pylxcfs.sources.v1 import Above, smallest
+from pylxcfs.sources.v1 import Above, Found, WeightReader, origin_of, smallest, value_of
 from pylxcfs.views.model import BlockIO, CpuUsage, Memory
 
 
@@ -24,6 +25,8 @@ class MemoryReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         # memory.current is nowhere in the root, so the root is never the nearest.
         own = place.nearest("memory.current") or place.own
+        self._place = place
+        self._own = own
         self._limit = smallest(hierarchies, place, "memory.max", cgroupvalue.limit)
         self._swap_limit = smallest(hierarchies, place, "memory.swap.max", cgroupvalue.limit)
         self._usage = KeptFile(own, "memory.current")
@@ -40,8 +43,8 @@ class MemoryReader:
             return None
         swap_usage = self._swap_usage.read()
         # Without a limit no ancestor has one.
-        limit = self._limit.get()
-        swap_limit = None if swap_usage is None else self._swap_limit.get()
+        limit = value_of(self._limit.get())
+        swap_limit = None if swap_usage is None else value_of(self._swap_limit.get())
         return Memory(
             limit=limit,
             usage=cgroupvalue.number(usage),
@@ -56,15 +59,31 @@ class MemoryReader:
     def slabinfo(self) -> bytes | None:
         return None
 
+    def limit_origin(self) -> Origin | None:
+        return origin_of(self._limit.get())
+
+    def swap_origin(self) -> Origin | None:
+        return origin_of(self._swap_limit.get())
+
+    def usage_origin(self) -> Origin:
+        return self._place.origin(self._own, "memory.current")
+
 
 class QuotaReader:
     """cpu.max of the cgroup and its ancestors."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._smallest = smallest(hierarchies, place, "cpu.max", cgroupvalue.cpu_max)
+        self._weight = WeightReader(place, hierarchies, "cpu.weight")
 
     def read(self) -> float | None:
-        return self._smallest.get()
+        return value_of(self._smallest.get())
+
+    def origin(self) -> Origin | None:
+        return origin_of(self._smallest.get())
+
+    def weight(self) -> Found[int] | None:
+        return self._weight.read()
 
 
 class CpusetReader:
@@ -72,6 +91,7 @@ class CpusetReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.nearest("cpuset.cpus.effective") or place.own
+        self._place, self._own = place, own
         self._cpus = KeptFile(own, "cpuset.cpus.effective")
         self._mems = KeptFile(own, "cpuset.mems.effective")
 
@@ -80,6 +100,9 @@ class CpusetReader:
 
     def mems(self) -> frozenset[int] | None:
         return _numbers(self._mems)
+
+    def origin(self, what: str) -> Origin:
+        return self._place.origin(self._own, f"cpuset.{what}.effective")
 
 
 def _numbers(file: KeptFile) -> frozenset[int] | None:
@@ -123,6 +146,15 @@ class BlockIOReader:
             )
             for device, counters in iostat.parse(text).items()
         }
+
+
+PidsReader = v1.PidsReader
+
+
+class HugetlbReader(v1.HugetlbReader):
+    """hugetlb.SIZE.max and hugetlb.SIZE.current."""
+
+    LIMIT, USAGE = "max", "current"
 
 
 class PressureReader:

@@ -23,7 +23,7 @@ _Kinds = Mapping[int, Callable[[Place, Hierarchies], _T]]
 
 class _MemoryReader(Protocol):
     def read(self) -> Memory | None: ...
-    def limit_origin(self) -> Origin | None: ...
+    def limit_origin(self) -> Origin: ...
     def swap_origin(self) -> Origin | None: ...
     def usage_origin(self) -> Origin: ...
     def slabinfo(self) -> bytes | None: ...
@@ -31,7 +31,7 @@ class _MemoryReader(Protocol):
 
 class _QuotaReader(Protocol):
     def read(self) -> float | None: ...
-    def origin(self) -> Origin | None: ...
+    def origin(self) -> Origin: ...
     def weight(self) -> Found[int] | None: ...
 
 
@@ -57,19 +57,18 @@ _PIDS: _Kinds[v1.PidsReader] = {1: v1.PidsReader, 2: v2.PidsReader}
 _BLOCKIO: _Kinds[_BlockIOReader] = {1: v1.BlockIOReader, 2: v2.BlockIOReader}
 
 
-#: Files that limit a cgroup, by controller and version. inotify reports writes to them, and the
-#: kernel's own changes of v2's events files.
+#: Files that limit a cgroup, by controller and version. inotify reports writes to them.
 _LIMITS: Mapping[str, Mapping[int, tuple[str, ...]]] = {
     "memory": {
         1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
-        2: ("memory.max", "memory.swap.max", "memory.events"),
+        2: ("memory.max", "memory.swap.max"),
     },
     "cpu": {
         1: ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"),
         2: ("cpu.max", "cpu.weight"),
     },
     "cpuset": dict.fromkeys((1, 2), ("cpuset.cpus", "cpuset.mems")),
-    "pids": dict.fromkeys((1, 2), ("pids.max", "pids.events")),
+    "pids": dict.fromkeys((1, 2), ("pids.max",)),
 }
 
 
@@ -171,17 +170,19 @@ class Readers:
     def origins(self) -> dict[str, Origin]:
         """Return where values come from, by name, as far as there is such a controller."""
         memory, quota, cpuset = self._memory, self._quota, self._cpuset
-        found: dict[str, Origin | None] = {}
+        found: dict[str, Origin] = {}
         if memory is not None:
             found["memory.limit_bytes"] = memory.limit_origin()
             found["memory.usage_bytes"] = memory.usage_origin()
-            found["swap.limit_bytes"] = memory.swap_origin()
+            swap = memory.swap_origin()
+            if swap is not None:
+                found["swap.limit_bytes"] = swap
         if quota is not None:
             found["cpu.quota"] = quota.origin()
         if cpuset is not None:
             found["cpu.cpuset"] = cpuset.origin("cpus")
             found["numa_nodes"] = cpuset.origin("mems")
-        return {name: origin for name, origin in found.items() if origin is not None}
+        return found
 
     def limit_files(self) -> list[str]:
         """Return the files by which the limits of this cgroup change."""

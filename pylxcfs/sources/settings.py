@@ -71,7 +71,7 @@ class Writes:
         ended = weakref.WeakMethod(self._ended)
         self._on_end = lambda reference: _call(ended(), reference)
         self._refused = False
-        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
         if self._fd >= 0:
             self._descriptor = Descriptor(self._fd)
@@ -95,6 +95,10 @@ class Writes:
                 reference = self._watches[number] = _Reference(watch, self._on_end)
                 reference.number = number
             return watch
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable after a write; -1 where nothing is watched."""
+        return self._fd
 
     def look(self) -> int:
         """Note the writes until now; return `count`."""

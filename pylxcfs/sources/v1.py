@@ -107,13 +107,22 @@ class MemoryReader:
             swap_left=swap_left,
         )
 
-    def limit_origin(self) -> Origin | None:
-        """Return the file that sets the limit."""
-        return origin_of(self._limit.get())
+    def limit_origin(self) -> Origin:
+        """Return the file that sets the limit, or says that there is none."""
+        return origin_of(self._limit.get()) or self._place.origin(
+            self._place.own, "memory.limit_in_bytes"
+        )
 
     def swap_origin(self) -> Origin | None:
-        """Return the file that sets the limit of memory and swap together."""
-        return origin_of(self._memsw_limit.get())
+        """Return the file that sets the limit of memory and swap together.
+
+        None where swap is not counted.
+        """
+        if self._memsw_usage.read() is None:
+            return None
+        return origin_of(self._memsw_limit.get()) or self._place.origin(
+            self._place.own, "memory.memsw.limit_in_bytes"
+        )
 
     def usage_origin(self) -> Origin:
         """Return the file of the usage."""
@@ -248,13 +257,14 @@ class QuotaReader:
         self._smallest = hierarchies.setting(files, partial(_smallest_quota, pairs))
 
         self._shares = WeightReader(place, hierarchies, "cpu.shares")
+        self._own_quota = place.origin(place.own, "cpu.cfs_quota_us")
 
     def read(self) -> float | None:
         return value_of(self._smallest.get())
 
-    def origin(self) -> Origin | None:
-        """Return the file that sets the quota."""
-        return origin_of(self._smallest.get())
+    def origin(self) -> Origin:
+        """Return the file that sets the quota, or says that there is none."""
+        return origin_of(self._smallest.get()) or self._own_quota
 
     def weight(self) -> Found[int] | None:
         """Return cpu.shares."""
@@ -386,14 +396,20 @@ class PidsReader:
         self._current = KeptFile(own, "pids.current")
         self._above = Above(hierarchies, place.above(own), "pids.max", "pids.current", None)
         self._origin = place.origin(own, "pids.current")
+        self._own_limit = place.origin(own, "pids.max")
 
     def read(self) -> Pids | None:
         text = self._current.read()
         if text is None:
             return None
-        limit = self._limit.get()
-        left = self._above.left() if limit is not None else None
-        return Pids(cgroupvalue.number(text), self._origin, limit, left)
+        found = self._limit.get()
+        return Pids(
+            threads=cgroupvalue.number(text),
+            origin=self._origin,
+            limit=value_of(found),
+            limit_origin=origin_of(found) or self._own_limit,
+            left=self._above.left() if found is not None else None,
+        )
 
 
 class Pids(NamedTuple):
@@ -401,7 +417,8 @@ class Pids(NamedTuple):
 
     threads: int
     origin: Origin
-    limit: Found[int] | None
+    limit: int | None
+    limit_origin: Origin
     #: The least that a level above leaves; None if none has a limit.
     left: int | None
 
@@ -409,9 +426,10 @@ class Pids(NamedTuple):
 class HugePages(NamedTuple):
     """Pages of one size, in bytes."""
 
-    limit: Found[int] | None
     usage: int
     origin: Origin
+    limit: int | None
+    limit_origin: Origin
 
 
 class HugetlbReader:
@@ -420,19 +438,23 @@ class HugetlbReader:
     LIMIT, USAGE = "limit_in_bytes", "usage_in_bytes"
 
     def __init__(self, place: Place, hierarchies: Hierarchies, size: str) -> None:
-        name = f"hugetlb.{size}.{self.USAGE}"
-        own = place.nearest(name) or place.own
-        self._limit = smallest(
-            hierarchies, place, f"hugetlb.{size}.{self.LIMIT}", cgroupvalue.limit
-        )
-        self._usage = KeptFile(own, sys.intern(name))
-        self._origin = place.origin(own, name)
+        limit, usage = (sys.intern(f"hugetlb.{size}.{one}") for one in (self.LIMIT, self.USAGE))
+        own = place.nearest(usage) or place.own
+        self._limit = smallest(hierarchies, place, limit, cgroupvalue.limit)
+        self._usage = KeptFile(own, usage)
+        self._origin, self._own_limit = place.origin(own, usage), place.origin(own, limit)
 
     def read(self) -> HugePages | None:
         text = self._usage.read()
         if text is None:
             return None
-        return HugePages(self._limit.get(), cgroupvalue.number(text), self._origin)
+        found = self._limit.get()
+        return HugePages(
+            usage=cgroupvalue.number(text),
+            origin=self._origin,
+            limit=value_of(found),
+            limit_origin=origin_of(found) or self._own_limit,
+        )
 
 
 #: v1's limits of one disk, in bytes and in requests a second.

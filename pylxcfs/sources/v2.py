@@ -59,11 +59,13 @@ class MemoryReader:
     def slabinfo(self) -> bytes | None:
         return None
 
-    def limit_origin(self) -> Origin | None:
-        return origin_of(self._limit.get())
+    def limit_origin(self) -> Origin:
+        return origin_of(self._limit.get()) or self._place.origin(self._own, "memory.max")
 
     def swap_origin(self) -> Origin | None:
-        return origin_of(self._swap_limit.get())
+        if self._swap_usage.read() is None:
+            return None
+        return origin_of(self._swap_limit.get()) or self._place.origin(self._own, "memory.swap.max")
 
     def usage_origin(self) -> Origin:
         return self._place.origin(self._own, "memory.current")
@@ -75,12 +77,13 @@ class QuotaReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._smallest = smallest(hierarchies, place, "cpu.max", cgroupvalue.cpu_max)
         self._weight = WeightReader(place, hierarchies, "cpu.weight")
+        self._own_quota = place.origin(place.nearest("cpu.max") or place.own, "cpu.max")
 
     def read(self) -> float | None:
         return value_of(self._smallest.get())
 
-    def origin(self) -> Origin | None:
-        return origin_of(self._smallest.get())
+    def origin(self) -> Origin:
+        return origin_of(self._smallest.get()) or self._own_quota
 
     def weight(self) -> Found[int] | None:
         return self._weight.read()

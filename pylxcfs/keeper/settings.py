@@ -2,14 +2,15 @@
 
     --mountpoint M --runtime-dir R --pidfile P --config-fd N [--pid-fd N] [--watchdog S]
     [--max-failures N] [--keep-mounted] [--companion] [--metrics] [--seccomp-agent]
-    --files F1,F2,... -- SERVER COMMAND...
+    [--resources] --files F1,F2,... -- SERVER COMMAND...
 
 cli/launch.py checks the values and writes them. The configuration document is behind --config-fd;
 --files are the host's files of the views, in the order of their table. The process that starts
 the keeper locks the pid file; --pid-fd only keeps that lock. The last word of the server's command
 is replaced by `resolve` to get the one that reads the configuration again, and by `companion FD`
 for the process that heals and attaches containers, by `metrics FD` for the one that Prometheus
-reads, and by `agent FD...` for the one that answers system calls. Standard library only.
+reads, by `agent FD...` for the one that answers system calls, and by `answer-resources FD...` for
+the one that is asked about resources. Standard library only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Settings(NamedTuple):
     companion: bool = False
     metrics: bool = False
     seccomp_agent: bool = False
+    resources: bool = False
 
     @property
     def caller_mountpoint(self) -> str:
@@ -55,7 +57,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-_SWITCHES = frozenset({"keep_mounted", "companion", "metrics", "seccomp_agent"})
+_SWITCHES = frozenset({"keep_mounted", "companion", "metrics", "seccomp_agent", "resources"})
 
 
 def parse(argv: list[str]) -> Settings:

@@ -15,6 +15,7 @@ import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -187,9 +188,8 @@ class Service:
         """Find the container of a peer, in another thread if that may take long."""
         if peer.pidns in (0, self._pidns) or self._query.registry.knows(Identity(peer.pidns, 0)):
             return
-        await trio.to_thread.run_sync(
-            self._guard.attempt, "find", lambda: self._query.find(peer.pid)
-        )
+        work = partial(self._guard.attempt, "find", partial(self._query.find, peer.pid))
+        await trio.to_thread.run_sync(work)
 
     def _answer(self, request: Request, peer: Peer) -> Answer:
         """Return the answer to a request. Nothing is raised."""

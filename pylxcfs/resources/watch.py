@@ -69,14 +69,15 @@ class Watched:
         return sum([watch.writes for watch in self._watches])
 
 
-def watch(pid: int | None = None) -> Iterator[Change]:
+def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Change]:
     """Yield the resources of a process as they are, and again after each change of a limit.
 
-    `pid`: by default this process. The first item has no names. Ends with the process. Raise Gone,
+    `pid`: by default this process. `query`: nobody else's, closed at the end. The first item has no
+    names. Ends with the process. Raise Gone,
     SourceError or FormatError, SourceError also where the user has no inotify instance left.
     """
     pid = pid or os.getpid()
-    query = Query()
+    query = query or Query()
     try:
         writes = query.hierarchies.writes
         if writes.fileno() < 0:

@@ -109,7 +109,7 @@ class Conversation:
                 self._http.receive_data(data)
             except h11.RemoteProtocolError:  # more data behind its end
                 self.state = State.CLOSED
-        elif not data:
+        elif self.state is State.EVENTS and not data:
             self.state = State.CLOSED
 
     def request(self) -> Request | None:

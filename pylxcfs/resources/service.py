@@ -83,9 +83,22 @@ class _Container:
 
 
 class Service:
-    """Answers on `listener`, which listens already."""
+    """Answers on `listener`, which listens already.
 
-    def __init__(self, query: Query, listener: socket.socket, guard: Guard) -> None:
+    `request_s`, `take_s`, `most_each`: see the constants.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        listener: socket.socket,
+        guard: Guard,
+        *,
+        request_s: float = REQUEST_S,
+        take_s: float = TAKE_S,
+        most_each: int = MOST_EACH,
+    ) -> None:
+        self._request_s, self._take_s, self._most_each = request_s, take_s, most_each
         self._query = query
         self._guard = guard
         self._listener = listener
@@ -127,7 +140,7 @@ class Service:
             peer = Peer.of(connection)
             key = self._key(peer)
             container = self._containers.setdefault(key, _Container())
-            if container.connections >= MOST_EACH or self._connections >= self._most:
+            if container.connections >= self._most_each or self._connections >= self._most:
                 connection.close()
                 self._guard.warn("limit", "too many connections; some are closed at once")
                 continue
@@ -160,7 +173,7 @@ class Service:
         self, connection: trio.socket.SocketType, peer: Peer, container: _Container
     ) -> None:
         talk = Conversation()
-        until = trio.current_time() + REQUEST_S
+        until = trio.current_time() + self._request_s
         while talk.state is not State.CLOSED:
             data, request = b"", None
             if talk.state is not State.FIRST:
@@ -176,8 +189,8 @@ class Service:
                 await self._stream(connection, talk, peer, container)
                 return
             if data:
-                await _send(connection, data)
-                until = trio.current_time() + REQUEST_S
+                await self._send(connection, data)
+                until = trio.current_time() + self._request_s
                 continue
             with trio.move_on_at(until):
                 talk.receive(await connection.recv(MOST_BYTES))
@@ -253,7 +266,7 @@ class Service:
         container: _Container,
     ) -> None:
         if not peer.lives:
-            await _send(connection, talk.answer(_ENDED if peer.pid else _NOT_SEEN, last=True))
+            await self._send(connection, talk.answer(_ENDED if peer.pid else _NOT_SEEN, last=True))
             return
         if container.streams >= MOST_STREAMS:
             busy = Answer.error(
@@ -261,17 +274,17 @@ class Service:
                 f"this container has {MOST_STREAMS} streams of events",
                 "close one of them",
             )
-            await _send(connection, talk.answer(busy, last=True))
+            await self._send(connection, talk.answer(busy, last=True))
             return
         container.streams += 1
         try:
             async with container.turn:
                 await self._prepare(peer)
                 watched = self._look(lambda: Watched(self._query, peer.pid))
-            await _send(connection, talk.begin_events())
+            await self._send(connection, talk.begin_events())
             data = b"" if watched is None else self._event(talk, watched, peer)
             while watched is not None and talk.state is State.EVENTS and peer.lives:
-                await _send(connection, data)
+                await self._send(connection, data)
                 await trio.sleep(_APART_S)
                 data = talk.comment()
                 with trio.move_on_after(COMMENT_S):
@@ -295,6 +308,15 @@ class Service:
         self._guard.attempt("events", lambda: found.append(work()))
         return found[0] if found else None
 
+    async def _send(self, connection: trio.socket.SocketType, data: bytes) -> None:
+        """Send all; raise TimeoutError if the client does not take it."""
+        view = memoryview(data)
+        with trio.move_on_after(self._take_s) as patience:
+            while view:
+                view = view[await connection.send(view) :]
+        if patience.cancelled_caught:
+            raise TimeoutError("the client does not take its answer")
+
     async def _note_writes(self) -> None:
         number = self._query.hierarchies.writes.fileno()
         while True:
@@ -316,13 +338,3 @@ class Service:
             await trio.lowlevel.wait_readable(registry.fileno())
             if not self._guard.attempt("reap", registry.reap):
                 await trio.sleep(1.0)
-
-
-async def _send(connection: trio.socket.SocketType, data: bytes) -> None:
-    """Send all; raise OSError if the client does not take it."""
-    view = memoryview(data)
-    with trio.move_on_after(TAKE_S) as patience:
-        while view:
-            view = view[await connection.send(view) :]
-    if patience.cancelled_caught:
-        raise TimeoutError("the client does not take its answer")

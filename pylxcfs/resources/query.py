@@ -42,7 +42,7 @@ from pylxcfs.sources.containers import ContainerSource, start_ticks_of
 from pylxcfs.sources.hostcallers import HostCallers, limits_cpus, limits_memory
 from pylxcfs.sources.identity import cgroupns_of, pidns_of
 from pylxcfs.sources.initpid import InitFinder
-from pylxcfs.sources.kept import PinnedFile, read_whole
+from pylxcfs.sources.kept import Descriptor, PinnedFile, read_whole
 from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.readers import Readers
@@ -65,6 +65,8 @@ _HUGE_PREFIX: Final = "hugepages-"
 _HUGE_SUFFIX: Final = "kB"
 _MODULES: Final = "sys/kernel/security/lsm"
 #: Modules that label processes.
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC
+_MOST_LABEL: Final = 4096
 _LABELS: Final = frozenset({"apparmor", "selinux", "smack"})
 #: cpu.shares of one CPU, and the kernel's defaults (kernel/sched/sched.h).
 _SHARES_OF_ONE: Final = 1024
@@ -374,8 +376,9 @@ class Query:
         label: str | None = None
         if self._labels:
             try:
-                with open(f"{self._proc}/{pid}/attr/current", "rb") as file:
-                    label = file.read().rstrip(b"\0\n").decode(errors="replace") or None
+                file = Descriptor(os.open(f"{self._proc}/{pid}/attr/current", _READ))
+                text = os.read(file.number, _MOST_LABEL)
+                label = text.rstrip(b"\0\n").decode(errors="replace") or None
                 sources["security.label"] = Source("/proc/PID/attr/current")
             except OSError as error:
                 # No module of this kernel labels processes (proc_pid_attr_read).

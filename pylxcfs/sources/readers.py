@@ -168,7 +168,10 @@ class Readers:
         return self._quota.weight() if self._quota is not None else None
 
     def origins(self) -> dict[str, Origin]:
-        """Return where values come from, by name, as far as there is such a controller."""
+        """Return where the values of the last read came from, by name.
+
+        As far as there is such a controller.
+        """
         memory, quota, cpuset = self._memory, self._quota, self._cpuset
         found: dict[str, Origin] = {}
         if memory is not None:

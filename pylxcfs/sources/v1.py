@@ -58,6 +58,7 @@ class MemoryReader:
             "memory.memsw.usage_in_bytes",
         )
         self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
+        self._counts_swap = False
 
     def read(self) -> Memory | None:
         usage_text = self._usage.read()
@@ -78,6 +79,7 @@ class MemoryReader:
         # Without a limit no ancestor has one.
         left = None if limit is None else self._above.left()
         memsw_usage = self._memsw_usage.read()
+        self._counts_swap = memsw_usage is not None
         swap_limit = swap_left = None
         if memsw_usage is None:
             swap_usage = None
@@ -116,9 +118,9 @@ class MemoryReader:
     def swap_origin(self) -> Origin | None:
         """Return the file that sets the limit of memory and swap together.
 
-        None where swap is not counted.
+        None where swap was not counted at the last read.
         """
-        if self._memsw_usage.read() is None:
+        if not self._counts_swap:
             return None
         return origin_of(self._memsw_limit.get()) or self._place.origin(
             self._place.own, "memory.memsw.limit_in_bytes"
@@ -257,14 +259,16 @@ class QuotaReader:
         self._smallest = hierarchies.setting(files, partial(_smallest_quota, pairs))
 
         self._shares = WeightReader(place, hierarchies, "cpu.shares")
-        self._own_quota = place.origin(place.own, "cpu.cfs_quota_us")
+        self._origin = self._own_quota = place.origin(place.own, "cpu.cfs_quota_us")
 
     def read(self) -> float | None:
-        return value_of(self._smallest.get())
+        found = self._smallest.get()
+        self._origin = origin_of(found) or self._own_quota
+        return value_of(found)
 
     def origin(self) -> Origin:
-        """Return the file that sets the quota, or says that there is none."""
-        return origin_of(self._smallest.get()) or self._own_quota
+        """Return the file that set the quota at the last read, or said that there is none."""
+        return self._origin
 
     def weight(self) -> Found[int] | None:
         """Return cpu.shares."""
@@ -439,13 +443,14 @@ class HugetlbReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies, size: str) -> None:
         limit, usage = (sys.intern(f"hugetlb.{size}.{one}") for one in (self.LIMIT, self.USAGE))
-        own = place.nearest(usage) or place.own
+        counted = place.nearest(usage)
+        own = counted or place.own
         self._limit = smallest(hierarchies, place, limit, cgroupvalue.limit)
-        self._usage = KeptFile(own, usage)
+        self._usage = None if counted is None else KeptFile(own, usage)
         self._origin, self._own_limit = place.origin(own, usage), place.origin(own, limit)
 
     def read(self) -> HugePages | None:
-        text = self._usage.read()
+        text = self._usage.read() if self._usage is not None else None
         if text is None:
             return None
         found = self._limit.get()

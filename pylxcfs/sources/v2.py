@@ -32,6 +32,9 @@ class MemoryReader:
         self._usage = KeptFile(own, "memory.current")
         self._swap_usage = KeptFile(own, "memory.swap.current")
         self._stat = KeptFile(own, "memory.stat")
+        self._origin = self._own_limit = place.origin(own, "memory.max")
+        self._swap_origin: Origin | None = None
+        self._own_swap_limit = place.origin(own, "memory.swap.max")
         above = place.above(own)
         self._above = Above(hierarchies, above, "memory.max", "memory.current", None)
         self._swap_above = Above(hierarchies, above, "memory.swap.max", "memory.swap.current", None)
@@ -43,8 +46,13 @@ class MemoryReader:
             return None
         swap_usage = self._swap_usage.read()
         # Without a limit no ancestor has one.
-        limit = value_of(self._limit.get())
-        swap_limit = None if swap_usage is None else value_of(self._swap_limit.get())
+        found = self._limit.get()
+        swap_found = None if swap_usage is None else self._swap_limit.get()
+        self._origin = origin_of(found) or self._own_limit
+        self._swap_origin = None
+        if swap_usage is not None:
+            self._swap_origin = origin_of(swap_found) or self._own_swap_limit
+        limit, swap_limit = value_of(found), value_of(swap_found)
         return Memory(
             limit=limit,
             usage=cgroupvalue.number(usage),
@@ -60,12 +68,10 @@ class MemoryReader:
         return None
 
     def limit_origin(self) -> Origin:
-        return origin_of(self._limit.get()) or self._place.origin(self._own, "memory.max")
+        return self._origin
 
     def swap_origin(self) -> Origin | None:
-        if self._swap_usage.read() is None:
-            return None
-        return origin_of(self._swap_limit.get()) or self._place.origin(self._own, "memory.swap.max")
+        return self._swap_origin
 
     def usage_origin(self) -> Origin:
         return self._place.origin(self._own, "memory.current")
@@ -77,13 +83,16 @@ class QuotaReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._smallest = smallest(hierarchies, place, "cpu.max", cgroupvalue.cpu_max)
         self._weight = WeightReader(place, hierarchies, "cpu.weight")
-        self._own_quota = place.origin(place.nearest("cpu.max") or place.own, "cpu.max")
+        own = place.nearest("cpu.max") or place.own
+        self._origin = self._own_quota = place.origin(own, "cpu.max")
 
     def read(self) -> float | None:
-        return value_of(self._smallest.get())
+        found = self._smallest.get()
+        self._origin = origin_of(found) or self._own_quota
+        return value_of(found)
 
     def origin(self) -> Origin:
-        return origin_of(self._smallest.get()) or self._own_quota
+        return self._origin
 
     def weight(self) -> Found[int] | None:
         return self._weight.read()

@@ -58,7 +58,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A status of HTTP, and JSON."""
+    """A status of HTTP, and JSON with a newline behind it."""
 
     status: int
     body: bytes
@@ -66,12 +66,12 @@ class Answer(NamedTuple):
     @classmethod
     def of(cls, document: Any) -> Answer:  # noqa: ANN401  JSON
         """Return the answer that has a document."""
-        return cls(HTTPStatus.OK, json.dumps(document).encode())
+        return cls(HTTPStatus.OK, json.dumps(document).encode() + b"\n")
 
     @classmethod
     def error(cls, status: int, message: str, hint: str) -> Answer:
         """Return an answer that says what is wrong and what to do."""
-        return cls(status, json.dumps({"error": message, "hint": hint}).encode())
+        return cls(status, json.dumps({"error": message, "hint": hint}).encode() + b"\n")
 
 
 class Refused(Exception):
@@ -174,7 +174,7 @@ class Conversation:
         """Return the bytes of an answer to the last request. `last`: none may follow."""
         if self.state is not State.HTTP:
             self.state = State.CLOSED
-            return answer.body + b"\n"
+            return answer.body
         headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(answer.body))]
         if last:
             headers.append((b"connection", b"close"))

@@ -117,7 +117,7 @@ def test_head_has_no_body():
     assert found == Request("self")
     data = talk.answer(ANSWER)
     assert data.endswith(b"\r\n\r\n")
-    assert b"content-length: 8\r\n" in data
+    assert b"content-length: 9\r\n" in data
     assert response(data, b"HEAD") == (200, {}, True)
 
 

@@ -21,22 +21,13 @@ from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import MOST_EACH
 from pylxcfs.sources.identity import pidns_of
 from tests.conftest import wait_until
-from tests.kit.asking import connect, get, line, rest, serving
+from tests.kit.asking import CLIENT, connect, get, line, rest, serving
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
 
-#: Asks by the line protocol; of the standard library alone, so that it starts fast.
-CLIENT = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as one:
-    one.connect(sys.argv[1])
-    one.sendall(sys.argv[2].encode() + b"\\n")
-    while part := one.recv(65536):
-        sys.stdout.buffer.write(part)
-"""
 #: Asks for events, and prints what comes.
 EVENTS = """
 import socket, sys

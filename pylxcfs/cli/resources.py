@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,8 @@ from pylxcfs.server.settings import Settings
 _log = logging.getLogger(__name__)
 
 _MOST_DOCUMENT: Final = 1 << 20
+#: Descriptors that a container may keep open.
+_FDS_EACH: Final = 32
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -78,9 +81,14 @@ def _query(settings: Settings, *, sample: bool = False) -> Query:
     return Query(
         options_of(settings),
         init_pid_method=settings.init_pid_method,
-        max_containers=settings.max_containers,
+        max_containers=min(settings.max_containers, _containers_that_fit()),
         sample=sample and settings.loadavg,
     )
+
+
+def _containers_that_fit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, soft // 2 // _FDS_EACH)  # the other half is for connections
 
 
 def _failed(pid: int, error: Exception) -> UserError:
@@ -99,9 +107,9 @@ def render(found: Resources, changed: tuple[str, ...] = ()) -> str:
             source = found.sources.get(key) or found.sources.get(part)
             if value is not None or source is not None:
                 rows.append((key, _shown(name, value), _from(source)))
-    for resource, stalls in found.pressure.items():
+    for what, stalls in found.pressure.items():
         text = ", ".join(f"{kind} {stall.avg10:g} %" for kind, stall in stalls.items())
-        key = f"pressure.{resource}"
+        key = f"pressure.{what}"
         rows.append((key, f"{text} (10 s)", _from(found.sources.get(key))))
     rows.append(("uptime_s", f"{found.uptime_s:g}", _from(found.sources.get("uptime_s"))))
     nodes = " ".join(map(str, found.numa_nodes)) or "none"

@@ -99,8 +99,8 @@ class _Host(HostFiles):
 class Query:
     """Answers for any process that this one may see; for one thread at a time.
 
-    `options`: those of the files that answers agree with. `sampler`: counts load averages of
-    containers, which are not known without it.
+    `options`: those of the files that answers agree with. `sample`: count load averages of
+    containers, from the second question on; they are not known without it.
     """
 
     def __init__(
@@ -308,13 +308,15 @@ class Query:
         self, container: ContainerSource | None, processes: Processes, sources: dict[str, Source]
     ) -> Load:
         if container is not None and self.options.loadavg:
-            load = container.load() if self.sampler is not None else None
+            container.renderings += 1
+            if self.sampler is None or container.renderings == 1:
+                # Who asks once, at a start, is not worth counting threads for ever.
+                return Load(None, None, processes.threads)
+            load = container.load()
             if load is not None:
                 sources["load"] = Source("threads of the cgroup, every 5 s")
                 running = max(1, load.running)
                 return Load(load.averages, running, max(running, load.total))
-            if self.sampler is None:
-                return Load(None, None, processes.threads)
         sources["load"] = _LOADAVG
         host = loadavg_format.parse(self.host.recent("proc/loadavg"))
         return Load(host.averages, host.running, host.total)

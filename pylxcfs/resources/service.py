@@ -43,9 +43,9 @@ TAKE_S: Final = 5.0
 #: Connections of one container, or of one user of the host, and streams of events among them.
 MOST_EACH: Final = 512
 MOST_STREAMS: Final = 16
-#: All connections; each has a descriptor and a pidfd. What else is open needs the rest.
+#: All connections; each has a descriptor and a pidfd. Containers have half of the descriptors.
 _MOST: Final = 8192
-_OTHER_FDS: Final = 512
+_FDS_EACH: Final = 2
 #: Connections taken before those that have one are served.
 _AT_ONCE: Final = 16
 #: Seconds between two comments in a stream of events, and the least between two events.
@@ -108,7 +108,7 @@ class Service:
         self._containers: dict[_Key, _Container] = {}
         self._connections = 0
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = max(1, min(_MOST, (soft - _OTHER_FDS) // 3))
+        self._most = max(1, min(_MOST, soft // 3 // _FDS_EACH))
         #: Replaced after each write to a limit that somebody watches.
         self._written = trio.Event()
         self._writes = 0

@@ -72,6 +72,7 @@ def service(request, tmp_path: Path) -> Iterator[Path]:
 def test_each_container_is_told_about_itself(service, make_container):
     one = make_container(memory=100 * MIB, cpus=0.5)
     two = make_container(memory=200 * MIB, namespaces=["cgroup"])
+    assert ask(one, service)["load"]["averages"] is None
     for _ in range(2):
         first, second = ask(one, service), ask(two, service)
         assert first["memory"]["limit_bytes"] == first["memory"]["total_bytes"] == 100 * MIB
@@ -81,6 +82,7 @@ def test_each_container_is_told_about_itself(service, make_container):
         assert second["memory"]["limit_bytes"] == 200 * MIB
         assert second["cpu"]["quota"] is None
         assert first["scope"] == second["scope"] == "container"
+        assert len(first["load"]["averages"]) == 3
     assert set(second["cgroup"]["paths"].values()) == {"/"}
     for found in (first, second):
         assert not any("path" in source for source in found["sources"].values())

@@ -3,6 +3,7 @@
  *     ask line SOCKET TIMES      connect, "self\n", read to the end, close
  *     ask http SOCKET TIMES      GET /v1/self, again and again over one connection
  *     ask file PATH TIMES        open, read to the end, close
+ *     ask burn SOCKET MANY       that many connections that ask by HTTP without a pause, for ever
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -49,11 +50,14 @@ static void to_end(int fd) {
         fail("read");
 }
 
-static void http(int fd) {
+static void ask(int fd) {
     static const char request[] = "GET /v1/self HTTP/1.1\r\nHost: x\r\n\r\n";
-    size_t size = 0;
     if (write(fd, request, sizeof request - 1) < 0)
         fail("write");
+}
+
+static void answer(int fd) {
+    size_t size = 0;
     for (;;) {
         ssize_t got = read(fd, text + size, sizeof text - 1 - size);
         if (got <= 0)
@@ -65,17 +69,33 @@ static void http(int fd) {
     }
 }
 
+static void burn(const char *path, int many) {
+    int *fds = calloc((size_t)many, sizeof *fds);
+    for (int i = 0; i < many; i++)
+        ask(fds[i] = connected(path));
+    puts("burning");
+    fflush(stdout);
+    for (;;)
+        for (int i = 0; i < many; i++) {
+            answer(fds[i]);
+            ask(fds[i]);
+        }
+}
+
 int main(int argc, char **argv) {
     if (argc != 4)
         return 2;
     int times = atoi(argv[3]), fd = -1;
+    if (argv[1][0] == 'b')
+        burn(argv[2], times);
     long long *took = calloc((size_t)times, sizeof *took);
     if (argv[1][0] == 'h')
         fd = connected(argv[2]);
     for (int i = -20; i < times; i++) {
         long long began = now();
         if (argv[1][0] == 'h') {
-            http(fd);
+            ask(fd);
+            answer(fd);
         } else if (argv[1][0] == 'l') {
             int one = connected(argv[2]);
             if (write(one, "self\n", 5) != 5)

@@ -23,6 +23,8 @@ from tests.kit.daemon import Daemon
 ROOT = Path(__file__).parents[1]
 TIMES = 2000
 COLD = 40
+#: Connections of another container that ask without a pause.
+MANY = 500
 #: Nanoseconds of the first call after the import, and of later ones.
 LIBRARY = """
 import sys, time
@@ -60,6 +62,17 @@ def main() -> None:
         library(made, times)
         show("socket, line protocol", *ask("line", socket, times))
         show("socket, HTTP, kept connection", *ask("http", socket, times))
+        with (
+            Container(parent=middle, memory=512 << 20, cpus=1) as other,
+            other.popen(
+                [str(program), "burn", str(socket), str(MANY)], stdout=subprocess.PIPE
+            ) as burning,
+        ):
+            assert burning.stdout is not None
+            burning.stdout.readline()
+            beside = f"beside {MANY} connections of another"
+            show(f"socket, line protocol, {beside}", *ask("line", socket, times))
+            burning.kill()
         show("file /proc/meminfo, pylxcfs", *ask("file", "/proc/meminfo", times))
         if not missing_peer():
             with running("lxcfs", top) as server:
@@ -91,7 +104,7 @@ def quantiles(took: list[int]) -> tuple[float, float]:
 
 def show(what: str, median: float, p99: float) -> None:
     """Print one line."""
-    print(f"{what + ':':<36} {median:8.1f} {p99:8.1f} us", flush=True)
+    print(f"{what + ':':<65} {median:8.1f} {p99:8.1f} us", flush=True)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,5 @@ def test_the_wheel_has_the_unit(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         assert file.read("pylxcfs/cli/pylxcfs.service") == SYSTEM.read_bytes()
-        assert {"pylxcfs/cli/pylxcfs.socket", "pylxcfs/resources/openapi.json"} <= {
-            *file.namelist()
-        }
+        names = set(file.namelist())
+        assert {"pylxcfs/cli/pylxcfs.socket", "pylxcfs/resources/openapi.json"} <= names

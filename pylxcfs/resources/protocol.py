@@ -207,6 +207,8 @@ class Conversation:
 
     def event(self, name: str, body: bytes) -> bytes:
         """Return one event: a name, and JSON."""
+        if self.state is not State.EVENTS:
+            return b""  # HEAD has no body
         return self._chunk(b"event: %b\ndata: %b\n\n" % (name.encode(), body))
 
     def comment(self) -> bytes:

@@ -203,7 +203,8 @@ class Query:
         else:
             found = _of_host(info)
         by_limit = memory is not None and memory.limit == found.total
-        sources["memory.total_bytes"] = sources["memory.limit_bytes"] if by_limit else _MEMINFO
+        limit_source = sources.get("memory.limit_bytes") if by_limit else None
+        sources["memory.total_bytes"] = limit_source or _MEMINFO
         sources["swap.total_bytes"] = _MEMINFO
         processes = self._processes(container, sources)
         return Resources(

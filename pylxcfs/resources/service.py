@@ -161,7 +161,7 @@ class Service:
         self, connection: trio.socket.SocketType, peer: Peer, key: _Key, container: _Container
     ) -> None:
         try:
-            with connection, contextlib.suppress(OSError):
+            with connection, self._guard.attempting("connection"), contextlib.suppress(OSError):
                 await self._talk(connection, peer, container)
         finally:
             self._connections -= 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pylxcfs.resources import openapi
-from pylxcfs.resources.protocol import MOST_BYTES
+from pylxcfs.resources.protocol import MOST_BYTES, Conversation
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import MOST_STREAMS
 from tests.kit.asking import Http, connect, get, line, rest, serving
@@ -176,6 +176,25 @@ def test_streams_of_events_are_limited(service):
         status, found = get(service, "/v1/self/events")
         assert status == 429
         check(found, "Error")
+
+
+def test_a_head_of_events_is_a_head(service):
+    with connect(service) as connection:
+        connection.sendall(GET.replace(b"GET", b"HEAD").replace(b"self", b"self/events"))
+        data = rest(connection)
+        assert data.startswith(b"HTTP/1.1 200 OK")
+        assert data.endswith(b"\r\n\r\n")
+    assert line(service)["scope"]
+
+
+def test_a_bug_of_a_connection_ends_that_connection_alone(service, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversation, "answer", lambda *_, **__: 1 // 0)
+        with connect(service) as connection:
+            connection.sendall(b"self\n")
+            assert rest(connection) == b""
+    assert line(service)["scope"]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_bug_is_answered_and_logged(tmp_path, monkeypatch, caplog):

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from pylxcfs.errors import FormatError, Gone, PylxcfsError, SourceError
@@ -76,6 +76,24 @@ _MOST_KNOWN: Final = 4096
 
 _MEMINFO: Final = Source("/proc/meminfo")
 _LOADAVG: Final = Source("/proc/loadavg")
+_SAMPLED: Final = Source("threads of the cgroup, every 5 s")
+_AFFINITY: Final = Source("sched_getaffinity(2)")
+_PIDCGROUP: Final = Source("/proc/PID/cgroup")
+_INIT_STAT: Final = Source("/proc/PID/stat of init")
+_OWN_INIT_STAT: Final = Source("/proc/1/stat")
+_UPTIME: Final = Source("/proc/uptime")
+_LSM: Final = Source(f"/{_MODULES}")
+_LABEL: Final = Source("/proc/PID/attr/current")
+#: By resource: its name in `sources`, the host's file, and where its values come from.
+_STALLS: Final = {
+    resource: (
+        f"pressure.{resource}",
+        f"proc/pressure/{resource}",
+        Source(f"{resource}.pressure", 0),
+        Source(f"/proc/pressure/{resource}"),
+    )
+    for resource in _PRESSURE
+}
 
 
 class _Host(HostFiles):
@@ -133,6 +151,8 @@ class Query:
         #: What was parsed of a text, and sources made of origins.
         self._stalls: dict[str, tuple[bytes, Mapping[str, Stall]]] = {}
         self._known: dict[Origin, Source] = {}
+        self._uncounted: set[str] = set()
+        self._last_cgroup: tuple[Paths, bool, Cgroup] | None = None
 
     @property
     def registry(self) -> Registry:
@@ -265,9 +285,9 @@ class Query:
                 sources["cpu.weight"] = source
         affinity: tuple[int, ...] | None = None
         with contextlib.suppress(OSError):
-            affinity = tuple(sorted(os.sched_getaffinity(pid)))
-            sources["cpu.affinity"] = Source("sched_getaffinity(2)")
-        cpuset = None if limit.cpuset is None else tuple(sorted(limit.cpuset))
+            affinity = _ascending(frozenset(os.sched_getaffinity(pid)))
+            sources["cpu.affinity"] = _AFFINITY
+        cpuset = None if limit.cpuset is None else _ascending(limit.cpuset)
         return Cpu(visible, limit.quota, cpuset, affinity, shares, weight, requested)
 
     def _processes(self, container: ContainerSource, sources: dict[str, Source]) -> Processes:
@@ -287,16 +307,19 @@ class Query:
         self, container: ContainerSource | None, sources: dict[str, Source]
     ) -> dict[str, Mapping[str, Stall]]:
         stalls: dict[str, Mapping[str, Stall]] = {}
-        for resource in _PRESSURE:
+        for resource, (name, path, source, hosts) in _STALLS.items():
             text = container.pressure(resource) if container is not None else None
             if text:
-                sources[f"pressure.{resource}"] = Source(f"{resource}.pressure", 0)
+                sources[name] = source
+            elif resource in self._uncounted:
+                continue
             else:
                 try:
-                    text = self.host.recent(f"proc/pressure/{resource}")
+                    text = self.host.recent(path)
                 except SourceError:  # the kernel has no PSI, or counts no stalls of this
+                    self._uncounted.add(resource)
                     continue
-                sources[f"pressure.{resource}"] = Source(f"/proc/pressure/{resource}")
+                sources[name] = hosts
             known = self._stalls.get(resource)
             if known is None or known[0] != text:
                 found = pressure_format.parse(text)
@@ -315,7 +338,7 @@ class Query:
                 return Load(None, None, processes.threads)
             load = container.load()
             if load is not None:
-                sources["load"] = Source("threads of the cgroup, every 5 s")
+                sources["load"] = _SAMPLED
                 running = max(1, load.running)
                 return Load(load.averages, running, max(running, load.total))
         sources["load"] = _LOADAVG
@@ -325,7 +348,7 @@ class Query:
     def _uptime(self, container: ContainerSource | None, sources: dict[str, Source]) -> float:
         if container is not None:
             started_ns = container.started_ns()
-            sources["uptime_s"] = Source("/proc/PID/stat of init")
+            sources["uptime_s"] = _INIT_STAT
         else:
             if self._started_ns is None:
                 self._started_ns = 0
@@ -333,7 +356,7 @@ class Query:
                     with contextlib.suppress(PylxcfsError):
                         self._started_ns = start_ticks_of(self.host.root, 1) * NS_PER_TICK
             started_ns = self._started_ns
-            sources["uptime_s"] = Source("/proc/1/stat" if started_ns else "/proc/uptime")
+            sources["uptime_s"] = _OWN_INIT_STAT if started_ns else _UPTIME
         # As /proc/uptime prints it: hundredths of seconds, rounded down.
         return max(0, self.host.now_ns() - started_ns) * 100 // NS_PER_S / 100
 
@@ -360,13 +383,13 @@ class Query:
         return tuple(pages)
 
     def _cgroup(self, paths: Paths, pid: int, sources: dict[str, Source]) -> Cgroup:
-        sources["cgroup.paths"] = Source("/proc/PID/cgroup")
-        v2 = "" in paths
-        version = "hybrid" if v2 and len(paths) > 1 else "v2" if v2 else "v1"
-        if pid != self._pid and cgroupns_of(pid, self._proc) not in (0, self._cgroupns):
-            # A container is the root of its cgroup namespace.
-            return Cgroup(version, {name or "unified": "/" for name in paths})
-        return Cgroup(version, {name or "unified": path for name, path in paths.items()})
+        sources["cgroup.paths"] = _PIDCGROUP
+        # A container is the root of its cgroup namespace.
+        is_root = pid != self._pid and cgroupns_of(pid, self._proc) not in (0, self._cgroupns)
+        known = self._last_cgroup
+        if known is None or known[0] is not paths or known[1] is not is_root:
+            known = self._last_cgroup = paths, is_root, _cgroup_of(paths, is_root=is_root)
+        return known[2]
 
     def _security(self, pid: int, sources: dict[str, Source]) -> Security:
         if self._labels is None:
@@ -375,14 +398,14 @@ class Query:
                 self._modules = tuple(text.decode().strip().split(","))
             self._labels = self._modules is None or not _LABELS.isdisjoint(self._modules)
         if self._modules is not None:
-            sources["security.modules"] = Source(f"/{_MODULES}")
+            sources["security.modules"] = _LSM
         label: str | None = None
         if self._labels:
             try:
                 file = Descriptor(os.open(f"{self._proc}/{pid}/attr/current", _READ))
                 text = os.read(file.number, _MOST_LABEL)
                 label = text.rstrip(b"\0\n").decode(errors="replace") or None
-                sources["security.label"] = Source("/proc/PID/attr/current")
+                sources["security.label"] = _LABEL
             except OSError as error:
                 # No module of this kernel labels processes (proc_pid_attr_read).
                 self._labels = error.errno != errno.EINVAL
@@ -405,6 +428,17 @@ def _of_host(info: MemInfo) -> Amounts:
         number(b"SwapTotal"),
         number(b"SwapFree"),
     )
+
+
+@lru_cache(maxsize=256)
+def _ascending(numbers: frozenset[int]) -> tuple[int, ...]:
+    return tuple(sorted(numbers))
+
+
+def _cgroup_of(paths: Paths, *, is_root: bool) -> Cgroup:
+    version = "v1" if "" not in paths else "hybrid" if len(paths) > 1 else "v2"
+    shown = {name or "unified": "/" if is_root else path for name, path in paths.items()}
+    return Cgroup(version, shown)
 
 
 def _swap(memory: CgroupMemory | None, found: Amounts) -> Swap:

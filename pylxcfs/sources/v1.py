@@ -59,6 +59,9 @@ class MemoryReader:
         )
         self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
         self._counts_swap = False
+        self._own_limit = place.origin(own, "memory.limit_in_bytes")
+        self._own_memsw_limit = place.origin(own, "memory.memsw.limit_in_bytes")
+        self._usage_origin = place.origin(own, "memory.usage_in_bytes")
 
     def read(self) -> Memory | None:
         usage_text = self._usage.read()
@@ -111,9 +114,7 @@ class MemoryReader:
 
     def limit_origin(self) -> Origin:
         """Return the file that sets the limit, or says that there is none."""
-        return origin_of(self._limit.get()) or self._place.origin(
-            self._place.own, "memory.limit_in_bytes"
-        )
+        return origin_of(self._limit.get()) or self._own_limit
 
     def swap_origin(self) -> Origin | None:
         """Return the file that sets the limit of memory and swap together.
@@ -122,13 +123,11 @@ class MemoryReader:
         """
         if not self._counts_swap:
             return None
-        return origin_of(self._memsw_limit.get()) or self._place.origin(
-            self._place.own, "memory.memsw.limit_in_bytes"
-        )
+        return origin_of(self._memsw_limit.get()) or self._own_memsw_limit
 
     def usage_origin(self) -> Origin:
         """Return the file of the usage."""
-        return self._place.origin(self._place.own, "memory.usage_in_bytes")
+        return self._usage_origin
 
     @cached_property
     def _limit(self) -> Setting[Found[int] | None]:
@@ -310,6 +309,9 @@ class CpusetReader:
         self._hierarchies = hierarchies
         self._cpus = KeptFile(place.own, "cpuset.effective_cpus")
         self._mems = KeptFile(place.own, "cpuset.effective_mems")
+        self._origins = {
+            what: place.origin(place.own, f"cpuset.effective_{what}") for what in ("cpus", "mems")
+        }
 
     def cpus(self) -> frozenset[int] | None:
         return _first_set([self._cpus]) or _first_set(self._configured("cpuset.cpus"))
@@ -319,7 +321,7 @@ class CpusetReader:
 
     def origin(self, what: str) -> Origin:
         """Return the file of the sets, `what` is cpus or mems."""
-        return self._place.origin(self._place.own, f"cpuset.effective_{what}")
+        return self._origins[what]
 
     def _configured(self, name: str) -> list[KeptFile]:
         """Return the configured sets, for Linux before 3.17 without effective ones.

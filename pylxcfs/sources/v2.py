@@ -25,8 +25,6 @@ class MemoryReader:
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         # memory.current is nowhere in the root, so the root is never the nearest.
         own = place.nearest("memory.current") or place.own
-        self._place = place
-        self._own = own
         self._limit = smallest(hierarchies, place, "memory.max", cgroupvalue.limit)
         self._swap_limit = smallest(hierarchies, place, "memory.swap.max", cgroupvalue.limit)
         self._usage = KeptFile(own, "memory.current")
@@ -34,6 +32,7 @@ class MemoryReader:
         self._stat = KeptFile(own, "memory.stat")
         self._origin = self._own_limit = place.origin(own, "memory.max")
         self._swap_origin: Origin | None = None
+        self._usage_origin = place.origin(own, "memory.current")
         self._own_swap_limit = place.origin(own, "memory.swap.max")
         above = place.above(own)
         self._above = Above(hierarchies, above, "memory.max", "memory.current", None)
@@ -74,7 +73,7 @@ class MemoryReader:
         return self._swap_origin
 
     def usage_origin(self) -> Origin:
-        return self._place.origin(self._own, "memory.current")
+        return self._usage_origin
 
 
 class QuotaReader:
@@ -103,7 +102,9 @@ class CpusetReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.nearest("cpuset.cpus.effective") or place.own
-        self._place, self._own = place, own
+        self._origins = {
+            what: place.origin(own, f"cpuset.{what}.effective") for what in ("cpus", "mems")
+        }
         self._cpus = KeptFile(own, "cpuset.cpus.effective")
         self._mems = KeptFile(own, "cpuset.mems.effective")
 
@@ -114,7 +115,7 @@ class CpusetReader:
         return _numbers(self._mems)
 
     def origin(self, what: str) -> Origin:
-        return self._place.origin(self._own, f"cpuset.{what}.effective")
+        return self._origins[what]
 
 
 def _numbers(file: KeptFile) -> frozenset[int] | None:

@@ -59,9 +59,6 @@ class MemoryReader:
         )
         self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
         self._counts_swap = False
-        self._own_limit = place.origin(own, "memory.limit_in_bytes")
-        self._own_memsw_limit = place.origin(own, "memory.memsw.limit_in_bytes")
-        self._usage_origin = place.origin(own, "memory.usage_in_bytes")
 
     def read(self) -> Memory | None:
         usage_text = self._usage.read()
@@ -128,6 +125,20 @@ class MemoryReader:
     def usage_origin(self) -> Origin:
         """Return the file of the usage."""
         return self._usage_origin
+
+    # Files never asked for cost nothing: most containers are read by files alone.
+
+    @cached_property
+    def _own_limit(self) -> Origin:
+        return self._place.origin(self._place.own, "memory.limit_in_bytes")
+
+    @cached_property
+    def _own_memsw_limit(self) -> Origin:
+        return self._place.origin(self._place.own, "memory.memsw.limit_in_bytes")
+
+    @cached_property
+    def _usage_origin(self) -> Origin:
+        return self._place.origin(self._place.own, "memory.usage_in_bytes")
 
     @cached_property
     def _limit(self) -> Setting[Found[int] | None]:
@@ -257,17 +268,24 @@ class QuotaReader:
         files = [file for pair in pairs for file in pair]
         self._smallest = hierarchies.setting(files, partial(_smallest_quota, pairs))
 
-        self._shares = WeightReader(place, hierarchies, "cpu.shares")
-        self._origin = self._own_quota = place.origin(place.own, "cpu.cfs_quota_us")
+        self._place, self._hierarchies = place, hierarchies
+        self._found: Found[float] | None = None
 
     def read(self) -> float | None:
-        found = self._smallest.get()
-        self._origin = origin_of(found) or self._own_quota
+        self._found = found = self._smallest.get()
         return value_of(found)
 
     def origin(self) -> Origin:
         """Return the file that set the quota at the last read, or said that there is none."""
-        return self._origin
+        return origin_of(self._found) or self._own_quota
+
+    @cached_property
+    def _own_quota(self) -> Origin:
+        return self._place.origin(self._place.own, "cpu.cfs_quota_us")
+
+    @cached_property
+    def _shares(self) -> WeightReader:
+        return WeightReader(self._place, self._hierarchies, "cpu.shares")
 
     def weight(self) -> Found[int] | None:
         """Return cpu.shares."""
@@ -309,9 +327,6 @@ class CpusetReader:
         self._hierarchies = hierarchies
         self._cpus = KeptFile(place.own, "cpuset.effective_cpus")
         self._mems = KeptFile(place.own, "cpuset.effective_mems")
-        self._origins = {
-            what: place.origin(place.own, f"cpuset.effective_{what}") for what in ("cpus", "mems")
-        }
 
     def cpus(self) -> frozenset[int] | None:
         return _first_set([self._cpus]) or _first_set(self._configured("cpuset.cpus"))
@@ -322,6 +337,13 @@ class CpusetReader:
     def origin(self, what: str) -> Origin:
         """Return the file of the sets, `what` is cpus or mems."""
         return self._origins[what]
+
+    @cached_property
+    def _origins(self) -> dict[str, Origin]:
+        place = self._place
+        return {
+            what: place.origin(place.own, f"cpuset.effective_{what}") for what in ("cpus", "mems")
+        }
 
     def _configured(self, name: str) -> list[KeptFile]:
         """Return the configured sets, for Linux before 3.17 without effective ones.

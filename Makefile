@@ -12,8 +12,8 @@ SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 PYTEST := $(SUDO) $(BIN)/python $(if $(SUDO),-B) -m pytest $(if $(SUDO),-p no:cacheprovider)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo bench lint format bundle clean packages-run packages-demo \
-	packages-test packages-bench
+.PHONY: help run test demo bench lint format bundle image clean packages-run packages-demo \
+	packages-test packages-bench packages-image
 
 help: ## show this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ format: $(VENV)/dev ## format the code with ruff
 bundle: $(VENV)/run ## make build/bundle, a directory for hosts without a build chain
 	$(BIN)/python tools/make-bundle build/bundle
 
+image: packages-image ## make build/pylxcfs.tar, the image for Kubernetes, without Docker
+	$(SUDO) tools/make-image build/pylxcfs.tar
+
 clean: ## remove .venv, caches and the images of virtual machines
 	$(SUDO) rm -rf $(VENV) .cache build *.egg-info
 	$(SUDO) rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -61,7 +64,10 @@ packages-demo: packages-run
 	@tools/system-packages demo
 
 packages-test: packages-run
-	@tools/system-packages demo test
+	@tools/system-packages demo test image
+
+packages-image:
+	@tools/system-packages image
 
 packages-bench: packages-run
 	@tools/system-packages demo bench

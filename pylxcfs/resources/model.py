@@ -17,7 +17,8 @@ from pylxcfs.resources import advice
 class Source(NamedTuple):
     """Where a value comes from."""
 
-    #: The file's name in its cgroup ("memory.max"), a path (/proc/meminfo), or a system call.
+    #: The file's name in its cgroup ("memory.max"; with "@" an extended attribute of it), a path
+    #: (/proc/meminfo), or a system call.
     file: str
     #: In the hierarchy: 0 is the process's own cgroup, 1 its parent. None outside of cgroups.
     level: int | None = None

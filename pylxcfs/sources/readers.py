@@ -6,6 +6,7 @@ The same for pure and hybrid hosts. Knows no process and no container.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from pylxcfs.formats import cgroupvalue
 from pylxcfs.sources import v1, v2
 from pylxcfs.sources.cgroups import Hierarchies, Origin, Paths, Place
 from pylxcfs.sources.kept import KeptFile
+from pylxcfs.sources.request import RequestReader
 from pylxcfs.sources.v1 import Found, HugePages, Pids
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Memory
 
@@ -127,8 +129,15 @@ class Readers:
         """Tell whether controllers were enabled or disabled since these readers were made."""
         return self._controllers is not None and self._controllers.read() != self._enabled
 
+    @cached_property
+    def _request(self) -> RequestReader:
+        return RequestReader(self._hierarchies, self._paths)
+
     def memory(self) -> Memory | None:
-        return self._memory.read() if self._memory is not None else None
+        found = self._memory.read() if self._memory is not None else None
+        if found is None or (limit := self._request.memory(found.limit)) == found.limit:
+            return found
+        return replace(found, limit=limit)
 
     def slabinfo(self) -> bytes | None:
         return self._memory.slabinfo() if self._memory is not None else None
@@ -136,7 +145,7 @@ class Readers:
     def cpu_limit(self) -> CpuLimit:
         return CpuLimit(
             cpuset=self._cpuset.cpus() if self._cpuset is not None else None,
-            quota=self._quota.read() if self._quota is not None else None,
+            quota=self._request.cpus(self._quota.read() if self._quota is not None else None),
         )
 
     def mems(self) -> frozenset[int] | None:
@@ -175,13 +184,13 @@ class Readers:
         memory, quota, cpuset = self._memory, self._quota, self._cpuset
         found: dict[str, Origin] = {}
         if memory is not None:
-            found["memory.limit_bytes"] = memory.limit_origin()
+            found["memory.limit_bytes"] = self._request.memory_origin(memory.limit_origin())
             found["memory.usage_bytes"] = memory.usage_origin()
             swap = memory.swap_origin()
             if swap is not None:
                 found["swap.limit_bytes"] = swap
         if quota is not None:
-            found["cpu.quota"] = quota.origin()
+            found["cpu.quota"] = self._request.cpu_origin(quota.origin())
         if cpuset is not None:
             found["cpu.cpuset"] = cpuset.origin("cpus")
             found["numa_nodes"] = cpuset.origin("mems")

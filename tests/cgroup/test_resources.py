@@ -19,6 +19,7 @@ from pylxcfs.errors import Gone
 from pylxcfs.resources.peers import outermost
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import MOST_EACH
+from pylxcfs.sources import request
 from pylxcfs.sources.identity import pidns_of
 from tests.conftest import wait_until
 from tests.kit.asking import CLIENT, connect, get, line, rest, serving
@@ -112,6 +113,16 @@ def test_a_limit_of_a_level_above(service, make_cgroup, make_container):
     found = ask(made, service)
     assert found["memory"]["limit_bytes"] == 150 * MIB
     assert found["sources"]["memory.limit_bytes"]["level"] == 1
+
+
+def test_a_request_of_kubernetes_is_told_as_one(make_container, hierarchies):
+    made = make_container(memory=200 * MIB)
+    request.write(hierarchies, hierarchies.paths_of(made.pid), 0.5, 100 * MIB)
+    found = resources.of(made.pid)
+    assert found.cpu.quota == 0.5
+    assert found.sources["cpu.quota"].file.endswith(f"@{request.ATTRIBUTE}")
+    assert found.memory.limit_bytes == 200 * MIB  # what limits is not requested
+    assert "@" not in found.sources["memory.limit_bytes"].file
 
 
 def test_only_processes_of_the_own_pid_namespace_can_be_asked_for(service, make_container):

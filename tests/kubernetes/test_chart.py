@@ -37,6 +37,23 @@ FOREIGN = ("cert-manager.io/", "monitoring.coreos.com/")
 MATRIX: dict[str, dict[str, Any]] = {
     "default": {},
     "nri": {"nri": {"enabled": True, "namespaces": ["a", "b"], "socketDirectory": "/run/nri"}},
+    "nri for labels": {
+        "nri": {"enabled": True},
+        "env": ["GOMAXPROCS"],
+        "webhook": {
+            "namespaceSelector": {
+                "matchLabels": {"pylxcfs.io/view": None, "lxcfs-admission-webhook": "enabled"},
+                "matchExpressions": [
+                    {"key": "team", "operator": "In", "values": ["a", "b"]},
+                    {"key": "zone", "operator": "NotIn", "values": ["c"]},
+                    {"key": "d", "operator": "Exists"},
+                    {"key": "e", "operator": "DoesNotExist"},
+                ],
+            }
+        },
+        "networkPolicy": {"enabled": True},
+    },
+    "nri for annotations": {"nri": {"enabled": True, "namespaceLabels": False}},
     "nri for all, no webhook": {
         "nri": {"enabled": True, "all": True},
         "webhook": {"enabled": False},
@@ -111,6 +128,18 @@ MATRIX: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": True},
         "podDisruptionBudget": {"enabled": False},
     },
+    "runtime class": {"runtimeClass": {"enabled": True}},
+    "runtime class on some nodes, and nothing else": {
+        "agent": {"enabled": False},
+        "webhook": {"enabled": False},
+        "runtimeClass": {
+            "enabled": True,
+            "name": "small",
+            "handler": "views",
+            "nodeSelector": {"pool": "a"},
+            "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
+        },
+    },
     "network policies": {"networkPolicy": {"enabled": True}},
     "network policies with cert-manager": {
         "networkPolicy": {"enabled": True},
@@ -119,6 +148,9 @@ MATRIX: dict[str, dict[str, Any]] = {
     },
     "removal": {"remove": True, "metrics": {"enabled": True}, "networkPolicy": {"enabled": True}},
 }
+
+#: With these the webhook needs no rights.
+CERTS = {"mode": "cert-manager"}
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "policy": ({"webhook": {"failurePolicy": "Maybe"}}, "failurePolicy"),
@@ -129,6 +161,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "digest": ({"image": {"digest": "sha256:1"}}, "digest"),
     "replicas": ({"webhook": {"replicas": 0}}, "replicas"),
     "directory": ({"webhook": {"volumes": "directory"}}, "agent.attachNew=true"),
+    "handler": ({"runtimeClass": {"handler": "a.b"}}, "handler"),
     "secret": ({"certificates": {"mode": "existing"}}, "certificates."),
 }
 
@@ -230,12 +263,20 @@ def test_rights_are_narrow(values: dict[str, Any]) -> None:
     roles = list(of_kind(found, "Role", "ClusterRole"))
     for role in roles:
         for rule in role["rules"]:
+            if rule["resources"] == ["namespaces"]:  # of which labels are read
+                assert rule["verbs"] == ["list", "watch"]
+                continue
             assert rule["resourceNames"], "objects are named one by one"
             assert set(rule["verbs"]) <= {"get", "update", "patch"}
+    bound = {
+        subject["name"]
+        for one in of_kind(found, "RoleBinding", "ClusterRoleBinding")
+        for subject in one["subjects"]
+    }
     for workload in of_kind(found, "DaemonSet", "Deployment"):
         spec = workload["spec"]["template"]["spec"]
         is_webhook = workload["kind"] == "Deployment"
-        assert spec["automountServiceAccountToken"] is (is_webhook and bool(roles))
+        assert spec["automountServiceAccountToken"] is (spec["serviceAccountName"] in bound)
         if is_webhook:
             assert not {"hostPID", "hostNetwork", "hostIPC"} & spec.keys()
             assert all("hostPath" not in volume for volume in spec.get("volumes", []))
@@ -275,6 +316,49 @@ def _is_kept_out(hook: dict[str, Any]) -> bool:
         "operator": "NotIn",
         "values": ["baseline", "restricted"],
     } in expressions
+
+
+def test_the_agents_read_labels_where_nri_needs_them() -> None:
+    def words(values: dict[str, Any]) -> list[str]:
+        (agent,) = of_kind(manifests(values), "DaemonSet")
+        found: list[str] = agent["spec"]["template"]["spec"]["containers"][0]["args"]
+        return [word for word in found if word.startswith(("--namespace-selector", "--env"))]
+
+    excluded = "kubernetes.io/metadata.name notin (pylxcfs-system,kube-system)"
+    assert words(MATRIX["nri"]) == [f"--namespace-selector={excluded},pylxcfs.io/view=all"]
+    selector = "lxcfs-admission-webhook=enabled,team in (a,b),zone notin (c),d,!e"
+    assert words(MATRIX["nri for labels"]) == [
+        f"--namespace-selector={excluded},{selector}",
+        "--env=GOMAXPROCS",
+    ]
+    for name in ("default", "nri for annotations", "nri for all, no webhook"):
+        assert words(MATRIX[name]) == []
+        assert not list(of_kind(manifests({**MATRIX[name], "certificates": CERTS}), "ClusterRole"))
+
+
+def test_a_runtime_class_is_there_until_removal() -> None:
+    values = MATRIX["runtime class on some nodes, and nothing else"]
+    (one,) = of_kind(manifests(values), "RuntimeClass")
+    assert (one["metadata"]["name"], one["handler"]) == ("small", "views")
+    assert one["scheduling"]["nodeSelector"] == {"pool": "a"}
+    assert not list(of_kind(manifests(MATRIX["default"]), "RuntimeClass"))
+    assert not list(of_kind(manifests({**values, "remove": True}), "RuntimeClass"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "unsaid"),
+    [
+        ("default", ["rollout status", "label namespace NAME pylxcfs.io/view=all"], ["handler"]),
+        ("nri for all, no webhook", ["--image=debian --overrides"], ["label namespace NAME"]),
+        ("selectors", ["label namespace NAME lxcfs-admission-webhook=enabled"], ["io/view=all"]),
+        ("runtime class", ["runtimeClassName: pylxcfs", "runtimes.pylxcfs]"], []),
+        ("removal", ["helm -n pylxcfs-system uninstall pylxcfs"], ["label namespace"]),
+    ],
+)
+def test_the_notes_have_the_next_command(name: str, said: list[str], unsaid: list[str]) -> None:
+    (notes,) = (text for path, text in rendered(MATRIX[name]).items() if path.endswith("NOTES.txt"))
+    assert [words for words in said if words not in notes] == []
+    assert [words for words in unsaid if words in notes] == []
 
 
 def test_volumes_are_left_to_nri() -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +16,10 @@ from pylxcfs import resources
 from pylxcfs.errors import Gone
 from pylxcfs.resources.peers import outermost
 from pylxcfs.resources.query import Query
-from pylxcfs.resources.service import MOST_EACH
 from pylxcfs.sources import request
 from pylxcfs.sources.identity import pidns_of
 from tests.conftest import wait_until
-from tests.kit.asking import CLIENT, connect, get, line, rest, serving
+from tests.kit.asking import CLIENT, get, line, serving
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
 
@@ -39,20 +36,6 @@ with socket.socket(socket.AF_UNIX) as one:
         sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()
 """
-#: Opens many connections, sends many requests over each, and waits.
-FLOOD = """
-import resource, socket, sys
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-many = []
-for _ in range(int(sys.argv[2])):
-    one = socket.socket(socket.AF_UNIX)
-    one.connect(sys.argv[1])
-    one.sendall(b"GET /v1/self HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" * 20)
-    many.append(one)
-print("ready", flush=True)
-sys.stdin.read()
-"""
 
 
 def python(script: str, *words: object) -> list[str]:
@@ -64,10 +47,14 @@ def ask(container: Container, path: Path, command: str = "self", *around: str) -
     return json.loads(container.exec([*around, *python(CLIENT, path, command)]).stdout)
 
 
-@pytest.fixture(params=["auto", "scm"])
+@pytest.fixture(params=["auto"])
 def service(request, tmp_path: Path) -> Iterator[Path]:
     with serving(tmp_path, Query(sample=True, init_pid_method=request.param)) as path:
         yield path
+
+
+#: How the processes of other pid namespaces are found.
+both_ways = pytest.mark.parametrize("service", ["auto", "scm"], indirect=True)
 
 
 def test_each_container_is_told_about_itself(service, make_container):
@@ -125,6 +112,7 @@ def test_a_request_of_kubernetes_is_told_as_one(make_container, hierarchies):
     assert "@" not in found.sources["memory.limit_bytes"].file
 
 
+@both_ways
 def test_only_processes_of_the_own_pid_namespace_can_be_asked_for(service, make_container):
     made = make_container(memory=100 * MIB)
     other = make_container(memory=200 * MIB)
@@ -138,6 +126,7 @@ def test_only_processes_of_the_own_pid_namespace_can_be_asked_for(service, make_
     assert found["memory"]["limit_bytes"] == 100 * MIB
 
 
+@both_ways
 def test_namespaces_inside_of_a_container_change_nothing(service, make_container):
     made = make_container(memory=100 * MIB)
     for around in (
@@ -248,42 +237,3 @@ def test_the_library_in_a_container_without_cgroups(make_container):
     assert "memory.limit_bytes" not in found["sources"]
     assert found["cpu"]["affinity"] == [0]
     assert found["advice"]["threads"]["value"] == 1
-
-
-def test_a_thousand_connections_of_one_container_do_not_make_others_wait(
-    tmp_path, make_container, monkeypatch
-):
-    """All of them wait, and then one of another client, when the service begins to answer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    query = Query()
-    order: list[int] = []
-    gate = threading.Event()
-    of = query.of
-
-    def gated(pid: int) -> resources.Resources:
-        order.append(pid)
-        gate.wait()
-        return of(pid)
-
-    monkeypatch.setattr(query, "of", gated)
-    made = make_container()
-    try:
-        with serving(tmp_path, query) as path:
-            flood = made.popen(
-                python(FLOOD, path, 1000), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            with flood:
-                assert flood.stdout.readline() == b"ready\n"
-                wait_until(lambda: order, what="the first request")
-                with connect(path) as connection:
-                    connection.sendall(b"self\n")
-                    gate.set()
-                    assert json.loads(rest(connection))["scope"]
-                place = order.index(os.getpid())
-                flood.kill()
-        # The flood has 10,000 requests open. Those before ours came while connections were taken.
-        assert place < MOST_EACH
-    finally:
-        gate.set()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import resource
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from pylxcfs import resources
 from pylxcfs.formats import cpulist, meminfo
+from pylxcfs.resources.query import Query
+from pylxcfs.resources.service import MOST_EACH
 from pylxcfs.syscalls.values import Values
 from pylxcfs.views.model import Options
 from tests.conftest import require, wait_until
-from tests.kit.asking import connect, get, line, rest
+from tests.kit.asking import connect, get, line, rest, serving
 from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, Daemon
 
 MIB = 1 << 20
+#: Opens many connections, sends many requests over each, and waits.
+FLOOD = """
+import resource, socket, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+many = []
+for _ in range(int(sys.argv[2])):
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(sys.argv[1])
+    one.sendall(b"GET /v1/self HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" * 20)
+    many.append(one)
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +145,40 @@ def test_the_socket_ends_with_the_instance() -> None:
         assert os.stat(path).st_mode & 0o777 == 0o666
         assert line(path)["scope"]
     assert not os.path.exists(path)
+
+
+def test_a_thousand_connections_of_one_container_do_not_make_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All of them wait, and then one of another client, when the service begins to answer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    query = Query()
+    order: list[int] = []
+    gate = threading.Event()
+    of = query.of
+
+    def gated(pid: int) -> resources.Resources:
+        order.append(pid)
+        gate.wait()
+        return of(pid)
+
+    monkeypatch.setattr(query, "of", gated)
+    try:
+        with Container() as made, serving(tmp_path, query) as path:
+            command = [sys.executable, "-I", "-S", "-c", FLOOD, str(path), "1000"]
+            with made.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as flood:
+                assert flood.stdout is not None
+                assert flood.stdout.readline() == b"ready\n"
+                wait_until(lambda: order, what="the first request")
+                with connect(path) as connection:
+                    connection.sendall(b"self\n")
+                    gate.set()
+                    assert json.loads(rest(connection))["scope"]
+                place = order.index(os.getpid())
+                flood.kill()
+        # The flood has 10,000 requests open. Those before ours came while connections were taken.
+        assert place < MOST_EACH
+    finally:
+        gate.set()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -16,8 +16,8 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from functools import lru_cache, partial
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from pylxcfs.errors import FormatError, Gone, PylxcfsError, SourceError
 from pylxcfs.formats import loadavg as loadavg_format
@@ -47,6 +47,8 @@ from pylxcfs.sources.loadavg import Sampler
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.sources.readers import Readers
 from pylxcfs.sources.registry import Registry
+from pylxcfs.sources.v1 import Found, Pids
+from pylxcfs.sources.v1 import HugePages as HugePagesFound
 from pylxcfs.units import KIB, NS_PER_S, NS_PER_TICK
 from pylxcfs.views import cpus, numa
 from pylxcfs.views.memory import Amounts, amounts
@@ -114,6 +116,20 @@ class _Host(HostFiles):
         return text
 
 
+class _Cgroup(NamedTuple):
+    """What is read of a cgroup."""
+
+    limit: CpuLimit
+    memory: CgroupMemory | None
+    weight: Found[int] | None
+    pids: Pids | None
+    #: Text of the pressure files that it has, by resource.
+    pressure: Mapping[str, bytes]
+    #: By size in bytes and its name.
+    huge_pages: Mapping[tuple[int, str], HugePagesFound]
+    origins: Mapping[str, Origin]
+
+
 class Query:
     """Answers for any process that this one may see; for one thread at a time.
 
@@ -173,16 +189,19 @@ class Query:
         Raise Gone if it has ended, SourceError or FormatError where the kernel's files cannot be
         read or parsed.
         """
-        own = os.getpid() == self._pid
         pid = pid or os.getpid()
-        container, is_container = self.find(pid)
+        writes = self.hierarchies.writes
+        writes.look()
+        writes.held = True
         try:
-            return self._resources(container, is_container, pid)
+            return self._resources(*self.find(pid), pid)
         except Gone:
-            if not (own and pid == self._pid) and not os.path.exists(f"{self._proc}/{pid}"):
+            if not os.path.exists(f"{self._proc}/{pid}"):
                 raise
             # Its cgroup was removed behind it, or it was moved: once more, from where it is now.
             return self._resources(*self.find(pid), pid)
+        finally:
+            writes.held = False
 
     def find(self, pid: int) -> tuple[ContainerSource, bool]:
         """Return the cgroups of a process, and whether they are another container's.
@@ -212,10 +231,11 @@ class Query:
     def _resources(self, container: ContainerSource, is_container: bool, pid: int) -> Resources:
         host = self.host
         sources: dict[str, Source] = {}
-        limit, memory = container.cpu_limit(), container.memory()
+        cgroup = container.read(self._read)
+        limit, memory = cgroup.limit, cgroup.memory
         online = host.online_cpus()
         limited = is_container or limits_cpus(limit, online) or limits_memory(memory)
-        for name, origin in container.read(Readers.origins).items():
+        for name, origin in cgroup.origins.items():
             sources[name] = self._source(origin)
         info = meminfo_format.read(host.recent("proc/meminfo"))
         if limited and memory is not None:
@@ -226,10 +246,10 @@ class Query:
         limit_source = sources.get("memory.limit_bytes") if by_limit else None
         sources["memory.total_bytes"] = limit_source or _MEMINFO
         sources["swap.total_bytes"] = _MEMINFO
-        processes = self._processes(container, sources)
+        processes = self._processes(cgroup.pids, sources)
         return Resources(
             scope="container" if limited else "host",
-            cpu=self._cpu(container, limit, online if not limited else None, pid, sources),
+            cpu=self._cpu(cgroup, online, pid, sources, limited=limited),
             memory=Memory(
                 memory.limit if memory is not None else None,
                 found.total,
@@ -239,15 +259,29 @@ class Query:
             ),
             swap=_swap(memory, found),
             processes=processes,
-            pressure=self._pressure(container if limited else None, sources),
+            pressure=self._pressure(cgroup.pressure if limited else {}, sources),
             load=self._load(container if limited else None, processes, sources),
             uptime_s=self._uptime(container if is_container else None, sources),
             numa_nodes=self._nodes_of(container if limited else None),
-            huge_pages=self._huge_pages(container, sources),
+            huge_pages=self._huge_pages(cgroup.huge_pages, sources),
             cgroup=self._cgroup(container.paths(), pid, sources),
             security=self._security(pid, sources),
             sources=sources,
         )
+
+    def _read(self, readers: Readers) -> _Cgroup:
+        """Read a cgroup's files."""
+        limit, memory = readers.cpu_limit(), readers.memory()
+        texts = {name: text for name in _PRESSURE if (text := readers.pressure(name))}
+        if self._sizes is None:
+            self._sizes = _sizes_of_huge_pages(self.host)
+        pages = {
+            (size, name): found
+            for size, name in self._sizes
+            if (found := readers.huge_pages(name)) is not None
+        }
+        weight, pids = readers.cpu_weight(), readers.pids()
+        return _Cgroup(limit, memory, weight, pids, texts, pages, readers.origins())
 
     def _source(self, origin: Origin) -> Source:
         known = self._known.get(origin)
@@ -260,19 +294,19 @@ class Query:
 
     def _cpu(
         self,
-        container: ContainerSource,
-        limit: CpuLimit,
-        online: tuple[int, ...] | None,
+        cgroup: _Cgroup,
+        visible: tuple[int, ...],
         pid: int,
         sources: dict[str, Source],
+        *,
+        limited: bool,
     ) -> Cpu:
-        visible = online
-        if visible is None:
-            seen = cpus.within(self.host.online_cpus(), limit, self.options)
-            visible = cpus.shown(seen, self.options)
+        limit = cgroup.limit
+        if limited:
+            visible = cpus.shown(cpus.within(visible, limit, self.options), self.options)
         shares = weight = None
         requested: float | None = None
-        found = container.read(Readers.cpu_weight)
+        found = cgroup.weight
         if found is not None:
             source = self._source(found.origin)
             if source.file == "cpu.shares":
@@ -290,8 +324,7 @@ class Query:
         cpuset = None if limit.cpuset is None else _ascending(limit.cpuset)
         return Cpu(visible, limit.quota, cpuset, affinity, shares, weight, requested)
 
-    def _processes(self, container: ContainerSource, sources: dict[str, Source]) -> Processes:
-        found = container.read(Readers.pids)
+    def _processes(self, found: Pids | None, sources: dict[str, Source]) -> Processes:
         if found is None:
             return Processes(None, None, None)
         sources["processes.limit"] = self._source(found.limit_origin)
@@ -304,20 +337,22 @@ class Query:
         return Processes(found.limit, found.threads, max(0, left))
 
     def _pressure(
-        self, container: ContainerSource | None, sources: dict[str, Source]
+        self, texts: Mapping[str, bytes], sources: dict[str, Source]
     ) -> dict[str, Mapping[str, Stall]]:
         stalls: dict[str, Mapping[str, Stall]] = {}
         for resource, (name, path, source, hosts) in _STALLS.items():
-            text = container.pressure(resource) if container is not None else None
-            if text:
+            text = texts.get(resource)
+            if text is not None:
                 sources[name] = source
             elif resource in self._uncounted:
                 continue
             else:
                 try:
                     text = self.host.recent(path)
-                except SourceError:  # the kernel has no PSI, or counts no stalls of this
+                except Gone:  # the kernel has no PSI, or counts no stalls of this
                     self._uncounted.add(resource)
+                    continue
+                except SourceError:  # it was booted with psi=0
                     continue
                 sources[name] = hosts
             known = self._stalls.get(resource)
@@ -369,18 +404,14 @@ class Query:
             return ()  # a kernel without NUMA
 
     def _huge_pages(
-        self, container: ContainerSource, sources: dict[str, Source]
+        self, counted: Mapping[tuple[int, str], HugePagesFound], sources: dict[str, Source]
     ) -> tuple[HugePages, ...]:
-        if self._sizes is None:
-            self._sizes = _sizes_of_huge_pages(self.host)
-        pages = []
-        for size, name in self._sizes:
-            found = container.read(partial(Readers.huge_pages, size=name))
-            if found is not None:
-                sources[f"huge_pages.{name}.limit_bytes"] = self._source(found.limit_origin)
-                sources[f"huge_pages.{name}.usage_bytes"] = self._source(found.origin)
-                pages.append(HugePages(size, found.limit, found.usage))
-        return tuple(pages)
+        for (_, name), found in counted.items():
+            sources[f"huge_pages.{name}.limit_bytes"] = self._source(found.limit_origin)
+            sources[f"huge_pages.{name}.usage_bytes"] = self._source(found.origin)
+        return tuple(
+            [HugePages(size, found.limit, found.usage) for (size, _), found in counted.items()]
+        )
 
     def _cgroup(self, paths: Paths, pid: int, sources: dict[str, Source]) -> Cgroup:
         sources["cgroup.paths"] = _PIDCGROUP

@@ -61,9 +61,10 @@ class RequestReader:
 
     def _origin(self, limit: tuple[str, dict[int, str]], origin: Origin) -> Origin:
         controller, names = limit
-        place = self._hierarchies.place(controller, self._paths)
-        if place is None or not self._is_request[controller]:
+        if not self._is_request[controller]:
             return origin
+        place = self._hierarchies.place(controller, self._paths)
+        assert place is not None, "it had a request"
         return place.origin(place.own, f"{names[place.version]}@{ATTRIBUTE}")
 
 

@@ -66,6 +66,8 @@ class Writes:
     def __init__(self) -> None:
         #: How many times `look` found writes to any file.
         self.count = 0
+        #: While this is set `look` finds none: for many values of one time, after one look.
+        self.held = False
         self._lock = threading.RLock()
         self._watches: dict[int, _Reference] = {}
         # Weak, so that the instance is closed with its last user: a user has 128 of them.
@@ -103,7 +105,7 @@ class Writes:
 
     def look(self) -> int:
         """Note the writes until now; return `count`."""
-        if self._fd >= 0:
+        if self._fd >= 0 and not self.held:
             with self._lock:
                 if self._poll.poll(0):
                     self._note(os.read(self._fd, _MOST_EVENTS * _EVENT.size))

@@ -150,6 +150,13 @@ class Config:
         "Answer sysinfo(2) and sched_getaffinity(2) of containers whose runtime sends their seccomp"
         " listener to RUNTIME_DIR/seccomp.sock.",
     )
+    resources: bool = _row(
+        Switch(),
+        False,
+        "--resources/--no-resources",
+        "Tell processes of containers what they may use, at RUNTIME_DIR/resources.sock. Needs the"
+        " package h11 (pylxcfs[resources]).",
+    )
     cpu_view: str = _row(
         Choice("quota", "cpuset"),
         "quota",

@@ -160,10 +160,14 @@ class Translator(HelperProcess):
 
     def init_of(self, namespace: Descriptor) -> int:
         """Return the pid of a pid namespace's init. Raise Gone, SourceError."""
-        init = int(self.ask(b"P", namespace.number))
-        if init <= 0:
-            raise Gone("pid namespace: its init is not visible to the server")
-        return init
+        return self.process_of(namespace, 1)
+
+    def process_of(self, namespace: Descriptor, number: int) -> int:
+        """Return the pid of process `number` of a pid namespace. Raise Gone, SourceError."""
+        pid = int(self.ask(b"P%d" % number, namespace.number))
+        if pid <= 0:
+            raise Gone(f"pid namespace: its process {number} is not visible to the server")
+        return pid
 
     def cgroup_of(self, pid: int) -> bytes:
         """Return /proc/PID/cgroup as the cgroup namespace of PID itself shows it."""

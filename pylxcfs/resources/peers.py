@@ -1,0 +1,91 @@
+"""Who is at the other end of a unix socket: SO_PEERCRED, SO_PEERPIDFD.
+
+The kernel notes the process that called connect(2), and translates its pid into the pid namespace
+of who asks. A pidfd tells whether that pid is still the same process. Linux before 6.5 gives none;
+there it is opened by pid, right after accept(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from pylxcfs.errors import PylxcfsError
+from pylxcfs.sources.identity import pidns_of
+from pylxcfs.sources.initpid import NS_GET_PARENT
+from pylxcfs.sources.kept import Descriptor
+
+#: asm-generic/socket.h; struct ucred of linux/socket.h.
+_SO_PEERPIDFD: Final = 77
+_UCRED: Final = struct.Struct("=iII")
+#: MAX_PID_NS_LEVEL (include/linux/pid_namespace.h).
+_MOST_LEVELS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process that connected."""
+
+    #: Here; 0 if this pid namespace does not see it.
+    pid: int
+    uid: int
+    #: Its pid namespace; 0 if that cannot be read.
+    pidns: int
+    pidfd: Descriptor | None
+
+    @classmethod
+    def of(cls, connection: socket.socket) -> Peer:
+        """Return the peer of a connection that was just accepted. Nothing is raised."""
+        try:
+            text = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        except OSError:
+            return cls(0, -1, 0, None)
+        pid, uid, _ = _UCRED.unpack(text)
+        pidfd = _pidfd_of(connection, pid) if pid > 0 else None
+        pidns = pidns_of(pid) if pidfd is not None else 0
+        return cls(pid, uid, pidns, pidfd)
+
+    @property
+    def lives(self) -> bool:
+        """Whether what was read by its pid was its own."""
+        return self.pidfd is not None and not has_ended(self.pidfd)
+
+
+def has_ended(pidfd: Descriptor) -> bool:
+    """Return whether a process has ended, so that its pid may be another's."""
+    poll = select.poll()
+    poll.register(pidfd.number, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _pidfd_of(connection: socket.socket, pid: int) -> Descriptor | None:
+    with contextlib.suppress(OSError):
+        return Descriptor(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD))
+    with contextlib.suppress(OSError):
+        return Descriptor(os.pidfd_open(pid))
+    return None  # it has ended
+
+
+def outermost(pid: int, own: int) -> int:
+    """Return the outermost pid namespace around a process, below `own`.
+
+    That is its container, however many namespaces it has made inside. 0 if it cannot be read.
+    """
+    try:
+        namespace = Descriptor.open(f"/proc/{pid}/ns/pid")
+        found = os.fstat(namespace.number).st_ino
+        for _ in range(_MOST_LEVELS):
+            parent = Descriptor(fcntl.ioctl(namespace.number, NS_GET_PARENT))
+            number = os.fstat(parent.number).st_ino
+            if number == own:
+                break
+            namespace, found = parent, number
+    except (PylxcfsError, OSError):
+        return 0
+    return found

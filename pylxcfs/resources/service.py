@@ -1,0 +1,340 @@
+"""The service: connections on a unix socket, each answered for the process that made it.
+
+Each container has its turn: of its connections one at a time is worked for, so a thousand of them
+are to the others as one. A client has a few seconds for a request and to take its answer. What is
+said is in protocol.py, who asks in peers.py; the listening socket belongs to whoever starts this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+import trio
+
+from pylxcfs.errors import Gone, PylxcfsError
+from pylxcfs.guard import Guard
+from pylxcfs.resources import openapi
+from pylxcfs.resources.model import Resources
+from pylxcfs.resources.peers import Peer, has_ended, outermost
+from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
+from pylxcfs.resources.query import Query
+from pylxcfs.resources.watch import Watched
+from pylxcfs.sources.identity import Identity, cgroupns_of
+from pylxcfs.sources.kept import Descriptor
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: Seconds for a request, from the connection or the answer before it.
+REQUEST_S: Final = 10.0
+#: Seconds in which a client has to take what was sent.
+TAKE_S: Final = 5.0
+#: Connections of one container, or of one user of the host, and streams of events among them.
+MOST_EACH: Final = 512
+MOST_STREAMS: Final = 16
+#: All connections; each has a descriptor and a pidfd. Containers have half of the descriptors.
+_MOST: Final = 8192
+_FDS_EACH: Final = 2
+#: Connections taken before those that have one are served.
+_AT_ONCE: Final = 16
+#: Seconds between two comments in a stream of events, and the least between two events.
+COMMENT_S: Final = 15.0
+_APART_S: Final = 0.05
+_PATIENCE_S: Final = 0.05
+
+_NOT_SEEN: Final = Answer.error(
+    HTTPStatus.FORBIDDEN,
+    "the process that connected cannot be seen from the service",
+    "run the service in the pid namespace of the host",
+)
+_ENDED: Final = Answer.error(
+    HTTPStatus.GONE, "the process that connected has ended", "connect from the one that asks"
+)
+_NO_PROCESS: Final = Answer.error(
+    HTTPStatus.NOT_FOUND,
+    "no such process in the pid namespace of the client",
+    "give a number as the client's ps shows it",
+)
+_BUG: Final = Answer.error(
+    HTTPStatus.INTERNAL_SERVER_ERROR, "a bug of pylxcfs", "see the log of the service"
+)
+
+_Key = tuple[int, int]
+
+
+@dataclass
+class _Container:
+    """What is open for one container."""
+
+    turn: trio.Lock = field(default_factory=trio.Lock)
+    connections: int = 0
+    streams: int = 0
+
+
+class Service:
+    """Answers on `listener`, which listens already.
+
+    `request_s`, `take_s`, `most_each`: see the constants.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        listener: socket.socket,
+        guard: Guard,
+        *,
+        request_s: float = REQUEST_S,
+        take_s: float = TAKE_S,
+        most_each: int = MOST_EACH,
+    ) -> None:
+        self._request_s, self._take_s, self._most_each = request_s, take_s, most_each
+        self._query = query
+        self._guard = guard
+        self._listener = listener
+        listener.setblocking(False)
+        self._pidns = query.registry.host_identity.pidns
+        self._cgroupns = cgroupns_of(os.getpid())
+        self._containers: dict[_Key, _Container] = {}
+        self._connections = 0
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(1, min(_MOST, soft // 3 // _FDS_EACH))
+        #: Replaced after each write to a limit that somebody watches.
+        self._written = trio.Event()
+        self._writes = 0
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        self._query.registry.start()
+        if self._query.sampler is not None:
+            self._query.sampler.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reap)
+            if self._query.hierarchies.writes.fileno() >= 0:
+                nursery.start_soon(self._note_writes)
+            while True:
+                await trio.lowlevel.wait_readable(self._listener)
+                if not self._accept(nursery):
+                    await trio.sleep(_PATIENCE_S)
+
+    def _accept(self, nursery: trio.Nursery) -> bool:
+        """Take some of the connections that wait; return False where none can be had now."""
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return True
+            except OSError as error:
+                self._guard.warn("accept", "no connection can be taken: %s", error)
+                return False
+            peer = Peer.of(connection)
+            key = self._key(peer)
+            container = self._containers.setdefault(key, _Container())
+            if container.connections >= self._most_each or self._connections >= self._most:
+                connection.close()
+                self._guard.warn("limit", "too many connections; some are closed at once")
+                continue
+            container.connections += 1
+            self._connections += 1
+            connection.setblocking(False)
+            ours = trio.socket.from_stdlib_socket(connection)
+            nursery.start_soon(self._serve, ours, peer, key, container)
+        return True
+
+    def _key(self, peer: Peer) -> _Key:
+        """Return what the turns and limits of a peer go by."""
+        if peer.pidns in (0, self._pidns):
+            return 0, peer.uid
+        return outermost(peer.pid, self._pidns) or peer.pidns, 0
+
+    async def _serve(
+        self, connection: trio.socket.SocketType, peer: Peer, key: _Key, container: _Container
+    ) -> None:
+        try:
+            with connection, self._guard.attempting("connection"), contextlib.suppress(OSError):
+                await self._talk(connection, peer, container)
+        finally:
+            self._connections -= 1
+            container.connections -= 1
+            if not container.connections:
+                self._containers.pop(key, None)
+
+    async def _talk(
+        self, connection: trio.socket.SocketType, peer: Peer, container: _Container
+    ) -> None:
+        talk = Conversation()
+        until = trio.current_time() + self._request_s
+        while talk.state is not State.CLOSED:
+            data, request = b"", None
+            if talk.state is not State.FIRST:
+                async with container.turn:
+                    try:
+                        request = talk.request()
+                    except Refused as refused:
+                        data = talk.refuse(refused)
+                    if request is not None and request.what != "events":
+                        await self._prepare(peer)
+                        data = talk.answer(self._answer(request, peer))
+            if request is not None and request.what == "events":
+                await self._stream(connection, talk, peer, container)
+                return
+            if data:
+                await self._send(connection, data)
+                until = trio.current_time() + self._request_s
+                continue
+            with trio.move_on_at(until):
+                talk.receive(await connection.recv(MOST_BYTES))
+                continue
+            return  # it was silent, or slow
+
+    async def _prepare(self, peer: Peer) -> None:
+        """Find the container of a peer, in another thread if that may take long."""
+        if peer.pidns in (0, self._pidns) or self._query.registry.knows(Identity(peer.pidns, 0)):
+            return
+        work = partial(self._guard.attempt, "find", partial(self._query.find, peer.pid))
+        await trio.to_thread.run_sync(work)
+
+    def _answer(self, request: Request, peer: Peer) -> Answer:
+        """Return the answer to a request. Nothing is raised."""
+        if request.what == "openapi":
+            return openapi.ANSWER
+        work = self._of_process if request.what == "process" else self._of_self
+        answer = self._guard.call("request", work, lambda *_: _BUG, request, peer)
+        self._note()
+        return answer
+
+    def _of_self(self, _: Request, peer: Peer) -> Answer:
+        if not peer.pid:
+            return _NOT_SEEN
+        answer = self._read(peer.pid, peer)
+        return answer if peer.lives else _ENDED
+
+    def _of_process(self, request: Request, peer: Peer) -> Answer:
+        if not peer.pid:
+            return _NOT_SEEN
+        try:
+            pid = self._pid_of(request.pid, peer)
+            pidfd = Descriptor(os.pidfd_open(pid))
+            # Only now is the number not another's.
+            if self._pid_of(request.pid, peer) != pid:
+                return _NO_PROCESS
+        except (PylxcfsError, OSError):
+            return _NO_PROCESS if peer.lives else _ENDED
+        answer = self._read(pid, peer)
+        if not peer.lives:
+            return _ENDED
+        return _NO_PROCESS if has_ended(pidfd) else answer
+
+    def _pid_of(self, number: int, peer: Peer) -> int:
+        if peer.pidns == self._pidns:
+            return number
+        return self._query.finder.process(peer.pid, number)
+
+    def _read(self, pid: int, peer: Peer) -> Answer:
+        try:
+            return Answer.of(self._document(self._query.of(pid), peer))
+        except Gone:
+            return _NO_PROCESS
+        except PylxcfsError as error:
+            _log.debug("process %d: %s", pid, error)
+            return Answer.error(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the cgroup cannot be read now",
+                "try again; the log of the service says more with --log-level debug",
+            )
+
+    def _document(self, found: Resources, peer: Peer) -> dict[str, object]:
+        # Paths of the host's cgroups are not for containers.
+        on_host = peer.pidns == self._pidns and cgroupns_of(peer.pid) == self._cgroupns
+        return found.document(with_paths=on_host)
+
+    async def _stream(
+        self,
+        connection: trio.socket.SocketType,
+        talk: Conversation,
+        peer: Peer,
+        container: _Container,
+    ) -> None:
+        if not peer.lives:
+            await self._send(connection, talk.answer(_ENDED if peer.pid else _NOT_SEEN, last=True))
+            return
+        if container.streams >= MOST_STREAMS:
+            busy = Answer.error(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"this container has {MOST_STREAMS} streams of events",
+                "close one of them",
+            )
+            await self._send(connection, talk.answer(busy, last=True))
+            return
+        container.streams += 1
+        try:
+            async with container.turn:
+                await self._prepare(peer)
+                watched = self._look(lambda: Watched(self._query, peer.pid))
+            await self._send(connection, talk.begin_events())
+            data = b"" if watched is None else self._event(talk, watched, peer)
+            while watched is not None and talk.state is State.EVENTS and peer.lives:
+                await self._send(connection, data)
+                await trio.sleep(_APART_S)
+                data = talk.comment()
+                with trio.move_on_after(COMMENT_S):
+                    while not watched.is_due:
+                        self._note()
+                        await self._written.wait()
+                if watched.is_due:
+                    async with container.turn:
+                        change = self._look(watched.look)
+                    if change is not None:
+                        data = self._event(talk, watched, peer)
+        finally:
+            container.streams -= 1
+
+    def _event(self, talk: Conversation, watched: Watched, peer: Peer) -> bytes:
+        body = json.dumps(self._document(watched.resources, peer)).encode()
+        return talk.event("resources", body)
+
+    def _look(self, work: Callable[[], _T]) -> _T | None:
+        found: list[_T] = []
+        self._guard.attempt("events", lambda: found.append(work()))
+        return found[0] if found else None
+
+    async def _send(self, connection: trio.socket.SocketType, data: bytes) -> None:
+        """Send all; raise TimeoutError if the client does not take it."""
+        view = memoryview(data)
+        with trio.move_on_after(self._take_s) as patience:
+            while view:
+                view = view[await connection.send(view) :]
+        if patience.cancelled_caught:
+            raise TimeoutError("the client does not take its answer")
+
+    async def _note_writes(self) -> None:
+        number = self._query.hierarchies.writes.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(number)
+            self._query.hierarchies.writes.look()
+            self._note()
+
+    def _note(self) -> None:
+        """Wake the streams if limits were written: an answer may have taken note of that."""
+        count = self._query.hierarchies.writes.count
+        if count != self._writes:
+            self._writes = count
+            self._written.set()
+            self._written = trio.Event()
+
+    async def _reap(self) -> None:
+        registry = self._query.registry
+        while True:
+            await trio.lowlevel.wait_readable(registry.fileno())
+            if not self._guard.attempt("reap", registry.reap):
+                await trio.sleep(1.0)

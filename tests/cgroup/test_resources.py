@@ -1,0 +1,239 @@
+"""Resources of real containers: by the library, over the socket, and from inside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pylxcfs import resources
+from pylxcfs.errors import Gone
+from pylxcfs.resources.peers import outermost
+from pylxcfs.resources.query import Query
+from pylxcfs.sources import request
+from pylxcfs.sources.identity import pidns_of
+from tests.conftest import wait_until
+from tests.kit.asking import CLIENT, get, line, serving
+from tests.kit.cgroups import hierarchies as mounted
+from tests.kit.container import Container
+
+MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+
+#: Asks for events, and prints what comes.
+EVENTS = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as one:
+    one.connect(sys.argv[1])
+    one.sendall(b"GET /v1/self/events HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    while part := one.recv(65536):
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+"""
+
+
+def python(script: str, *words: object) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", script, *map(str, words)]
+
+
+def ask(container: Container, path: Path, command: str = "self", *around: str) -> dict:
+    """Ask as a program in a container does."""
+    return json.loads(container.exec([*around, *python(CLIENT, path, command)]).stdout)
+
+
+@pytest.fixture(params=["auto"])
+def service(request, tmp_path: Path) -> Iterator[Path]:
+    with serving(tmp_path, Query(sample=True, init_pid_method=request.param)) as path:
+        yield path
+
+
+#: How the processes of other pid namespaces are found.
+both_ways = pytest.mark.parametrize("service", ["auto", "scm"], indirect=True)
+
+
+def test_each_container_is_told_about_itself(service, make_container):
+    one = make_container(memory=100 * MIB, cpus=0.5)
+    two = make_container(memory=200 * MIB, namespaces=["cgroup"])
+    assert ask(one, service)["load"]["averages"] is None
+    for _ in range(2):
+        first, second = ask(one, service), ask(two, service)
+        assert first["memory"]["limit_bytes"] == first["memory"]["total_bytes"] == 100 * MIB
+        assert first["cpu"]["quota"] == 0.5
+        assert len(first["cpu"]["visible"]) == 1
+        assert first["advice"]["threads"]["value"] == 1
+        assert second["memory"]["limit_bytes"] == 200 * MIB
+        assert second["cpu"]["quota"] is None
+        assert first["scope"] == second["scope"] == "container"
+        assert len(first["load"]["averages"]) == 3
+    assert set(second["cgroup"]["paths"].values()) == {"/"}
+    for found in (first, second):
+        assert not any("path" in source for source in found["sources"].values())
+        assert found["sources"]["memory.limit_bytes"]["level"] == 0
+
+
+def test_from_outside_it_is_the_same(service, make_container):
+    made = make_container(memory=100 * MIB, cpus=1.5)
+    inside, outside = ask(made, service), resources.of(made.pid).document()
+    for name in ("memory.limit_bytes", "memory.total_bytes", "cpu.quota", "cpu.visible"):
+        part, _, field = name.partition(".")
+        assert inside[part][field] == json.loads(json.dumps(outside[part][field])), name
+    named = {name: source["file"] for name, source in inside["sources"].items()}
+    assert {name: source["file"] for name, source in outside["sources"].items()}.items() <= {
+        **named,
+        "load": outside["sources"].get("load", {}).get("file"),
+    }.items()
+    for source in outside["sources"].values():
+        if source["level"] is not None and "path" in source:
+            assert os.path.isfile(source["path"])
+
+
+def test_a_limit_of_a_level_above(service, make_cgroup, make_container):
+    parent = make_cgroup()
+    parent.limits(memory=150 * MIB)
+    made = make_container(parent=parent, memory=300 * MIB)
+    found = ask(made, service)
+    assert found["memory"]["limit_bytes"] == 150 * MIB
+    assert found["sources"]["memory.limit_bytes"]["level"] == 1
+
+
+def test_a_request_of_kubernetes_is_told_as_one(make_container, hierarchies):
+    made = make_container(memory=200 * MIB)
+    request.write(hierarchies, hierarchies.paths_of(made.pid), 0.5, 100 * MIB)
+    found = resources.of(made.pid)
+    assert found.cpu.quota == 0.5
+    assert found.sources["cpu.quota"].file.endswith(f"@{request.ATTRIBUTE}")
+    assert found.memory.limit_bytes == 200 * MIB  # what limits is not requested
+    assert "@" not in found.sources["memory.limit_bytes"].file
+
+
+@both_ways
+def test_only_processes_of_the_own_pid_namespace_can_be_asked_for(service, make_container):
+    made = make_container(memory=100 * MIB)
+    other = make_container(memory=200 * MIB)
+    assert ask(made, service, "pid 1")["memory"]["limit_bytes"] == 100 * MIB
+    for pid in (other.pid, os.getpid(), 0, 4194303):
+        assert "no such process" in ask(made, service, f"pid {pid}")["error"]
+    # From the host every process has a number.
+    assert line(service, f"pid {other.pid}")["memory"]["limit_bytes"] == 200 * MIB
+    status, found = get(service, f"/v1/processes/{made.pid}")
+    assert status == 200
+    assert found["memory"]["limit_bytes"] == 100 * MIB
+
+
+@both_ways
+def test_namespaces_inside_of_a_container_change_nothing(service, make_container):
+    made = make_container(memory=100 * MIB)
+    for around in (
+        ["unshare", "--user", "--map-root-user"],
+        ["unshare", "--pid", "--fork"],
+        ["unshare", "--pid", "--fork", "unshare", "--pid", "--fork", "--mount-proc"],
+    ):
+        assert ask(made, service, "self", *around)["memory"]["limit_bytes"] == 100 * MIB
+
+
+def test_a_container_is_one_however_many_namespaces_it_makes(make_container):
+    made = make_container()
+    with made.popen(
+        ["unshare", "--pid", "--fork", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ):
+        known = (0, made.pidns, pidns_of(os.getpid()))
+        pid = wait_until(
+            lambda: next((one for one in made.cgroup.pids() if pidns_of(one) not in known), 0),
+            what="a process in a namespace below",
+        )
+        assert outermost(pid, pidns_of(os.getpid())) == made.pidns
+        assert outermost(made.pid, pidns_of(os.getpid())) == made.pidns
+
+
+def test_changes_are_events(service, make_cgroup, make_container):
+    parent = make_cgroup()
+    parent.limits(memory=300 * MIB)
+    made = make_container(parent=parent, memory=200 * MIB)
+    events = made.popen(python(EVENTS, service), stdout=subprocess.PIPE)
+    with events:
+        limits = _limits(events.stdout)
+        assert next(limits) == 200 * MIB
+        made.limits(memory=100 * MIB)
+        assert next(limits) == 100 * MIB
+        parent.limits(memory=50 * MIB)
+        assert next(limits) == 50 * MIB
+        events.kill()
+
+
+def _limits(stream) -> Iterator[int]:
+    for text in stream:
+        if text.startswith(b"data: "):
+            yield json.loads(text.removeprefix(b"data: "))["memory"]["limit_bytes"]
+
+
+def test_watch_yields_changes_until_the_end(make_cgroup, make_container):
+    made = make_container(memory=200 * MIB)
+    changes = resources.watch(made.pid)
+    first = next(changes)
+    assert first.changed == ()
+    assert first.resources.memory.limit_bytes == 200 * MIB
+    made.limits(memory=100 * MIB)
+    change = next(changes)
+    assert change.changed == ("memory.limit_bytes", "memory.total_bytes")
+    assert change.resources.memory.limit_bytes == 100 * MIB
+    made.limits(cpus=0.5)
+    while "cpu.quota" not in change.changed:  # v1 has two files
+        change = next(changes)
+    assert change.resources.cpu.quota == 0.5
+    made.limits(cpuset="0")
+    while "cpu.cpuset" not in change.changed:
+        change = next(changes)
+    assert change.resources.cpu.cpuset == (0,)
+    made.close()
+    with contextlib.suppress(Gone):  # its cgroup may be removed first
+        assert list(changes) == []
+
+
+#: What a runtime mounts: the container's own cgroups at the top of each hierarchy.
+_MOUNTS = """
+umount -R /sys/fs/cgroup
+if [ -z "$V1" ]; then
+    mount -t cgroup2 none /sys/fs/cgroup
+else
+    mount -t tmpfs none /sys/fs/cgroup
+    for name in $V1; do
+        mkdir /sys/fs/cgroup/$name && mount -t cgroup -o $name none /sys/fs/cgroup/$name
+    done
+fi
+exec "$@"
+"""
+_LIBRARY = [sys.executable, "-m", "pylxcfs", "resources", "--json"]
+
+
+def library_in(made: Container, script: str) -> dict:
+    """Ask the library in a container, without any daemon."""
+    v1 = [",".join(one.controllers) for one in mounted() if one.controllers]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "V1": " ".join(v1)}
+    command = ["unshare", "-m", "sh", "-ec", script, "sh", *_LIBRARY]
+    return json.loads(made.exec(command, env=env).stdout)
+
+
+def test_the_library_in_a_container(make_container):
+    made = make_container(memory=300 * MIB, cpus=0.5, cpuset="0", namespaces=["cgroup"])
+    found = library_in(made, _MOUNTS)
+    assert found["scope"] == "container"
+    assert found["memory"]["limit_bytes"] == 300 * MIB
+    assert found["cpu"]["quota"] == 0.5
+    assert found["sources"]["cpu.quota"]["level"] == 0
+    assert found["cgroup"]["paths"].get("memory", "/") == "/"
+    assert found["sources"]["uptime_s"]["file"] == "/proc/1/stat"
+
+
+def test_the_library_in_a_container_without_cgroups(make_container):
+    made = make_container(memory=300 * MIB, cpuset="0", namespaces=["cgroup"])
+    found = library_in(made, 'umount -R /sys/fs/cgroup; exec "$@"')
+    assert found["memory"]["limit_bytes"] is None
+    assert "memory.limit_bytes" not in found["sources"]
+    assert found["cpu"]["affinity"] == [0]
+    assert found["advice"]["threads"]["value"] == 1

@@ -1,0 +1,242 @@
+"""What the library says, on made-up machines."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pylxcfs import resources
+from pylxcfs.errors import Gone
+from pylxcfs.formats import cpulist, meminfo, uptime
+from pylxcfs.resources.query import Query
+from pylxcfs.views import VIEWS
+from pylxcfs.views import syscpu as syscpu_view
+from pylxcfs.views.model import CpuView, Options
+from tests.unit.resources.conftest import (
+    LARGE,
+    MIB,
+    NO_LIMIT_V1,
+    SMALL,
+    made_up,
+    v1_cgroup,
+    v2_cgroup,
+)
+from tests.unit.sources.trees import Tree
+
+
+def ask(tree: Tree, options: Options | None = None) -> resources.Resources:
+    query = Query(options, root=str(tree.root))
+    try:
+        return query.of()
+    finally:
+        query.close()
+
+
+def test_v2_with_the_level_of_each_limit(v2):
+    v2_cgroup(v2, "a", memory=str(300 * MIB), usage=100 * MIB, cpu="50000 100000", pids="100")
+    v2_cgroup(v2, "a/b", memory=str(400 * MIB), cpu="150000 100000", pids="90", cpus="1")
+    found = ask(v2)
+    assert found.scope == "container"
+    assert found.memory.limit_bytes == found.memory.total_bytes == 300 * MIB
+    assert found.memory.usage_bytes == 5 * MIB
+    assert found.memory.free_bytes == 200 * MIB  # what /a leaves
+    assert (found.cpu.visible, found.cpu.quota, found.cpu.cpuset) == ((1,), 0.5, (1,))
+    assert (found.cpu.weight, found.cpu.shares, found.cpu.requested) == (39, None, 0.975)
+    assert found.processes == (90, 3, 87)
+    assert found.pressure["cpu"]["some"].avg10 == 1.5
+    assert found.huge_pages == ((2 * MIB, None, 0),)
+    assert found.cgroup == ("v2", {"unified": "/a/b"})
+    assert found.numa_nodes == (0,)
+    levels = {name: (one.file, one.level) for name, one in found.sources.items()}
+    assert levels["memory.limit_bytes"] == levels["memory.total_bytes"] == ("memory.max", 1)
+    assert levels["memory.usage_bytes"] == ("memory.current", 0)
+    assert levels["swap.limit_bytes"] == ("memory.swap.max", 0)
+    assert levels["cpu.quota"] == ("cpu.max", 1)
+    assert levels["cpu.cpuset"] == ("cpuset.cpus.effective", 0)
+    assert levels["processes.limit"] == ("pids.max", 0)
+    assert levels["pressure.cpu"] == ("cpu.pressure", 0)
+    assert levels["pressure.memory"] == ("/proc/pressure/memory", None)
+    assert levels["huge_pages.2MB.limit_bytes"] == ("hugetlb.2MB.max", 0)
+    path = found.sources["cpu.quota"].path
+    assert path == str(v2.root / "sys/fs/cgroup/a/cpu.max")
+
+
+def test_v1_with_the_level_of_each_limit(v1):
+    v1_cgroup(v1, "a", memory=200 * MIB, quota=150000)
+    v1_cgroup(v1, "a/b", memory=200 * MIB, quota=-1, pids="50")
+    found = ask(v1)
+    assert found.memory.limit_bytes == 200 * MIB
+    assert found.cpu.quota == 1.5
+    assert found.cpu.visible == (0, 1)
+    assert (found.cpu.shares, found.cpu.weight, found.cpu.requested) == (512, None, 0.5)
+    assert found.processes == (50, 3, 47)
+    assert found.cgroup.version == "v1"
+    assert found.cgroup.paths["memory"] == "/a/b"
+    assert found.sources["cpu.quota"][:2] == ("cpu.cfs_quota_us", 1)
+    assert found.sources["memory.limit_bytes"][:2] == ("memory.limit_in_bytes", 0)
+    assert found.sources["pressure.cpu"].file == "/proc/pressure/cpu"
+
+
+def test_without_a_limit_it_is_the_hosts_and_the_own_file_says_so(v2):
+    for directory in ("a", "a/b"):
+        v2_cgroup(v2, directory)
+    found = ask(v2)
+    text = (SMALL / "proc/meminfo").read_bytes()
+    assert found.scope == "host"
+    assert found.memory.limit_bytes is found.cpu.quota is found.processes.left is None
+    assert found.memory.total_bytes == meminfo.parse(text).number(b"MemTotal")
+    assert found.memory.free_bytes == meminfo.parse(text).number(b"MemFree")
+    assert found.sources["memory.limit_bytes"][:2] == ("memory.max", 0)
+    assert found.sources["cpu.quota"][:2] == ("cpu.max", 0)
+    assert found.sources["memory.total_bytes"] == ("/proc/meminfo", None, None)
+
+
+def test_where_no_hierarchy_is_mounted_nothing_is_made_up(tree):
+    tree.write("proc/self/cgroup", "0::/\n")
+    found = ask(tree)
+    assert found.scope == "host"
+    assert found.cpu.cpuset is found.memory.usage_bytes is found.processes.threads is None
+    assert found.cpu.affinity == tuple(sorted(os.sched_getaffinity(0)))
+    assert "memory.limit_bytes" not in found.sources
+    assert found.sources["cpu.affinity"].file == "sched_getaffinity(2)"
+
+
+def test_hybrid_hosts(v1):
+    v1.v2("hugetlb", mountpoint="/sys/fs/cgroup/unified")
+    v1.write("proc/self/cgroup", "4:memory:/a/b\n3:cpu:/a/b\n0::/x\n")
+    v1_cgroup(v1, "a", memory=NO_LIMIT_V1)
+    v1_cgroup(v1, "a/b", memory=100 * MIB)
+    found = ask(v1)
+    assert found.cgroup == ("hybrid", {"memory": "/a/b", "cpu": "/a/b", "unified": "/x"})
+    assert found.memory.limit_bytes == 100 * MIB
+
+
+def test_quotas_do_not_narrow_the_view_of_pinning_programs(v2):
+    v2_cgroup(v2, "a")
+    v2_cgroup(v2, "a/b", cpu="50000 100000")
+    assert ask(v2).cpu.visible == (0,)
+    assert ask(v2, Options(cpu_view=CpuView.CPUSET)).cpu.visible == (0, 1)
+
+
+def test_a_process_that_moved_is_asked_where_it_is(v2):
+    for directory, limit in (("a/b", 100), ("c", 200)):
+        v2_cgroup(v2, directory, memory=str(limit * MIB))
+    v2_cgroup(v2, "a")
+    query = Query(root=str(v2.root))
+    assert query.of().memory.limit_bytes == 100 * MIB
+    v2.write("proc/self/cgroup", "0::/c\n")
+    assert query.of().memory.limit_bytes == 200 * MIB
+    query.close()
+
+
+def test_a_write_to_a_limit_is_seen_at_once(v2):
+    v2_cgroup(v2, "a")
+    v2_cgroup(v2, "a/b")
+    query = Query(root=str(v2.root))
+    for limit in (10, 20, 30, 40):
+        (v2.root / "sys/fs/cgroup/a/memory.max").write_text(f"{limit * MIB}\n")
+        assert query.of().memory.limit_bytes == limit * MIB
+    query.close()
+
+
+def test_of_this_process():
+    found = resources.of()
+    assert found.cpu.visible
+    assert found.memory.total_bytes > 0
+    assert found.cgroup.version in ("v1", "v2", "hybrid")
+    assert resources.of(os.getpid()).memory.total_bytes == found.memory.total_bytes
+
+
+def test_a_process_that_has_ended():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(Gone):
+        resources.of(pid)
+
+
+def test_after_a_fork_the_child_has_its_own_events():
+    resources.of()
+    parent = resources.query._default
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if resources.query._default is None and resources.of().cpu.visible else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert resources.query._default is parent
+
+
+def test_threads_may_ask_together():
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(lambda _: resources.of(), range(200)):
+            assert found.cpu.visible
+
+
+SIZES = st.integers(0, 1 << 40)
+
+
+@st.composite
+def levels(draw: st.DrawFn) -> dict[str, object]:
+    """One level of a v2 hierarchy."""
+    return {
+        "memory": draw(st.one_of(st.just("max"), SIZES.map(str))),
+        "usage": draw(SIZES),
+        "swap": draw(st.one_of(st.just("max"), SIZES.map(str))),
+        "cpu": draw(
+            st.one_of(
+                st.just("max 100000"), st.integers(1000, 2_000_000).map(lambda us: f"{us} 100000")
+            )
+        ),
+        "cpus": cpulist.render(sorted(draw(st.sets(st.integers(0, 7), min_size=1)))).decode(),
+        "pids": draw(st.one_of(st.just("max"), st.integers(0, 5000).map(str))),
+    }
+
+
+@settings(max_examples=60)
+@given(own=levels(), parent=levels(), swap=st.booleans())
+def test_library_and_files_say_the_same(own, parent, swap):
+    with tempfile.TemporaryDirectory() as directory:
+        tree = made_up(Path(directory), LARGE)
+        tree.v2("cpuset cpu memory pids")
+        tree.write("proc/self/cgroup", "0::/a/b\n")
+        v2_cgroup(tree, "a", **parent)
+        v2_cgroup(tree, "a/b", **own)
+        options = Options(swap=swap)
+        query = Query(options, root=directory)
+        found = query.of()
+        container, _ = query.find(os.getpid())
+        files = {
+            view.path: (
+                view.render(query.host, container, options)
+                if found.scope == "container"
+                else query.host.read(view.host)
+            )
+            for view in VIEWS
+            if view.path in ("proc/meminfo", "proc/uptime")
+        }
+        online = syscpu_view.render("sys/devices/system/cpu/online", query.host, container, options)
+        if online is None or found.scope == "host":
+            online = query.host.read("sys/devices/system/cpu/online")
+        query.close()
+    info = meminfo.parse(files["proc/meminfo"])
+    assert [info.number(name) for name in _LINES] == [size >> 10 << 10 for size in _sizes(found)]
+    assert found.cpu.visible == cpulist.parse(online)
+    if found.scope == "container":  # else the file is the captured one
+        assert uptime.parse(files["proc/uptime"]).up_ns // 10**7 >= round(found.uptime_s * 100)
+
+
+_LINES = (b"MemTotal", b"MemFree", b"MemAvailable", b"SwapTotal", b"SwapFree")
+
+
+def _sizes(found: resources.Resources) -> tuple[int, ...]:
+    memory, swap = found.memory, found.swap
+    return (
+        *(memory.total_bytes, memory.free_bytes, memory.available_bytes),
+        *(swap.total_bytes, swap.free_bytes),
+    )

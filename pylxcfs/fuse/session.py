@@ -35,6 +35,10 @@ _log = logging.getLogger(__name__)
 _WAITING: Final = 16 << 20
 _SO_SNDBUFFORCE: Final = 32
 
+#: Requests that pyfuse3 answers at once. Those on cgroups may block, and a container may have some
+#: of them (tree/operations.py).
+_MOST_TASKS: Final = 4096
+
 #: How long a server that ends waits for answers of pyfuse3.
 _LEAVE_S: Final = 1.0
 
@@ -73,7 +77,7 @@ class Session:
         pyfuse3.init(operations, f"/dev/fd/{self._theirs.fileno()}", set())
         task_status.started()
         try:
-            await pyfuse3.main()
+            await pyfuse3.main(max_tasks=_MOST_TASKS)
         finally:
             pyfuse3.close(unmount=False)
 

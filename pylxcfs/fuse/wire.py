@@ -95,6 +95,9 @@ POLL_SCHEDULE_NOTIFY: Final = 1
 #: struct fuse_release_in: fh.
 RELEASE_IN: Final = struct.Struct("=Q")
 
+#: The words with which READ, READDIR, READDIRPLUS and WRITE begin: fh, offset.
+HANDLE_AND_OFFSET: Final = struct.Struct("=QQ")
+
 #: struct fuse_open_out: fh, open flags.
 OPEN_OUT: Final = struct.Struct("=QI4x")
 FOPEN_DIRECT_IO: Final = 1

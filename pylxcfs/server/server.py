@@ -26,6 +26,7 @@ from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
+from pylxcfs.sources.cgroupfs import CgroupFiles
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
@@ -37,6 +38,7 @@ from pylxcfs.sources.registry import Registry
 from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.cgroup import CgroupTree
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.names import Names
 from pylxcfs.tree.own import OwnMount
@@ -93,7 +95,7 @@ class Computation:
         self.host = HostFiles()
         self.host.recent_ns = _recent_ns(settings)
         self.sysfs = SysTree()
-        hierarchies = Hierarchies.discover()
+        self._hierarchies = hierarchies = Hierarchies.discover()
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
         self.inheritance = Inheritance({}, 0, 0)
         self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
@@ -134,6 +136,10 @@ class Computation:
         """Return whether the state should be saved before its time."""
         return is_urgent(self.registry.containers())
 
+    def cgroup_files(self, settings: Settings) -> CgroupFiles:
+        """Return cgroupfs for callers, with the helper that works there for them."""
+        return CgroupFiles(self._hierarchies, self.registry, settings.request_timeout)
+
     def start(self) -> None:
         """Start what works in the background."""
         self.registry.start()
@@ -162,7 +168,9 @@ class Server:
         self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
         served = [os.path.exists("/" + view.host) for view in VIEWS]
-        self.names = names = Names(contents, served)
+        self.cgroup_files = computation.cgroup_files(settings) if settings.enable_cgroup else None
+        cgroup = CgroupTree(self.cgroup_files) if self.cgroup_files else None
+        self.names = names = Names(contents, served, cgroup)
         callers = Callers(computation.containers, own.secret)
         self.own = OwnMount(
             names,
@@ -184,6 +192,7 @@ class Server:
             _ttl_ns(settings),
             self.triggers if settings.enable_psi_poll else None,
             self.session.send,
+            cgroup=cgroup,
         )
         timeout_s = settings.request_timeout
         self.own_connection = Connection(
@@ -204,6 +213,8 @@ class Server:
         self.own_connection.serve()
         self.caller_connection.serve()
         self.computation.start()
+        if self.cgroup_files is not None:
+            self.guard.attempt("cgroup", self.cgroup_files.start)
         if self.settings.enable_psi_poll:
             self.triggers.start()
             self.triggers.wake_all_pollers()

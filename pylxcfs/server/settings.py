@@ -43,6 +43,7 @@ class Settings:
     disable_zswap: bool = False
     vmstat: bool = False
     enable_psi_poll: bool = False
+    enable_cgroup: bool = False
     init_pid_method: str = "auto"
     max_containers: int = 5000
     log_level: str = "info"

@@ -7,9 +7,9 @@ are opened that way and then read or written by a process in the caller's pid na
 the kernel translates pids, both ways.
 
 The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE in the initial user
-namespace trace it. So that one has no capability, no directory but one of /proc, the caller's
-network namespace, and two descriptors: the file and the answer. A child that takes too long is
-ended by its own timer.
+namespace trace it. So that one has no capability that the caller has not, and none to read; no
+directory but one of /proc; the caller's network namespace; and two descriptors, the file and the
+answer. A child that takes too long is ended by its own timer.
 
 It imports nothing of pylxcfs, holds no state and ends with its socket. Started by helper.py as
 `python -I -S ascaller.py FD`. A request is a line of JSON and the data of a write, with three
@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -45,10 +46,13 @@ _RESOLVE = 1 | 2 | 4 | 8
 
 _CLONE_NEWCGROUP, _CLONE_NEWUSER = 0x02000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 4, 8, 38
 #: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3.
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _CAP_DATA = struct.Struct("=IIIIII")
+_CAP_SETUID = 1 << 7
+#: From a pid in a namespace to that in the caller's (Linux 6.11, include/uapi/linux/nsfs.h).
+_NS_GET_PID_FROM_PIDNS = 0x8004B706
 _MOST_DESCRIPTORS = 1024
 _REQUEST_SIZE = 1 << 17
 #: Children that have not ended, at most.
@@ -60,6 +64,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Credentials(NamedTuple):
     """What the kernel knows of the caller, in the host's ids (/proc/TID/status)."""
 
+    uid: int
     euid: int
     fsuid: int
     egid: int
@@ -75,12 +80,12 @@ class Credentials(NamedTuple):
     def parse(cls, status: bytes) -> Credentials:
         """Read the text of /proc/TID/status (proc_pid_status, fs/proc/array.c)."""
         found = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
-        _, euid, _, fsuid = map(int, found[b"Uid"].split())
+        uid, euid, _, fsuid = map(int, found[b"Uid"].split())
         _, egid, _, fsgid = map(int, found[b"Gid"].split())
         groups = tuple(map(int, found[b"Groups"].split()))
         caps = int(found[b"CapEff"], 16)
         pid, tgid = (int(found[name].split()[-1]) for name in (b"NSpid", b"NStgid"))
-        return cls(euid, fsuid, egid, fsgid, groups, caps, pid, tgid)
+        return cls(uid, euid, fsuid, egid, fsgid, groups, caps, pid, tgid)
 
 
 def open_beneath(directory: int, path: str, flags: int) -> int:
@@ -136,10 +141,11 @@ class Identity:
             return -1
         return number
 
-    def take(self, *, pids: bool) -> bool:
+    def take(self, *, pids: bool, moved: bytes = b"") -> bool:
         """Become the caller. Return whether children are in another pid namespace then.
 
-        Its pid and network namespace are entered with `pids` only.
+        Its pid and network namespace are entered with `pids` only. `moved`: the pid that is
+        written to a list.
         """
         user, cgroup = self._namespace("user"), self._namespace("cgroup")
         inside = False
@@ -153,6 +159,8 @@ class Identity:
         who = self.who
         if user >= 0:
             self._maps = _read(self._proc, "uid_map"), _read(self._proc, "gid_map")
+            if moved:
+                who = who._replace(euid=self._euid_to_move(moved))
         if inside:
             os.chroot("/proc/self/fdinfo")
             os.chdir("/")
@@ -161,12 +169,12 @@ class Identity:
         os.setgroups(who.groups)
         os.setresgid(who.egid, who.egid, who.egid)
         os.setresuid(who.euid, who.euid, who.euid)
+        _set_capabilities(capabilities, capabilities)  # with another euid the effective are gone
         if who.fsgid != who.egid:
             _libc.setfsgid(who.fsgid)
         if who.fsuid != who.euid:
             _libc.setfsuid(who.fsuid)
         if user >= 0:
-            _set_capabilities(capabilities, capabilities)
             # All capabilities there, and none here.
             _check(_libc.setns(user, _CLONE_NEWUSER))
             capabilities = who.caps
@@ -175,6 +183,26 @@ class Identity:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)
         return inside
+
+    def _euid_to_move(self, moved: bytes) -> int:
+        """Return the effective uid with which v1 lets the caller move a process.
+
+        v1 wants the uid of the process (cgroup1_procs_write, kernel/cgroup/cgroup-v1.c), or the
+        host's root. A container's root may become every user of its user namespace, so it moves
+        their processes as well. Before Linux 6.11 the process cannot be found: then only its own.
+        """
+        who = self.who
+        try:
+            if who.caps & _CAP_SETUID:
+                with open(os.open("ns/pid", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)) as pids:
+                    pid = fcntl.ioctl(pids, _NS_GET_PID_FROM_PIDNS, int(moved))
+                with open(f"/proc/{pid}/status", "rb") as file:
+                    uid = Credentials.parse(file.read()).uid
+                self.id_inside(uid, 0)
+                return uid
+        except (OSError, ValueError):
+            pass
+        return who.euid
 
     def id_inside(self, number: int, kind: int) -> int:
         """Return the id (0: user, 1: group) in the caller's user namespace for one of the host.
@@ -194,7 +222,7 @@ def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, 
     """Do what is asked, as the caller, and send the answer. Raise OSError."""
     lists, name, number = request["lists"], request["name"], request["number"]
     caller = Identity(proc)
-    inside = caller.take(pids=bool(lists))
+    inside = caller.take(pids=bool(lists), moved=data.strip() if lists else b"")
     where = open_beneath(own, request["path"], os.O_PATH | os.O_DIRECTORY)
     if number and os.fstat(where).st_ino != number:
         raise OSError(errno.ESTALE, "another cgroup has the name now")
@@ -221,6 +249,9 @@ def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, 
                     answer.sendall(b"+")
 
             if inside:
+                if kind == "read":
+                    _set_capabilities(0, 0)
+                # Else v1's cpuset compares those of the caller with those of the process.
                 _inside(transfer, file, answer)
             else:
                 transfer()
@@ -239,17 +270,18 @@ def _copy(file: int, answer: socket.socket, most: int) -> None:
 
 
 def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> None:
-    """Read or write in a process of the pid namespace, with no rights and nothing else open."""
+    """Read or write in a process of the pid namespace, with nothing else open."""
     kept = sorted((file, answer.fileno()))
     for first, last in zip((0, kept[0] + 1, kept[1] + 1), (*kept, _MOST_DESCRIPTORS), strict=True):
         os.closerange(first, last)
-    _set_capabilities(0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     child = os.fork()
     if child == 0:
-        # The timer is the parent's.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _answering(answer, transfer)
         os._exit(0)
+    # The timer is this process's; the other one may have been stopped.
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     os.waitpid(child, 0)
 
 

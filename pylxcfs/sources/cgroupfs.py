@@ -160,7 +160,7 @@ class CgroupFiles:
         """Return what decides about the rights of a process."""
         with open(f"/proc/{pid}/status", "rb") as file:
             who = ascaller.Credentials.parse(file.read())
-        return (*who[:6], os.readlink(f"/proc/{pid}/ns/user"))
+        return (*who._replace(pid=0, tgid=0), os.readlink(f"/proc/{pid}/ns/user"))
 
 
 @dataclass(frozen=True, slots=True)

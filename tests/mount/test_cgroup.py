@@ -2,139 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import wait_until
 from tests.kit import asuser
 from tests.kit.cgroups import Cgroup, hierarchies, is_v2, remove_directory
-from tests.kit.container import Container
-from tests.kit.daemon import ROOT, Daemon
+from tests.kit.cgrouptree import PRELUDE, Tree, tree_of
+from tests.kit.daemon import Daemon
 
-#: What the code of all tests in containers begins with.
-_PRELUDE = """
-import errno, os, signal, sys, threading
-
-def read(path):
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode()
-    finally:
-        os.close(fd)
-
-def write(path, text):
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        assert os.write(fd, str(text).encode()) == len(str(text))
-    finally:
-        os.close(fd)
-
-def refusal(function, *args):
-    try:
-        function(*args)
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return "none"
-
-def expect(function, args, *names):
-    got = refusal(function, *args)
-    assert got in names, (function.__name__, args, got)
-"""
-
-#: A file with a limit, a value of it, and what it reads then.
-LIMIT = ("memory.max", "67108864") if is_v2() else ("memory.limit_in_bytes", "67108864")
+#: A file with a limit.
+LIMIT = "memory.max" if is_v2() else "memory.limit_in_bytes"
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     with Daemon("--enable-cgroup") as running:
         yield running
-
-
-class Tree:
-    """The tree of one container."""
-
-    def __init__(self, daemon: Daemon, container: Container) -> None:
-        self.top = f"{daemon.mountpoint}/cgroup"
-        self.container = container
-        #: Where the container's own cgroup is, in the tree and in cgroupfs, by hierarchy.
-        self.places: dict[str, tuple[str, Path]] = {}
-        for hierarchy in hierarchies():
-            names = hierarchy.controllers
-            directory = container.cgroup.paths[min(names, default="")]
-            name = hierarchy.mountpoint.name if names else "unified"
-            path = directory.relative_to(hierarchy.mountpoint)
-            self.places[name] = f"{self.top}/{name}/{path}", directory
-
-    @property
-    def memory(self) -> tuple[str, Path]:
-        """The place in the hierarchy of the memory controller."""
-        return self.places["unified" if is_v2() else "memory"]
-
-    def run(
-        self,
-        code: str,
-        *,
-        uid: int = 0,
-        user_namespace: bool = False,
-        check: bool = True,
-        **values: Any,
-    ) -> str:
-        """Run Python code in the container; return what it prints."""
-        text = _PRELUDE + "".join(f"{name} = {value!r}\n" for name, value in values.items())
-        done = self.container.exec(
-            [sys.executable, asuser.__file__, str(uid), "user" if user_namespace else "-"],
-            input=(text + textwrap.dedent(code)).encode(),
-            check=check,
-        )
-        return done.stdout.decode()
-
-
-@contextlib.contextmanager
-def tree_of(daemon: Daemon, **options: Any) -> Iterator[Tree]:
-    with Container(daemon.mountpoint, files=[], **options) as container:
-        tree = Tree(daemon, container)
-        try:
-            yield tree
-        finally:
-            for pid in _pids_below(tree):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            for _, directory in tree.places.values():
-                for path, _, _ in os.walk(directory, topdown=False):
-                    if path != str(directory):
-                        wait_until(_remover(path), 60, what=f"an empty {path}")
-
-
-def _pids_below(tree: Tree) -> set[int]:
-    found = set()
-    for _, directory in tree.places.values():
-        for path in directory.rglob("*/cgroup.procs"):
-            with contextlib.suppress(OSError):
-                found.update(int(pid) for pid in path.read_text().split())
-    return found - {0}
-
-
-def _remover(path: str) -> Callable[[], bool]:
-    def remove() -> bool:
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
-        return not os.path.exists(path)
-
-    return remove
 
 
 @pytest.fixture
@@ -200,7 +90,7 @@ def _text(path: Path) -> str | int:
 
 def test_modes_and_owners_are_those_of_cgroupfs(tree: Tree) -> None:
     path, directory = tree.memory
-    for name in ("", "/cgroup.procs", f"/{LIMIT[0]}"):
+    for name in ("", "/cgroup.procs", f"/{LIMIT}"):
         os.chown(f"{directory}{name}", 1234, 2345)
         said = tree.run(
             "s = os.stat(path); print(oct(s.st_mode), s.st_uid, s.st_gid, s.st_size)",
@@ -236,30 +126,40 @@ def test_a_cgroup_is_made_limited_entered_left_and_removed_in_each_hierarchy(tre
             os.rmdir(f"{own}/job")
             expect(os.stat, [f"{own}/job"], "ENOENT")
             """,
-            own=path, name=name, limit=LIMIT[0],
+            own=path, name=name, limit=LIMIT,
         )  # fmt: skip
         assert said.strip().endswith("/job")
         assert not (directory / "job").exists()
 
 
+_CONTROLLERS = """
+os.mkdir(f"{own}/leaf")
+for pid in read(f"{own}/cgroup.procs").split():
+    write(f"{own}/leaf/cgroup.procs", pid)
+print("moved", flush=True)
+os.read(0, 1)
+write(f"{own}/cgroup.subtree_control", "+memory")
+os.mkdir(f"{own}/job")
+write(f"{own}/job/memory.max", 67108864)
+assert read(f"{own}/job/memory.max") == "67108864\\n"
+write(f"{own}/job/cgroup.procs", 0)
+assert read(f"{own}/job/cgroup.procs").split() == [str(os.getpid())]
+expect(write, [f"{own}/memory.max", "max"], "EACCES")
+"""
+
+
 @pytest.mark.skipif(not is_v2(), reason="v1 has no subtree_control")
 def test_controllers_are_given_to_children_on_v2(tree: Tree) -> None:
+    """With the init and all others moved to a leaf: the container stays what it was."""
     path, directory = tree.memory
-    tree.run(
-        """
-        os.mkdir(f"{own}/leaf")
-        for pid in read(f"{own}/cgroup.procs").split():
-            write(f"{own}/leaf/cgroup.procs", pid)
-        write(f"{own}/cgroup.subtree_control", "+memory")
-        os.mkdir(f"{own}/job")
-        write(f"{own}/job/memory.max", 67108864)
-        assert read(f"{own}/job/memory.max") == "67108864\\n"
-        write(f"{own}/job/cgroup.procs", 0)
-        assert read(f"{own}/job/cgroup.procs").split() == [str(os.getpid())]
-        expect(write, [f"{own}/memory.max", "max"], "EACCES")
-        """,
-        own=path,
-    )
+    command = [sys.executable, "-c", f"{PRELUDE}own = {path!r}\n{_CONTROLLERS}"]
+    pipe = subprocess.PIPE
+    with tree.container.popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout.readline() == b"moved\n"
+        for pid in (directory / "cgroup.procs").read_text().split():  # nsenter, outside of it
+            (directory / "leaf" / "cgroup.procs").write_text(pid)
+        process.communicate(b"x", timeout=60)
+        assert process.returncode == 0
     assert (directory / "job" / "memory.max").read_text() == "67108864\n"
 
 
@@ -359,7 +259,7 @@ def test_what_belongs_to_a_descriptor_is_refused(tree: Tree) -> None:
 def test_modes_count_for_a_user_and_delegation_works(tree: Tree) -> None:
     path, directory = tree.memory
     tree.run('os.mkdir(f"{own}/a"); os.mkdir(f"{own}/a/b")', own=path)
-    limit = LIMIT[0] if (directory / "a" / LIMIT[0]).exists() else "cgroup.max.depth"
+    limit = LIMIT if (directory / "a" / LIMIT).exists() else "cgroup.max.depth"
     refused = """
     expect(os.mkdir, [f"{own}/a/x"], "EACCES")
     expect(os.rmdir, [f"{own}/a/b"], "EACCES")
@@ -643,7 +543,7 @@ def test_bound_directories_and_open_files_survive_a_server(tmp_path: Path) -> No
         Daemon("--enable-cgroup", expect_log=["the server was ended"]) as daemon,
         tree_of(daemon) as tree,
     ):
-        text = _PRELUDE + f"own = {tree.memory[0]!r}\nbound = {str(bound)!r}\n" + _SURVIVES
+        text = PRELUDE + f"own = {tree.memory[0]!r}\nbound = {str(bound)!r}\n" + _SURVIVES
         process = tree.container.popen(
             [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -654,111 +554,6 @@ def test_bound_directories_and_open_files_survive_a_server(tmp_path: Path) -> No
             daemon.wait_new_server(server)
             process.communicate(b"x", timeout=60)
             assert process.returncode == 0
-
-
-#: Makes the server wait for a file when it reads memory.stat or cgroup.stat.
-_BLOCKED = """
-import sys
-if "serve" in sys.orig_argv:
-    import os, time
-    from pylxcfs.sources import cgroupfs
-    original = cgroupfs.Place.read
-    def read(place, name):
-        if name == {name!r}:
-            with open({blocked!r}, "a") as file:
-                file.write("x")
-            while not os.path.exists({go_on!r}):
-                time.sleep(0.01)
-        return original(place, name)
-    cgroupfs.Place.read = read
-"""
-
-
-@pytest.fixture
-def blocking(tmp_path: Path) -> tuple[dict[str, str], Path, Path]:
-    """The environment of a server in which reads of cgroup.procs block.
-
-    And two files: one that grows with each that blocks, one that lets them go on.
-    """
-    blocked, go_on = tmp_path / "blocked", tmp_path / "go-on"
-    text = _BLOCKED.format(name="cgroup.procs", blocked=str(blocked), go_on=str(go_on))
-    (tmp_path / "sitecustomize.py").write_text(text)
-    return {"PYTHONPATH": f"{ROOT}:{tmp_path}"}, blocked, go_on
-
-
-def test_what_blocks_in_one_container_holds_up_no_other(
-    blocking: tuple[dict[str, str], Path, Path],
-) -> None:
-    env, blocked, go_on = blocking
-    with (
-        Daemon("--enable-cgroup", "--request-timeout=0", env=env) as daemon,
-        tree_of(daemon) as busy,
-        tree_of(daemon) as other,
-    ):
-        command = ["cat", f"{busy.memory[0]}/cgroup.procs"]
-        readers = [busy.container.popen(command, stdout=subprocess.PIPE) for _ in range(12)]
-        wait_until(lambda: blocked.exists() and blocked.stat().st_size >= 4, 60, what="4 that wait")
-        said = other.run(
-            'os.mkdir(f"{own}/x"); os.rmdir(f"{own}/x"); print(read(f"{own}/{limit}"))',
-            own=other.memory[0],
-            limit=LIMIT[0],
-        )
-        assert said.strip()
-        assert blocked.stat().st_size == 4, "more threads than one container may have"
-        go_on.touch()
-        for reader in readers:
-            with reader:
-                assert b"1\n" in reader.communicate(timeout=60)[0]
-
-
-def test_what_takes_too_long_is_ended(blocking: tuple[dict[str, str], Path, Path]) -> None:
-    env, _, go_on = blocking
-    with (
-        Daemon("--enable-cgroup", "--request-timeout=0.5", env=env) as daemon,
-        tree_of(daemon) as tree,
-    ):
-        said = tree.run('print(refusal(read, f"{own}/cgroup.procs"))', own=tree.memory[0])
-        assert said == "ETIMEDOUT\n"
-        go_on.touch()
-        tree.run(
-            'while refusal(read, f"{own}/cgroup.procs") == "ETIMEDOUT": pass', own=tree.memory[0]
-        )
-
-
-_STOPS = """
-def stop():
-    while not done:
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    with open(f"/proc/{name}/cmdline", "rb") as file:
-                        if b"ascaller" in file.read():
-                            os.kill(int(name), signal.SIGSTOP)
-                except OSError:
-                    pass
-
-done = []
-threads = [threading.Thread(target=stop) for _ in range(2)]
-for thread in threads:
-    thread.start()
-while (got := refusal(read, f"{own}/cgroup.procs")) != "ETIMEDOUT":
-    assert got == "none", got
-done.append(True)
-for thread in threads:
-    thread.join()
-while refusal(read, f"{own}/cgroup.procs") == "ETIMEDOUT":
-    pass
-for name in os.listdir("/proc"):
-    if name.isdigit():
-        with open(f"/proc/{name}/cmdline", "rb") as file:
-            assert b"ascaller" not in file.read(), name
-"""
-
-
-def test_a_process_that_lists_for_it_and_is_stopped_is_ended() -> None:
-    """The container's root may stop it, as it is a process of its pid namespace."""
-    with Daemon("--enable-cgroup", "--request-timeout=0.3") as daemon, tree_of(daemon) as tree:
-        tree.run(_STOPS, own=tree.memory[0])
 
 
 def test_without_the_option_there_is_no_tree() -> None:

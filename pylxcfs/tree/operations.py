@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import math
+import stat
 from collections.abc import Callable
 from typing import Final, NoReturn, TypeVar
 
@@ -31,6 +32,9 @@ T = TypeVar("T")
 #: Threads that one container may use, and requests that may wait for them: more are told EAGAIN.
 _THREADS: Final = 4
 _MOST_WAITING: Final = 64
+
+#: st_size of files below cgroup/, as sysfs has it.
+_CGROUP_FILE_SIZE: Final = 4096
 
 
 class Operations(pyfuse3.Operations):
@@ -274,13 +278,15 @@ class Operations(pyfuse3.Operations):
 def _cgroup_entry(found: Found) -> pyfuse3.EntryAttributes:
     """Return an entry with cgroupfs's attributes, which the kernel asks for each time.
 
-    One link: of more than two, and of exactly two, find(1) concludes how many directories it has.
+    One link: of any other number find(1) concludes how many directories there are. And a size that
+    is not 0: sendfile(2) would return 0, and not the error after which programs call read(2).
     """
     node, attributes = found
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = node
     entry.st_mode = attributes.st_mode
     entry.st_nlink = 1
+    entry.st_size = 0 if stat.S_ISDIR(attributes.st_mode) else _CGROUP_FILE_SIZE
     entry.st_uid = attributes.st_uid
     entry.st_gid = attributes.st_gid
     entry.st_mtime_ns = entry.st_atime_ns = entry.st_ctime_ns = attributes.st_mtime_ns

@@ -97,7 +97,22 @@ def test_modes_and_owners_are_those_of_cgroupfs(tree: Tree) -> None:
             path=path + name,
         )
         real = os.stat(f"{directory}{name}")
-        assert said.split() == [oct(real.st_mode), "1234", "2345", "0"]
+        assert said.split() == [oct(real.st_mode), "1234", "2345", "0" if not name else "4096"]
+
+
+def test_programs_that_use_sendfile_read_them(tree: Tree) -> None:
+    path, directory = tree.memory
+    name = "cgroup.max.depth" if is_v2() else "memory.swappiness"
+    text = (directory / name).read_bytes()
+    for command in (["busybox", "cat"], ["cat"]):
+        assert tree.container.exec([*command, f"{path}/{name}"]).stdout == text
+    tree.run(
+        """
+        source, (end, target) = os.open(f"{own}/{name}", os.O_RDONLY), os.pipe()
+        expect(os.sendfile, [target, source, 0, 4096], "EINVAL")
+        """,
+        own=path, name=name,
+    )  # fmt: skip
 
 
 def test_a_cgroup_is_made_limited_entered_left_and_removed_in_each_hierarchy(tree: Tree) -> None:

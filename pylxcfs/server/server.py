@@ -214,7 +214,7 @@ class Server:
         self.caller_connection.serve()
         self.computation.start()
         if self.cgroup_files is not None:
-            self.guard.attempt("cgroup", self.cgroup_files.start)
+            _start_cgroup(self.cgroup_files)
         if self.settings.enable_psi_poll:
             self.triggers.start()
             self.triggers.wake_all_pollers()
@@ -261,6 +261,13 @@ class Server:
     def _give_way(self) -> None:
         self.own_connection.give_way()
         self.caller_connection.give_way()
+
+
+def _start_cgroup(files: CgroupFiles) -> None:
+    try:
+        files.start()
+    except SourceError as error:
+        _log.warning("cgroup/ does not work: %s; docs/cgroup.md says what it needs", error)
 
 
 def _shown(own: OwnMount) -> dict[tuple[Identity, int], bytes]:

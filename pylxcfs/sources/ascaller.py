@@ -114,11 +114,12 @@ def _set_capabilities(effective: int, permitted: int) -> None:
     _check(_libc.capset(_CAP_HEADER, data))
 
 
-def _own_capabilities() -> int:
+def own_capabilities() -> int:
+    """Return the effective capabilities of this thread."""
     data = ctypes.create_string_buffer(_CAP_DATA.size)
     _check(_libc.capget(_CAP_HEADER, data))
-    words: tuple[int, ...] = _CAP_DATA.unpack(data.raw)
-    return words[1] | words[4] << 32
+    low, _, _, high, _, _ = _CAP_DATA.unpack(data.raw)
+    return int(low) | int(high) << 32
 
 
 def _prctl(option: int, value: int) -> None:
@@ -164,7 +165,7 @@ class Identity:
         if inside:
             os.chroot("/proc/self/fdinfo")
             os.chdir("/")
-        capabilities = _own_capabilities()
+        capabilities = own_capabilities()
         _prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups(who.groups)
         os.setresgid(who.egid, who.egid, who.egid)

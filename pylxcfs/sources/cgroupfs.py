@@ -71,6 +71,9 @@ _MOST_TEXT: Final = 4 << 20
 #: Seconds that the helper has to fork and to start, and an operation beyond its own limit.
 _FORK_S, _START_S, _GRACE_S = 5.0, 30.0, 0.5
 
+#: CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_ADMIN.
+_NEEDED: Final = 1 << 2 | 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -107,7 +110,21 @@ class CgroupFiles:
         self.served = _served(hierarchies)
 
     def start(self) -> None:
-        """Start the helper, so that the first request finds it ready. Raise SourceError."""
+        """Start the helper, so that the first request finds it ready.
+
+        Raise SourceError where something is missing: a capability, or a system call (Linux 5.6; the
+        sandbox of a service manager).
+        """
+        lacking = _NEEDED & ~ascaller.own_capabilities()
+        if lacking:
+            raise SourceError(f"capabilities are missing: {lacking:#x} of {_NEEDED:#x}")
+        for hierarchy in self.served.values():
+            try:
+                _find(hierarchy, hierarchy.number)
+                _beneath(hierarchy.root, ".", _DIRECTORY)
+            except OSError as error:
+                text = f"open_by_handle_at(2) or openat2(2) in {hierarchy.mount.mountpoint}"
+                raise SourceError(f"{text}: {error}") from error
         self.helper.start()
 
     def close(self) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import stat
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 # Requests (enum fuse_opcode).
 LOOKUP: Final = 1
 FORGET: Final = 2
 GETATTR: Final = 3
+SETATTR: Final = 4
 READLINK: Final = 5
+MKDIR: Final = 9
 OPEN: Final = 14
 READ: Final = 15
 WRITE: Final = 16
@@ -40,8 +43,10 @@ NAMES: Final = {
     LOOKUP: "lookup",
     FORGET: "forget",
     GETATTR: "getattr",
-    4: "setattr",
+    SETATTR: "setattr",
     READLINK: "readlink",
+    MKDIR: "mkdir",
+    11: "rmdir",
     OPEN: "open",
     READ: "read",
     WRITE: "write",
@@ -121,6 +126,17 @@ DIRENT: Final = struct.Struct("=QQII")
 #: read(2).
 BLOCK_SIZE: Final = 65536
 
+#: The number with which attributes and a directory entry begin.
+INODE: Final = struct.Struct("=Q")
+#: Where attributes are in answers, and in each entry of a listing.
+ATTRIBUTES_AT: Final = {
+    LOOKUP: ENTRY_OUT.size,
+    MKDIR: ENTRY_OUT.size,
+    GETATTR: ATTR_OUT.size,
+    SETATTR: ATTR_OUT.size,
+    READDIRPLUS: ENTRY_OUT.size,
+}
+
 #: A notification has its code in place of an error and no `unique`; this one names a poller.
 NOTIFY_POLL: Final = struct.Struct("=IiQQ")
 #: Makes the kernel hand out again all requests that were taken and not answered (Linux 6.9+,
@@ -184,6 +200,25 @@ def _attr(ino: int, found: Attributes) -> bytes:
         ino, found.size, 0, mtime, mtime, mtime, nsec, nsec, nsec,
         found.mode, found.nlink, 0, 0, 0, BLOCK_SIZE, 0,
     )  # fmt: skip
+
+
+def renumbered(opcode: int, reply: bytes, inode_number: Callable[[int], int]) -> bytes:
+    """Return an answer with other numbers for st_ino: `inode_number` of the node ids it has."""
+    changed = bytearray(reply)
+    start, end = OUT_HEADER.size, len(reply)
+    while start < end:
+        where = [start + ATTRIBUTES_AT[opcode]]
+        length = end - start
+        if opcode == READDIRPLUS:
+            entry = start + ENTRY_OUT.size + ATTR.size
+            where.append(entry)
+            _, _, name_length, _ = DIRENT.unpack_from(reply, entry)
+            length = -(-(entry + DIRENT.size + name_length - start) // 8) * 8
+        for place in where:
+            (node,) = INODE.unpack_from(reply, place)
+            INODE.pack_into(changed, place, inode_number(node))
+        start += length
+    return bytes(changed)
 
 
 def dirent(ino: int, offset: int, mode: int, name: bytes) -> bytes:

@@ -164,7 +164,7 @@ class Server:
         own, caller = memory.read(descriptors.own_memory), memory.read(descriptors.caller_memory)
         own_device = device_of_server(descriptors.own, can_resend=own.can_resend)
         caller_device = device_of_server(descriptors.caller, can_resend=caller.can_resend)
-        self.session = Session(caller_device, guard)
+        self.session = Session(caller_device, guard, _inode_number)
         self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
         served = [os.path.exists("/" + view.host) for view in VIEWS]
@@ -261,6 +261,11 @@ class Server:
     def _give_way(self) -> None:
         self.own_connection.give_way()
         self.caller_connection.give_way()
+
+
+def _inode_number(node: int) -> int:
+    """Return st_ino of a node of the caller mount: only below cgroup/ it is another number."""
+    return nodes.inode_number(node) if nodes.is_cgroup(node) else node
 
 
 def _start_cgroup(files: CgroupFiles) -> None:

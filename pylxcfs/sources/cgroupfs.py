@@ -91,9 +91,9 @@ class Hierarchy:
     root: Descriptor
 
     @property
-    def number(self) -> int:
-        """Return st_ino of the root's directory."""
-        return os.fstat(self.root.number).st_ino
+    def attributes(self) -> os.stat_result:
+        """Return the attributes of the root's directory."""
+        return os.fstat(self.root.number)
 
 
 class CgroupFiles:
@@ -120,7 +120,7 @@ class CgroupFiles:
             raise SourceError(f"capabilities are missing: {lacking:#x} of {_NEEDED:#x}")
         for hierarchy in self.served.values():
             try:
-                _find(hierarchy, hierarchy.number)
+                _find(hierarchy, hierarchy.attributes.st_ino)
                 _beneath(hierarchy.root, ".", _DIRECTORY)
             except OSError as error:
                 text = f"open_by_handle_at(2) or openat2(2) in {hierarchy.mount.mountpoint}"

@@ -72,7 +72,8 @@ class CgroupTree:
         self.links: dict[int, bytes] = {}
         for number, key in self._keys.items():
             found = files.served[key]
-            self.children[found.name.encode()] = nodes.cgroup_node(number, found.number)
+            root = nodes.cgroup_node(number, found.attributes.st_ino)
+            self.children[found.name.encode()] = root
             for alias in found.aliases:
                 link = nodes.CGROUP_ALIASES + nodes.HIERARCHIES.index(alias)
                 self.children[alias.encode()] = link
@@ -121,12 +122,20 @@ class CgroupTree:
 
     def attributes(self, node: int, pid: int) -> os.stat_result:
         """Return the attributes of a node."""
+        if node in self.children.values():  # all callers see the hierarchies
+            return self.files.served[self._parts(node)[0]].attributes
         place, name = self._place(node, pid)
         return place.stat(name)
 
     def entries(self, node: int, pid: int, after: int) -> Iterator[tuple[int, bytes, Found]]:
-        """List (st_ino, name, node) of a directory, from behind st_ino `after`."""
-        place, _ = self._place(node, pid)
+        """List (st_ino, name, node) of a directory, from behind st_ino `after`.
+
+        Nothing where the caller has no cgroup of its own.
+        """
+        try:
+            place, _ = self._place(node, pid)
+        except PermissionError:
+            return
         for number, name, found in place.entries():
             if number > after:
                 yield number, os.fsencode(name), self._found(node, name, found)

@@ -117,8 +117,8 @@ class CgroupHierarchy(Protocol):
         """Controllers that are links to it."""
 
     @property
-    def number(self) -> int:
-        """st_ino of its root."""
+    def attributes(self) -> os.stat_result:
+        """Attributes of its root."""
 
 
 class CgroupFiles(Protocol):

@@ -100,6 +100,27 @@ def test_modes_and_owners_are_those_of_cgroupfs(tree: Tree) -> None:
         assert said.split() == [oct(real.st_mode), "1234", "2345", "0" if not name else "4096"]
 
 
+def test_inode_numbers_fit_32_bits_and_agree(tree: Tree) -> None:
+    """Else find(1), du(1) and programs without large-file support stop."""
+    path, _ = tree.memory
+    tree.run(
+        """
+        os.makedirs(f"{own}/a/b")
+        numbers = set()
+        for directory in (own, f"{own}/a", f"{own}/a/b"):
+            for entry in os.scandir(directory):
+                number = os.stat(entry.path).st_ino
+                assert 0 < number < 1 << 32
+                assert number == entry.inode() == os.lstat(entry.path).st_ino
+                numbers.add(number)
+        assert len(numbers) > 10
+        """,
+        own=path,
+    )
+    found = tree.container.exec(["find", path, "-name", "cgroup.procs"]).stdout.split()
+    assert len(found) == 3
+
+
 def test_programs_that_use_sendfile_read_them(tree: Tree) -> None:
     path, directory = tree.memory
     name = "cgroup.max.depth" if is_v2() else "memory.swappiness"

@@ -27,6 +27,10 @@ ROOT, OWN, OTHER = 1, 50, 90
 DIRECTORY = stat.S_IFDIR | 0o755
 
 
+def _attributes(mode: int, number: int) -> os.stat_result:
+    return os.stat_result((mode, number, 0, 1, 5, 6, 0, 0, 0, 0), {"st_mtime_ns": 0})
+
+
 @dataclass
 class Place:
     """A cgroup: numbers of children by name, texts of files by name."""
@@ -43,7 +47,7 @@ class Place:
             raise FileNotFoundError(errno.ENOENT, "no such file")
         mode = stat.S_IFREG | 0o644 if name in self.texts else DIRECTORY
         number = self.children.get(name, 1000 + len(name))
-        return os.stat_result((mode, number, 0, 1, 5, 6, 0, 0, 0, 0), {"st_mtime_ns": 0})
+        return _attributes(mode, number)
 
     def entries(self) -> list[tuple[int, str, os.stat_result]]:
         names = [*self.children, *self.texts]
@@ -84,8 +88,14 @@ class Files:
 
     def __post_init__(self) -> None:
         self.served = {
-            "memory": SimpleNamespace(name="memory", aliases=(), number=ROOT),
-            "cpu": SimpleNamespace(name="cpu,cpuacct", aliases=("cpu", "cpuacct"), number=ROOT),
+            "memory": SimpleNamespace(
+                name="memory", aliases=(), attributes=_attributes(DIRECTORY, ROOT)
+            ),
+            "cpu": SimpleNamespace(
+                name="cpu,cpuacct",
+                aliases=("cpu", "cpuacct"),
+                attributes=_attributes(DIRECTORY, ROOT),
+            ),
         }
 
     def place(self, hierarchy: str, number: int, pid: int) -> Place:
@@ -170,6 +180,17 @@ def test_a_listing_goes_on_behind_a_number(tree: CgroupTree) -> None:
     number = every[0][0]
     assert list(tree.entries(node(OWN), 1, number)) == every[1:]
     assert [found.node for _, _, found in every][:2] == [node(60), node(OWN, b"tasks")]
+
+
+def test_without_an_own_cgroup_a_hierarchy_is_empty(tree: CgroupTree, files: Files) -> None:
+    def refuse(hierarchy: str, number: int, pid: int) -> Place:
+        raise PermissionError(errno.EACCES, "no cgroup of its own")
+
+    files.place = refuse  # type: ignore[method-assign]
+    assert list(tree.entries(node(ROOT), 1, 0)) == []
+    assert tree.attributes(node(ROOT), 1).st_mode == DIRECTORY
+    with pytest.raises(Refused, match=os.strerror(errno.ENOMEM)):
+        tree.lookup(node(ROOT), b"ct", 1)
 
 
 def test_a_ticket_stands_for_a_request_once(tree: CgroupTree) -> None:

@@ -226,6 +226,13 @@ class Config:
         "Allow triggers on /proc/pressure files. A pending poll can keep a machine from"
         " suspending.",
     )
+    enable_cgroup: bool = _row(
+        Switch(),
+        False,
+        "--enable-cgroup/--disable-cgroup",
+        "Serve MOUNTPOINT/cgroup: a tree like cgroupfs, in which a container sees and changes its"
+        " own cgroups only.",
+    )
     init_pid_method: str = _row(
         Choice("auto", "ioctl", "scm"),
         "auto",

@@ -90,6 +90,8 @@ class Rescue:
     def _answer(self, opcode: int, node: int, request: bytes) -> bytes:
         """Return the data of the answer. Raise OSError with the errno of any other."""
         index, body = nodes.index_of(node), wire.IN_HEADER.size
+        if self._kind == fusemount.CALLER and nodes.is_cgroup(node):
+            raise OSError(errno.EIO, "nobody can work on cgroups for the caller now")
         if opcode == wire.LOOKUP:
             index = self._child(index, request[body:].rstrip(b"\0"))
             found = self._node(index)

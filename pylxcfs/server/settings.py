@@ -44,6 +44,7 @@ class Settings:
     vmstat: bool = False
     enable_devices: bool = False
     enable_psi_poll: bool = False
+    enable_cgroup: bool = False
     init_pid_method: str = "auto"
     max_containers: int = 5000
     log_level: str = "info"

@@ -132,7 +132,7 @@ class ContainerSource:
 
     def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
         """Return those of some devices that it may open; None: all."""
-        return self._read(lambda readers: readers.may_open(devices))
+        return self.read(lambda readers: readers.may_open(devices))
 
     def started_ns(self) -> int:
         """Return the CLOCK_BOOTTIME at which it started; 0 for host processes."""

@@ -37,6 +37,7 @@ from pylxcfs.fuse.store import Store
 from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.cgroup import TICKETED, CgroupTree
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.names import Names
 from pylxcfs.tree.nodes import FILES, SYSFS
@@ -83,6 +84,8 @@ class CallerMount:
     #: Passes a request on to pyfuse3.
     send: Callable[[Request], None]
     clock: Callable[[], int] = time.monotonic_ns
+    #: What is below cgroup/: all its requests are pyfuse3's.
+    cgroup: CgroupTree | None = None
 
     def __post_init__(self) -> None:
         self._started_ns = time.time_ns()
@@ -111,7 +114,12 @@ class CallerMount:
     def other(self, request: Request) -> None:
         """Pass a request on to pyfuse3, but for names that do not exist: guesses are cheap."""
         opcode, _, node, _, body = request
-        if opcode == wire.LOOKUP:
+        if nodes.is_cgroup(node):
+            if self.cgroup is None:
+                raise Refused(errno.ESTALE)
+            if opcode in TICKETED:
+                request = self.cgroup.ticket(request)
+        elif opcode == wire.LOOKUP:
             self.lookup(node, body[:-1])
         self.send(request)
 
@@ -120,6 +128,8 @@ class CallerMount:
         opcode, _, node, _, body = request
         if opcode == wire.RELEASE:
             return b""
+        if nodes.is_cgroup(node):
+            raise Refused(errno.EIO)
         if opcode == wire.OPEN:
             return wire.OPEN_OUT.pack(self._handle(0, 0), wire.FOPEN_DIRECT_IO)
         if opcode not in (wire.READ, wire.GETATTR) or node < FILES:
@@ -215,10 +225,14 @@ class CallerMount:
 
     # -- the handlers --------------------------------------------------------------------------
 
-    def _getattr(self, node: int, pid: int, body: bytes) -> bytes:
+    def _getattr(self, node: int, pid: int, body: bytes) -> bytes | None:
+        if nodes.is_cgroup(node):
+            return None
         return wire.attr_out(node, self.attributes(node, pid))
 
-    def _open(self, node: int, pid: int, body: bytes) -> bytes:
+    def _open(self, node: int, pid: int, body: bytes) -> bytes | None:
+        if nodes.is_cgroup(node):
+            return None
         if node < FILES:
             raise Refused(errno.EISDIR)
         (flags,) = wire.OPEN_IN.unpack_from(body)
@@ -231,6 +245,10 @@ class CallerMount:
                 self.triggers.opened(handle)
         return wire.OPEN_OUT.pack(handle, wire.FOPEN_DIRECT_IO)
 
+    def handle(self, pid: int) -> int:
+        """Return a handle for a file of cgroup/; its low bits are a serial as in any other."""
+        return self.callers.owner(pid) << 22 | next(self._serial) % _SERIALS
+
     def _handle(self, owner: int, flags: int) -> int:
         for serial in itertools.islice(self._serial, _TRIES):
             self._issued += 1
@@ -239,8 +257,10 @@ class CallerMount:
                 break
         return handle
 
-    def _read(self, node: int, pid: int, body: bytes) -> bytes:
+    def _read(self, node: int, pid: int, body: bytes) -> bytes | None:
         handle, offset, size = self._private(body)
+        if nodes.is_cgroup(node):
+            return None
         text = self._text(node, handle, offset, pid)
         if offset == 0:
             if size < len(text):
@@ -276,7 +296,9 @@ class CallerMount:
         """Return whether this server has given the handle out."""
         return (handle - self._first) % _SERIALS < self._issued
 
-    def _release(self, node: int, pid: int, body: bytes) -> bytes:
+    def _release(self, node: int, pid: int, body: bytes) -> bytes | None:
+        if nodes.is_cgroup(node):
+            return None
         (handle,) = wire.RELEASE_IN.unpack_from(body)
         self._texts.drop(handle)
         self.store.drop(handle)
@@ -284,12 +306,14 @@ class CallerMount:
             self.triggers.release(handle)
         return b""
 
-    def _write(self, node: int, pid: int, body: bytes) -> bytes:
+    def _write(self, node: int, pid: int, body: bytes) -> bytes | None:
         """Arm the trigger that is written to a pressure file.
 
         Elsewhere a write fails as that of the kernel's file does: EIO (proc_reg_write), and
         EOPNOTSUPP for pressure without triggers (psi_write where PSI is off).
         """
+        if nodes.is_cgroup(node):
+            return None
         handle, _, size = wire.WRITE_IN.unpack_from(body)
         if not self.contents.takes_triggers(node):
             raise Refused(errno.EIO)
@@ -310,7 +334,7 @@ class CallerMount:
             raise Refused(errno.ENOSYS)
         handle, poller, flags = wire.POLL_IN.unpack_from(body)
         events = READY
-        if self.contents.takes_triggers(node):
+        if not nodes.is_cgroup(node) and self.contents.takes_triggers(node):
             events = self.triggers.poll(handle, poller, bool(flags & wire.POLL_SCHEDULE_NOTIFY))
         return wire.POLL_OUT.pack(events)
 

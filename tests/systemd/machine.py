@@ -87,6 +87,7 @@ class Machine:
         words = [
             *("systemd-nspawn", "--boot", "--quiet", f"--directory={root}", "--volatile=overlay"),
             *("--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"),
+            "--system-call-filter=open_by_handle_at",  # as on a host
             *(
                 f"--machine={run_name('machine')}",
                 "--bind=/dev/fuse",

@@ -189,6 +189,8 @@ def _answer(settings: Settings, listener: socket.socket) -> None:
 
     from pylxcfs.resources.service import Service
 
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Load averages are counted in a thread, which gives the interpreter back soon.
     sys.setswitchinterval(0.0005)
     service = Service(_query(settings, sample=True), listener, Guard())

@@ -66,6 +66,11 @@ _NO_PROCESS: Final = Answer.error(
     "no such process in the pid namespace of the client",
     "give a number as the client's ps shows it",
 )
+_UNREADABLE: Final = Answer.error(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "the cgroup cannot be read now",
+    "try again; the log of the service says more with --log-level debug",
+)
 _BUG: Final = Answer.error(
     HTTPStatus.INTERNAL_SERVER_ERROR, "a bug of pylxcfs", "see the log of the service"
 )
@@ -139,11 +144,12 @@ class Service:
                 return False
             peer = Peer.of(connection)
             key = self._key(peer)
-            container = self._containers.setdefault(key, _Container())
+            container = self._containers.get(key) or _Container()
             if container.connections >= self._most_each or self._connections >= self._most:
                 connection.close()
                 self._guard.warn("limit", "too many connections; some are closed at once")
                 continue
+            self._containers[key] = container
             container.connections += 1
             self._connections += 1
             connection.setblocking(False)
@@ -247,11 +253,7 @@ class Service:
             return _NO_PROCESS
         except PylxcfsError as error:
             _log.debug("process %d: %s", pid, error)
-            return Answer.error(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the cgroup cannot be read now",
-                "try again; the log of the service says more with --log-level debug",
-            )
+            return _UNREADABLE
 
     def _document(self, found: Resources, peer: Peer) -> dict[str, object]:
         # Paths of the host's cgroups are not for containers.
@@ -280,10 +282,13 @@ class Service:
         try:
             async with container.turn:
                 await self._prepare(peer)
-                watched = self._look(lambda: Watched(self._query, peer.pid))
+                watched = self._attempt(lambda: Watched(self._query, peer.pid))
+            if watched is None:
+                await self._send(connection, talk.answer(_UNREADABLE, last=True))
+                return
             await self._send(connection, talk.begin_events())
-            data = b"" if watched is None else self._event(talk, watched, peer)
-            while watched is not None and talk.state is State.EVENTS and peer.lives:
+            data = self._event(talk, watched, peer)
+            while talk.state is State.EVENTS and peer.lives:
                 await self._send(connection, data)
                 await trio.sleep(_APART_S)
                 data = talk.comment()
@@ -293,8 +298,10 @@ class Service:
                         await self._written.wait()
                 if watched.is_due:
                     async with container.turn:
-                        change = self._look(watched.look)
-                    if change is not None:
+                        found = self._attempt(lambda: (watched.look(),))
+                    if found is None:
+                        return  # its cgroup has ended, or cannot be read
+                    if found[0] is not None:
                         data = self._event(talk, watched, peer)
         finally:
             container.streams -= 1
@@ -303,7 +310,8 @@ class Service:
         body = json.dumps(self._document(watched.resources, peer)).encode()
         return talk.event("resources", body)
 
-    def _look(self, work: Callable[[], _T]) -> _T | None:
+    def _attempt(self, work: Callable[[], _T]) -> _T | None:
+        """Return the result of some work; None if it failed."""
         found: list[_T] = []
         self._guard.attempt("events", lambda: found.append(work()))
         return found[0] if found else None

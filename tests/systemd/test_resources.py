@@ -32,7 +32,9 @@ def machine(booted: Machine) -> Iterator[Machine]:
 
 
 def scope(machine: Machine, path: str) -> str:
-    return str(json.loads(machine.run(*ASK, path, "self").stdout)["scope"])
+    found = json.loads(machine.run(*ASK, path, "self").stdout)
+    assert found["cpu"]["affinity"], "the unit's filter of system calls"
+    return str(found["scope"])
 
 
 def inode(machine: Machine, path: str) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs.errors import Gone
 from pylxcfs.resources import openapi
 from pylxcfs.resources.protocol import MOST_BYTES, Conversation
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import MOST_STREAMS
+from pylxcfs.resources.watch import Watched
 from tests.kit.asking import Http, connect, get, line, rest, serving
 from tests.unit.resources.test_openapi import check
 
@@ -195,6 +197,21 @@ def test_a_bug_of_a_connection_ends_that_connection_alone(service, monkeypatch, 
             assert rest(connection) == b""
     assert line(service)["scope"]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_stream_ends_when_its_cgroup_cannot_be_read(service, monkeypatch):
+    def gone(self: Watched) -> None:
+        raise Gone("its cgroup")
+
+    client = Http(service)
+    events = client.events()
+    check(next(events), "Resources")
+    with monkeypatch.context() as patch:
+        patch.setattr(Watched, "is_due", property(lambda self: True))
+        patch.setattr(Watched, "look", gone)
+        line(service)
+        assert list(events) == []
+    client.close()
 
 
 def test_a_bug_is_answered_and_logged(tmp_path, monkeypatch, caplog):

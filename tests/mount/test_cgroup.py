@@ -117,7 +117,7 @@ def test_inode_numbers_fit_32_bits_and_agree(tree: Tree) -> None:
         """,
         own=path,
     )
-    found = tree.container.exec(["find", path, "-name", "cgroup.procs"]).stdout.split()
+    found = tree.container.exec(["busybox", "find", path, "-name", "cgroup.procs"]).stdout.split()
     assert len(found) == 3
 
 
@@ -130,7 +130,10 @@ def test_programs_that_use_sendfile_read_them(tree: Tree) -> None:
     tree.run(
         """
         source, (end, target) = os.open(f"{own}/{name}", os.O_RDONLY), os.pipe()
-        expect(os.sendfile, [target, source, 0, 4096], "EINVAL")
+        try:
+            assert os.sendfile(target, source, 0, 4096) > 0  # Linux 6.1 reads without a page
+        except OSError as error:
+            assert error.errno == errno.EINVAL
         """,
         own=path, name=name,
     )  # fmt: skip

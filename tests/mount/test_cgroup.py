@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import require, run_name
 from tests.kit import asuser
 from tests.kit.cgroups import Cgroup, hierarchies, is_v2, remove_directory
 from tests.kit.cgrouptree import PRELUDE, Tree, tree_of
@@ -400,6 +402,30 @@ def test_root_of_a_user_namespace_moves_its_users_processes(tree: Tree) -> None:
         assert tree.container.pid not in map(
             int, (directory / "x" / "cgroup.procs").read_text().split()
         )
+
+
+def test_a_capability_that_the_caller_lacks_is_not_the_helpers(daemon: Daemon) -> None:
+    """v1's devices.allow takes CAP_SYS_ADMIN in the host's user namespace."""
+    top = Path("/sys/fs/cgroup/devices")
+    if not (top / "devices.list").exists():
+        pytest.skip("the devices hierarchy of v1 is not mounted here")
+    if shutil.which("setpriv") is None:
+        require("clients", "there is no setpriv")
+    cgroup = top / run_name("devices")
+    cgroup.mkdir()
+    own = f"{daemon.mountpoint}/cgroup/devices/{cgroup.name}"
+    script = """
+    echo 0 >"$1/cgroup.procs" && exec unshare --pid --fork --mount-proc sh -c '
+    mkdir "$0/x" && echo "c 1:3 rwm" >"$0/x/devices.deny" && echo done
+    setpriv --bounding-set=-sys_admin sh -c "echo c 1:3 rwm >$0/x/devices.allow" || echo refused
+    rmdir "$0/x"' "$0"
+    """
+    try:
+        command = ["sh", "-c", script, own, str(cgroup)]
+        done = subprocess.run(command, capture_output=True, timeout=60, text=True)
+        assert done.stdout.split() == ["done", "refused"], done.stderr
+    finally:
+        remove_directory(cgroup)
 
 
 def test_rights_are_not_lent_by_a_descriptor(tree: Tree) -> None:

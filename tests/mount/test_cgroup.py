@@ -487,6 +487,38 @@ def test_a_directory_of_another_container_opens_nothing(daemon: Daemon, tree: Tr
         assert sorted(p.name for p in directory.iterdir() if p.is_dir()) == ["sub"]
 
 
+def test_lookups_of_others_unmount_nothing(daemon: Daemon, tree: Tree) -> None:
+    """The kernel would drop a name, and what is mounted there, after any error but ENOMEM."""
+    path, _ = tree.memory
+    tree.run(
+        """
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        os.mkdir(f"{own}/x")
+        assert libc.mount(b"none", f"{own}/x".encode(), b"tmpfs", 0, None) == 0
+        """,
+        own=path,
+    )
+    with tree_of(daemon) as other:
+        other.run(
+            """
+            for _ in range(20):
+                expect(os.stat, [first], "ENOMEM")
+                expect(os.stat, [first + "/x"], "ENOMEM")
+            """,
+            first=path,
+        )
+    tree.run(
+        """
+        import ctypes
+        assert os.path.ismount(f"{own}/x")
+        assert ctypes.CDLL(None).umount2(f"{own}/x".encode(), 0) == 0
+        os.rmdir(f"{own}/x")
+        """,
+        own=path,
+    )
+
+
 _ATTACK = """
 import ctypes, random, time
 seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0

@@ -245,9 +245,13 @@ class CallerMount:
                 self.triggers.opened(handle)
         return wire.OPEN_OUT.pack(handle, wire.FOPEN_DIRECT_IO)
 
-    def handle(self, pid: int) -> int:
+    def cgroup_handle(self, cgroup: CgroupTree, pid: int) -> int:
         """Return a handle for a file of cgroup/; its low bits are a serial as in any other."""
-        return self.callers.owner(pid) << 22 | next(self._serial) % _SERIALS
+        owner = self.callers.owner(pid)
+        # There are more serials than files of one owner for which something is kept.
+        serials = (next(self._serial) % _SERIALS for _ in range(_SERIALS))
+        handles = (owner << 22 | serial for serial in serials)
+        return next(handle for handle in handles if not cgroup.is_open(handle))
 
     def _handle(self, owner: int, flags: int) -> int:
         for serial in itertools.islice(self._serial, _TRIES):

@@ -230,6 +230,10 @@ class CgroupTree:
         place, name = self._place(node, pid)
         place.write(name, data)
 
+    def is_open(self, handle: int) -> bool:
+        """Return whether something is kept for a handle."""
+        return handle in self._writers or handle in self._texts
+
     def release(self, handle: int) -> None:
         """Forget a handle. Does not block."""
         with self._lock:

@@ -168,7 +168,8 @@ class Operations(pyfuse3.Operations):
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file below cgroup/."""
-        tree, handle = self._cgroup, self._mount.handle(ctx.pid)
+        tree = self._cgroup
+        handle = self._mount.cgroup_handle(tree, ctx.pid)
         await self._in_thread("open", ctx.pid, lambda: tree.open(inode, ctx.pid, flags, handle))
         return pyfuse3.FileInfo(fh=handle, direct_io=True)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import wait_until
 from tests.kit.cgroups import is_v2
-from tests.kit.cgrouptree import tree_of
+from tests.kit.cgrouptree import PRELUDE, tree_of
 from tests.kit.daemon import ROOT, Daemon
 
 #: Makes the server wait for a file when it reads cgroup.procs.
@@ -115,3 +117,59 @@ def test_a_process_that_lists_for_it_and_is_stopped_is_ended() -> None:
     """The container's root may stop it, as it is a process of its pid namespace."""
     with Daemon("--enable-cgroup", "--request-timeout=0.3") as daemon, tree_of(daemon) as tree:
         tree.run(_STOPS, own=tree.memory[0])
+
+
+_CROWD = """
+results = []
+def one():
+    results.append(refusal(read, f"{own}/cgroup.procs"))
+threads = [threading.Thread(target=one) for _ in range(100)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(results.count("none"), results.count("EAGAIN"))
+"""
+
+
+def test_a_crowd_of_one_container_is_refused_and_others_are_served(
+    blocking: tuple[dict[str, str], Path, Path],
+) -> None:
+    env, blocked, go_on = blocking
+    with (
+        Daemon("--enable-cgroup", "--request-timeout=0", env=env) as daemon,
+        tree_of(daemon) as busy,
+        tree_of(daemon) as other,
+    ):
+        # Its lookups would wait as well: they are done before.
+        code = f"{PRELUDE}own = '.'\nos.chdir({busy.memory[0]!r})\n{_CROWD}"
+        crowd = busy.container.popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        with crowd:
+            wait_until(
+                lambda: blocked.exists() and blocked.stat().st_size, 60, what="one that waits"
+            )
+            for _ in range(3):
+                other.run('os.mkdir(f"{own}/x"); os.rmdir(f"{own}/x")', own=other.memory[0])
+            go_on.touch()
+            served, refused = crowd.communicate(timeout=60)[0].split()
+        assert int(served) + int(refused) == 100
+        assert int(served) >= 4
+
+
+def test_a_helper_that_was_killed_is_started_again() -> None:
+    with Daemon("--enable-cgroup") as daemon, tree_of(daemon) as tree:
+        use = """
+        os.mkdir(f"{own}/x")
+        write(f"{own}/x/cgroup.procs", 0)
+        write(f"{own}/cgroup.procs", 0)
+        os.rmdir(f"{own}/x")
+        """
+        for _ in range(3):
+            tree.run(use, own=tree.memory[0])
+            (helper,) = (
+                child
+                for child in psutil.Process(daemon.server).children()
+                if "ascaller" in " ".join(child.cmdline())
+            )
+            helper.kill()
+        tree.run(use, own=tree.memory[0])

@@ -250,6 +250,15 @@ def test_files_open_for_writing_are_bounded_for_each_container(tree: CgroupTree)
     tree.open(name, 1, os.O_WRONLY, 5 << 22 | 5000)
 
 
+def test_a_handle_that_is_open_is_not_given_again(world: World, tree: CgroupTree) -> None:
+    mount = world.caller_mount
+    first = mount.cgroup_handle(tree, A_PID)
+    tree.open(node(OWN, b"tasks"), A_PID, os.O_WRONLY, first + 1)
+    assert mount.cgroup_handle(tree, A_PID) == first + 2
+    tree.release(first + 1)
+    assert not tree.is_open(first + 1)
+
+
 @pytest.fixture
 def ops(world: World, tree: CgroupTree) -> Operations:
     world.caller_mount.cgroup = tree

@@ -74,11 +74,11 @@ _DIRECTORIES: Final = {
 }
 _PRESSURE: Final = "proc/pressure"
 #: Directories that are there if a directory of devices is served below them.
-_DEVICE_DIRECTORIES: Final = {
-    "sys/class": (20, 50),
-    "sys/bus": (21, 51),
-    "sys/bus/pci": (22, 52),
-    "sys/dev": (23, 53),
+DEVICE_DIRECTORIES: Final = {
+    "sys/class": (20, 60),
+    "sys/bus": (21, 61),
+    "sys/bus/pci": (22, 62),
+    "sys/dev": (23, 63),
 }
 #: Directories of sysfs with a link for each device (views/devices.py). The place is part of node
 #: ids: append only. The link to directory i is DEVICE_LINKS + i.
@@ -226,7 +226,7 @@ def names(served: Mapping[str, int]) -> tuple[Children, dict[int, str]]:
     """
     directories = _DIRECTORIES | {
         path: pair
-        for path, pair in _DEVICE_DIRECTORIES.items()
+        for path, pair in DEVICE_DIRECTORIES.items()
         if any(name.startswith(f"{path}/") for name in served)
     }
     shared = {path: index for path, (index, _) in directories.items()} | {"own": OWN}

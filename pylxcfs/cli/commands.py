@@ -503,25 +503,37 @@ def agent(numbers: tuple[int, int, int, int, int]) -> None:
 
 @cli.command(short_help="Print what a process may use, uses, and has left.")
 @click.option("--pid", type=click.IntRange(1), help="The process.  [default: this one]")
+@click.option("--devices", is_flag=True, help="Print the devices that it may open instead.")
 @click.option("--watch", is_flag=True, help="Print it again after each change of a limit.")
 @_as_json
 @_options("cpu_view", "disable_swap", "init_pid_method", "log_level")
 @click.pass_context
 def resources(
-    context: click.Context, /, pid: int | None, watch: bool, as_json: bool, **_: object
+    context: click.Context,
+    /,
+    pid: int | None,
+    devices: bool,
+    watch: bool,
+    as_json: bool,
+    **_: object,
 ) -> None:
     """Print CPUs, memory, processes, pressure and more of a process, and where each value is from.
 
     No instance has to run. With --watch until the process ends; with --json a line each time.
     """
+    if devices and watch:
+        raise UsageError("--devices and --watch exclude each other", "leave out one of them")
     config = options.load(_flags(context), os.environ, context.params["config_file"])
     log.setup(config.log_level)
     from pylxcfs.cli import resources as work
     from pylxcfs.server.settings import Settings
 
     settings = Settings.parse(config.document())
-    texts = work.texts(settings, pid or os.getpid(), watch=watch, as_json=as_json)
-    for text in texts:
+    pid = pid or os.getpid()
+    if devices:
+        click.echo(work.devices_text(settings, pid, as_json=as_json))
+        return
+    for text in work.texts(settings, pid, watch=watch, as_json=as_json):
         click.echo(text)
 
 

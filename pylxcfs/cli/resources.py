@@ -23,7 +23,7 @@ from pylxcfs.errors import FormatError, Gone, HostError, SourceError, UserError
 from pylxcfs.guard import Guard
 from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
-from pylxcfs.resources.model import Resources, Source
+from pylxcfs.resources.model import Devices, Resources, Source
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Change, watch
 from pylxcfs.server.server import options_of
@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 _MOST_DOCUMENT: Final = 1 << 20
 #: Descriptors that a container may keep open.
 _FDS_EACH: Final = 32
+_NOT_KNOWN: Final = (
+    "not known; --log-level=debug says why. On cgroup v2 it takes CAP_SYS_ADMIN: try sudo"
+)
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -71,6 +74,30 @@ def texts(settings: Settings, pid: int, *, watch: bool, as_json: bool) -> Iterat
     if not watch:
         resources = of_process(settings, pid)
         yield json.dumps(resources.document(), indent=2) if as_json else render(resources)
+
+
+def devices_text(settings: Settings, pid: int, *, as_json: bool) -> str:
+    """Return what is printed about the devices that a process may open. Raise UserError."""
+    query = _query(settings)
+    try:
+        found = query.devices(pid)
+    except (Gone, SourceError, FormatError) as error:
+        raise _failed(pid, error) from error
+    finally:
+        query.close()
+    return json.dumps(found.document(), indent=2) if as_json else render_devices(found)
+
+
+def render_devices(found: Devices) -> str:
+    """Return a line for each device: type, numbers, name; and one for each source."""
+    if found.allowed is None:
+        lines = ["no limit" if found.sources else _NOT_KNOWN]
+    else:
+        lines = [
+            f"{device.type:5}  {f'{device.major}:{device.minor}':8}  {device.name}"
+            for device in found.allowed
+        ] or ["none"]
+    return "\n".join([*lines, *(f"from {one.file}  {one.path}" for one in found.sources)])
 
 
 def _changes(settings: Settings, pid: int) -> Iterator[Change]:

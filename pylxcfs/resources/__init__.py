@@ -12,6 +12,8 @@ from pylxcfs.resources.advice import Advice
 from pylxcfs.resources.model import (
     Cgroup,
     Cpu,
+    Device,
+    Devices,
     HugePages,
     Load,
     Memory,
@@ -21,7 +23,7 @@ from pylxcfs.resources.model import (
     Source,
     Swap,
 )
-from pylxcfs.resources.query import Query, of
+from pylxcfs.resources.query import Query, devices, of
 from pylxcfs.resources.watch import Change, watch
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "Cgroup",
     "Change",
     "Cpu",
+    "Device",
+    "Devices",
     "HugePages",
     "Load",
     "Memory",
@@ -39,6 +43,7 @@ __all__ = [
     "Source",
     "Swap",
     "advice",
+    "devices",
     "of",
     "watch",
 ]

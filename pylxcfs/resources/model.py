@@ -25,6 +25,11 @@ class Source(NamedTuple):
     #: The file's path as this process sees it. Not told to containers.
     path: str | None = None
 
+    def document(self, *, with_paths: bool = True) -> dict[str, Any]:
+        """Return it for JSON."""
+        path = {"path": self.path} if with_paths and self.path else {}
+        return {"file": self.file, "level": self.level, **path}
+
 
 class Cpu(NamedTuple):
     """CPUs. Those of a cpuset are what the kernel lets it use, ancestors included."""
@@ -122,6 +127,39 @@ class Security(NamedTuple):
     label: str | None
 
 
+class Device(NamedTuple):
+    """A device of this machine."""
+
+    #: "char" or "block".
+    type: str
+    major: int
+    minor: int
+    #: Path of its node below /dev, as the kernel names it (DEVNAME): "null", "infiniband/uverbs2".
+    name: str
+
+
+class Devices(NamedTuple):
+    """Devices that the rules of a cgroup let a process open, for reading or for writing.
+
+    Permissions and the presence of a node in /dev are not looked at.
+    """
+
+    #: Character devices first, each by numbers. None: no limit if there are `sources`, else not
+    #: known.
+    allowed: tuple[Device, ...] | None
+    #: The rules that were read: "devices.list" of v1, and "bpf(2)" for the programs of v2, whose
+    #: path is the cgroup's. Both count on a hybrid host.
+    sources: tuple[Source, ...]
+
+    def document(self, *, with_paths: bool = True) -> dict[str, Any]:
+        """Return it for JSON. `with_paths`: the paths of sources as well."""
+        allowed = self.allowed
+        return {
+            "allowed": None if allowed is None else [device._asdict() for device in allowed],
+            "sources": [source.document(with_paths=with_paths) for source in self.sources],
+        }
+
+
 class Resources(NamedTuple):
     """What a process may use, uses, and has left, at one time."""
 
@@ -184,11 +222,7 @@ class Resources(NamedTuple):
                 "heap_bytes": advice.heap_bytes(self)._asdict(),
             },
             "sources": {
-                name: {
-                    "file": source.file,
-                    "level": source.level,
-                    **({"path": source.path} if with_paths and source.path else {}),
-                }
+                name: source.document(with_paths=with_paths)
                 for name, source in self.sources.items()
             },
         }

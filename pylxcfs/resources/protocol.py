@@ -33,6 +33,7 @@ _LINE: Final = re.compile(rb"(self|pid ([0-9]{1,10}))\r?\n")
 _PROCESS: Final = re.compile(r"/v1/processes/([0-9]{1,10})")
 _TARGETS: Final = {
     "/v1/self": "self",
+    "/v1/self/devices": "devices",
     "/v1/self/events": "events",
     "/v1/openapi.json": "openapi",
 }
@@ -50,7 +51,7 @@ class State(Enum):
 
 
 class Request(NamedTuple):
-    """What a client wants: "self", "process", "events" or "openapi"."""
+    """What a client wants: "self", "devices", "process", "events" or "openapi"."""
 
     what: str
     #: The number of a process in the client's pid namespace.

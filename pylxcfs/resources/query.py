@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from pylxcfs.errors import FormatError, Gone, PylxcfsError, SourceError
 from pylxcfs.formats import loadavg as loadavg_format
 from pylxcfs.formats import meminfo as meminfo_format
 from pylxcfs.formats import pressure as pressure_format
+from pylxcfs.formats import uevent
 from pylxcfs.formats.meminfo import MemInfo
 from pylxcfs.formats.pressure import Stall
 from pylxcfs.resources.model import (
     Cgroup,
     Cpu,
+    Device,
+    Devices,
     HugePages,
     Load,
     Memory,
@@ -51,9 +55,14 @@ from pylxcfs.sources.v1 import Found, Pids
 from pylxcfs.sources.v1 import HugePages as HugePagesFound
 from pylxcfs.units import KIB, NS_PER_S, NS_PER_TICK
 from pylxcfs.views import cpus, numa
+from pylxcfs.views import devices as devices_view
 from pylxcfs.views.memory import Amounts, amounts
 from pylxcfs.views.model import CpuLimit, Options
 from pylxcfs.views.model import Memory as CgroupMemory
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 #: Greatest age of the machine's own memory, pressure and load. Those of cgroups are always read.
 _RECENT_NS: Final = NS_PER_S // 20
@@ -65,6 +74,7 @@ _PRESSURE: Final = ("cpu", "memory", "io", "irq")
 _HUGE_PAGES: Final = "sys/kernel/mm/hugepages"
 _HUGE_PREFIX: Final = "hugepages-"
 _HUGE_SUFFIX: Final = "kB"
+_LIST: Final = "devices.list"
 _MODULES: Final = "sys/kernel/security/lsm"
 #: Modules that label processes.
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC
@@ -194,14 +204,27 @@ class Query:
         writes.look()
         writes.held = True
         try:
-            return self._resources(*self.find(pid), pid)
+            return self._where_it_is(pid, lambda *found: self._resources(pid, *found))
+        finally:
+            writes.held = False
+
+    def devices(self, pid: int | None = None) -> Devices:
+        """Return the devices that a process, by default this one, may open.
+
+        That is for its cgroup to say; nothing is opened. On v2 this process needs bpf(2), else they
+        are not known. Raise Gone if it has ended, SourceError where its cgroup cannot be found.
+        """
+        return self._where_it_is(pid or os.getpid(), lambda found, _: self._devices(found))
+
+    def _where_it_is(self, pid: int, ask: Callable[[ContainerSource, bool], _T]) -> _T:
+        """Return what `ask` says of the cgroups of a process."""
+        try:
+            return ask(*self.find(pid))
         except Gone:
             if not os.path.exists(f"{self._proc}/{pid}"):
                 raise
             # Its cgroup was removed behind it, or it was moved: once more, from where it is now.
-            return self._resources(*self.find(pid), pid)
-        finally:
-            writes.held = False
+            return ask(*self.find(pid))
 
     def find(self, pid: int) -> tuple[ContainerSource, bool]:
         """Return the cgroups of a process, and whether they are another container's.
@@ -228,7 +251,7 @@ class Query:
         self.finder.close()
         self.host.close()
 
-    def _resources(self, container: ContainerSource, is_container: bool, pid: int) -> Resources:
+    def _resources(self, pid: int, container: ContainerSource, is_container: bool) -> Resources:
         host = self.host
         sources: dict[str, Source] = {}
         cgroup = container.read(self._read)
@@ -268,6 +291,47 @@ class Query:
             security=self._security(pid, sources),
             sources=sources,
         )
+
+    def _devices(self, container: ContainerSource) -> Devices:
+        try:
+            every = devices_view.numbered(self.host)
+        except SourceError as error:
+            _log.debug("devices: %s", error)
+            return Devices(None, ())  # no sysfs is mounted
+        try:
+            allowed, origins = container.read(
+                lambda readers: (readers.may_open(every), readers.device_origins())
+            )
+        except Gone:
+            raise
+        except (SourceError, FormatError) as error:
+            _log.debug("devices: %s", error)
+            return Devices(None, ())
+        if not origins or (_LIST not in origins and "devices" in container.paths()):
+            _log.debug("devices: a hierarchy with rules for them is not mounted here")
+            return Devices(None, ())
+        sources = tuple(
+            [Source(name, origin.level, origin.path) for name, origin in origins.items()]
+        )
+        if allowed is None:
+            return Devices(None, sources)
+        found = [
+            Device(
+                "block" if one.is_block else "char",
+                one.major,
+                one.minor,
+                self._name_of(every[one]),
+            )
+            for one in sorted(allowed)
+        ]
+        return Devices(tuple(found), sources)
+
+    def _name_of(self, device: str) -> str:
+        """Return the name of a device by its directory in sysfs."""
+        name: str | None = None
+        with contextlib.suppress(SourceError):  # it was unplugged
+            name = uevent.devname(self.host.read(f"{device}/uevent"))
+        return name or os.path.basename(device)
 
     def _read(self, readers: Readers) -> _Cgroup:
         """Read a cgroup's files."""
@@ -520,8 +584,21 @@ def of(pid: int | None = None) -> Resources:
     Raise Gone if it has ended, SourceError or FormatError where the kernel's files cannot be read
     or parsed.
     """
-    global _default
     with _lock:
-        if _default is None:
-            _default = Query()
-        return _default.of(pid)
+        return _own().of(pid)
+
+
+def devices(pid: int | None = None) -> Devices:
+    """Return the devices that a process, by default this one, may open; for any thread.
+
+    Raise Gone if it has ended, SourceError where its cgroup cannot be found.
+    """
+    with _lock:
+        return _own().devices(pid)
+
+
+def _own() -> Query:
+    global _default
+    if _default is None:
+        _default = Query()
+    return _default

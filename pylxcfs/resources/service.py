@@ -24,7 +24,7 @@ import trio
 from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.resources import openapi
-from pylxcfs.resources.model import Resources
+from pylxcfs.resources.model import Devices, Resources
 from pylxcfs.resources.peers import Peer, has_ended, outermost
 from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
 from pylxcfs.resources.query import Query
@@ -219,10 +219,11 @@ class Service:
         self._note()
         return answer
 
-    def _of_self(self, _: Request, peer: Peer) -> Answer:
+    def _of_self(self, request: Request, peer: Peer) -> Answer:
         if not peer.pid:
             return _NOT_SEEN
-        answer = self._read(peer.pid, peer)
+        ask = self._query.devices if request.what == "devices" else self._query.of
+        answer = self._read(ask, peer.pid, peer)
         return answer if peer.lives else _ENDED
 
     def _of_process(self, request: Request, peer: Peer) -> Answer:
@@ -236,7 +237,7 @@ class Service:
                 return _NO_PROCESS
         except (PylxcfsError, OSError):
             return _NO_PROCESS if peer.lives else _ENDED
-        answer = self._read(pid, peer)
+        answer = self._read(self._query.of, pid, peer)
         if not peer.lives:
             return _ENDED
         return _NO_PROCESS if has_ended(pidfd) else answer
@@ -246,16 +247,16 @@ class Service:
             return number
         return self._query.finder.process(peer.pid, number)
 
-    def _read(self, pid: int, peer: Peer) -> Answer:
+    def _read(self, ask: Callable[[int], Resources | Devices], pid: int, peer: Peer) -> Answer:
         try:
-            return Answer.of(self._document(self._query.of(pid), peer))
+            return Answer.of(self._document(ask(pid), peer))
         except Gone:
             return _NO_PROCESS
         except PylxcfsError as error:
             _log.debug("process %d: %s", pid, error)
             return _UNREADABLE
 
-    def _document(self, found: Resources, peer: Peer) -> dict[str, object]:
+    def _document(self, found: Resources | Devices, peer: Peer) -> dict[str, object]:
         # Paths of the host's cgroups are not for containers.
         on_host = peer.pidns == self._pidns and cgroupns_of(peer.pid) == self._cgroupns
         return found.document(with_paths=on_host)

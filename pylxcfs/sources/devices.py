@@ -29,7 +29,7 @@ from typing import Final
 
 from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import bpf, deviceslist
-from pylxcfs.sources.cgroups import Place
+from pylxcfs.sources.cgroups import Origin, Place
 from pylxcfs.sources.kept import Descriptor, KeptFile
 from pylxcfs.views.model import Device
 
@@ -69,7 +69,7 @@ class DeviceRules:
     def __init__(self, v1: Place | None, v2: Place | None) -> None:
         self._list = KeptFile(v1.own, "devices.list") if v1 is not None else None
         self._v2 = v2
-        self._answers = _Answers(None, ())
+        self._answers = _Answers(None, None)
 
     def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
         """Return those of some devices that may be opened; None: all.
@@ -83,25 +83,37 @@ class DeviceRules:
             answers = self._answers = _Answers(text, numbers)
         return answers.may_open(devices)
 
-    def _effective(self) -> tuple[int, ...]:
+    def origins(self) -> dict[str, Origin]:
+        """Return the rules that the last answer follows from, by file or system call.
+
+        None were found if there are none: then that answer says nothing.
+        """
+        found: dict[str, Origin] = {}
+        if self._list is not None and self._answers.text is not None:
+            found["devices.list"] = Origin(self._list.path, 0)
+        if self._v2 is not None and self._answers.numbers is not None:
+            found["bpf(2)"] = Origin(self._v2.own, 0)
+        return found
+
+    def _effective(self) -> tuple[int, ...] | None:
         if self._v2 is None:
-            return ()
+            return None
         try:
             return effective(self._v2.own)
         except SourceError:
             if self._list is None:
                 raise
-            return ()
+            return None
 
 
 class _Answers:
-    """What follows from the text of devices.list and the numbers of programs."""
+    """What follows from the text of devices.list and the numbers of programs; None: not known."""
 
-    def __init__(self, text: bytes | None, numbers: tuple[int, ...]) -> None:
+    def __init__(self, text: bytes | None, numbers: tuple[int, ...] | None) -> None:
         self.text = text
         self.numbers = numbers
         self._rules = deviceslist.parse(text) if text is not None else None
-        self._programs = [instructions(number) for number in numbers]
+        self._programs = [instructions(number) for number in numbers or ()]
         #: Maps change while the programs stay.
         self.use_maps = any(map(bpf.uses_maps, self._programs))
         self._maps = _Maps()

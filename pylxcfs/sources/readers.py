@@ -168,6 +168,10 @@ class Readers:
     def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
         return self._devices.may_open(devices)
 
+    def device_origins(self) -> dict[str, Origin]:
+        """Return the rules that the last answer of `may_open` follows from."""
+        return self._devices.origins()
+
     def pids(self) -> Pids | None:
         """Return the number of threads, and the limit on it."""
         return self._pids.read() if self._pids is not None else None

@@ -86,7 +86,7 @@ def _seen(host: Host, container: Container) -> _Shown:
 
 
 def _look(host: Host, container: Container, until: int) -> _Shown:
-    devices = _all(host)
+    devices = numbered(host)
     try:
         allowed = container.may_open(devices)
     except PylxcfsError:
@@ -104,8 +104,11 @@ def _look(host: Host, container: Container, until: int) -> _Shown:
     return _Shown(until, frozenset(paths), frozenset(buses - {""}))
 
 
-def _all(host: Host) -> dict[Device, str]:
-    """Return the directories of all devices that have a number."""
+def numbered(host: Host) -> dict[Device, str]:
+    """Return the directories of all devices that have a number, in sys/devices.
+
+    At most a second old, and not to be changed. Raise SourceError where there is no sysfs.
+    """
     now = host.now_ns()
     until, found = _listed.get(host, (0, {}))
     if now >= until:

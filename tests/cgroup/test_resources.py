@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ from pylxcfs.resources.peers import outermost
 from pylxcfs.resources.query import Query
 from pylxcfs.sources import request
 from pylxcfs.sources.identity import pidns_of
-from tests.conftest import wait_until
+from pylxcfs.views.model import Device
+from tests.conftest import require, wait_until
+from tests.kit import devices as kit
 from tests.kit.asking import CLIENT, get, line, serving
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
+from tests.kit.devices import USUAL, Allowed
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -45,6 +49,14 @@ def python(script: str, *words: object) -> list[str]:
 def ask(container: Container, path: Path, command: str = "self", *around: str) -> dict:
     """Ask as a program in a container does."""
     return json.loads(container.exec([*around, *python(CLIENT, path, command)]).stdout)
+
+
+def ask_http(container: Container, path: Path, target: str) -> dict:
+    """Ask by HTTP as a program in a container does."""
+    told = container.exec(python(CLIENT, path, f"GET {target} HTTP/1.0\r\n\r")).stdout
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    return json.loads(body)
 
 
 @pytest.fixture(params=["auto"])
@@ -149,6 +161,53 @@ def test_a_container_is_one_however_many_namespaces_it_makes(make_container):
         )
         assert outermost(pid, pidns_of(os.getpid())) == made.pidns
         assert outermost(made.pid, pidns_of(os.getpid())) == made.pidns
+
+
+def as_told(devices: Iterable[Device]) -> set[tuple[str, int, int]]:
+    return {("block" if is_block else "char", major, minor) for is_block, major, minor in devices}
+
+
+def numbers_in(found: dict) -> set[tuple[str, int, int]]:
+    return {(one["type"], one["major"], one["minor"]) for one in found["allowed"]}
+
+
+def test_a_container_is_told_the_devices_that_the_kernel_lets_it_open(
+    service, make_container, tmp_path
+):
+    one, other, free = make_container(), make_container(), make_container()
+    kit.allow_only(one.cgroup, [*USUAL, Allowed("b", 7, 0, "r")])
+    kit.allow_only(other.cgroup, [*USUAL, Allowed("c", 1, 11)])
+    every = kit.devices_of_host()
+    for made in (one, other):
+        told = ask_http(made, service, "/v1/self/devices")
+        assert numbers_in(told) == as_told(kit.ask_kernel(made.cgroup, every, tmp_path))
+        outside = resources.devices(made.pid)
+        assert told == json.loads(json.dumps(outside.document(with_paths=False)))
+        names = {device["name"] for device in told["allowed"]}
+        assert {"null", "urandom", "tty"} <= names
+        assert ("kmsg" in names) == (made is other)
+    told = ask_http(free, service, "/v1/self/devices")
+    assert told["allowed"] is None
+    assert told["sources"]
+
+
+def test_the_library_in_a_container_tells_devices_as_far_as_it_may(make_container, tmp_path):
+    if shutil.which("setpriv") is None:
+        require("clients", "there is no setpriv")
+    made = make_container()
+    kit.allow_only(made.cgroup, USUAL)
+    truth = kit.ask_kernel(made.cgroup, kit.devices_of_host(), tmp_path)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*_LIBRARY, "--devices"]
+    assert numbers_in(json.loads(made.exec(command, env=env).stdout)) == as_told(truth)
+    # bpf(2) is not for a process without capabilities; v1's list is for all.
+    without = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", *command]
+    found = json.loads(made.exec(without, env=env).stdout)
+    if kit.has_v1(made.cgroup):
+        assert numbers_in(found) == as_told(truth)
+        assert [source["file"] for source in found["sources"]] == ["devices.list"]
+    else:
+        assert found == {"allowed": None, "sources": []}
 
 
 def test_changes_are_events(service, make_cgroup, make_container):

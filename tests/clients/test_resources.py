@@ -113,6 +113,10 @@ def test_a_shell_with_curl(socket: Path, limited: Container) -> None:
         found = json.loads(limited.exec([*curl, f"http://localhost/v1/{target}"]).stdout)
         check(found, schema)
         assert found["memory"]["limit_bytes"] == MEMORY
+    found = json.loads(limited.exec([*curl, "http://localhost/v1/self/devices"]).stdout)
+    check(found, "Devices")
+    assert found["allowed"] is None
+    assert found["sources"]
     done = limited.exec([*curl, "http://localhost/v1/processes/0"], check=False)
     assert done.returncode == 22
     check(json.loads(done.stdout), "Error")

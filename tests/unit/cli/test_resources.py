@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from pylxcfs import resources
 from pylxcfs.cli import resources as work
 from pylxcfs.cli.commands import cli
-from pylxcfs.errors import UserError
-from pylxcfs.resources import Cgroup, Cpu, HugePages, Memory, Source
+from pylxcfs.errors import UsageError, UserError
+from pylxcfs.resources import Cgroup, Cpu, Device, Devices, HugePages, Memory, Source
 from tests.unit.resources.test_openapi import check
 
 
@@ -59,10 +59,33 @@ def test_units_levels_and_what_is_not_known():
     assert work.render(found, ("cpu.quota",)).startswith("changed: cpu.quota\n")
 
 
+def test_devices():
+    found = json.loads(run("--devices", "--json"))
+    check(found, "Devices")
+    assert found == json.loads(json.dumps(resources.devices().document()))
+    assert run("--devices").splitlines()
+    with pytest.raises(UsageError, match="--watch"):
+        run("--devices", "--watch")
+
+
+def test_a_line_for_each_device_and_each_source():
+    source = Source("devices.list", 0, "/sys/fs/cgroup/devices/a/devices.list")
+    allowed = (Device("char", 1, 3, "null"), Device("block", 259, 12, "nvme0n1p2"))
+    lines = work.render_devices(Devices(allowed, (source,))).splitlines()
+    assert [line.split() for line in lines] == [
+        ["char", "1:3", "null"],
+        ["block", "259:12", "nvme0n1p2"],
+        ["from", "devices.list", "/sys/fs/cgroup/devices/a/devices.list"],
+    ]
+    assert work.render_devices(Devices((), (source,))).startswith("none\n")
+    assert work.render_devices(Devices(None, (source,))).startswith("no limit\n")
+    assert work.render_devices(Devices(None, ())).startswith("not known")
+
+
 def test_a_process_that_is_not_there():
     child = subprocess.Popen(["true"])
     child.wait()
-    for words in ((), ("--json",), ("--watch",)):
+    for words in ((), ("--json",), ("--watch",), ("--devices",)):
         with pytest.raises(UserError, match=f"there is no process {child.pid}") as error:
             run("--pid", str(child.pid), *words)
         assert error.value.hint == "give --pid a process that runs"

@@ -103,6 +103,8 @@ def test_requests_that_come_together_are_answered_one_by_one():
     assert talk.request() == Request("openapi")
     talk.answer(ANSWER)
     assert talk.request() is None
+    talk.receive(GET.replace(b"self", b"self/devices"))
+    assert talk.request() == Request("devices")
 
 
 def test_http_1_0_and_proxies():

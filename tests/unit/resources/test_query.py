@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylxcfs import resources
-from pylxcfs.errors import Gone
+from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import cpulist, meminfo, uptime
 from pylxcfs.resources.query import Query
+from pylxcfs.sources import devices
 from pylxcfs.views import VIEWS
 from pylxcfs.views import syscpu as syscpu_view
 from pylxcfs.views.model import CpuView, Options
+from tests.kit.sysfs import MadeSysfs
 from tests.unit.resources.conftest import (
     LARGE,
     MIB,
@@ -27,6 +29,7 @@ from tests.unit.resources.conftest import (
     v1_cgroup,
     v2_cgroup,
 )
+from tests.unit.resources.test_openapi import check
 from tests.unit.sources.trees import Tree
 
 
@@ -158,8 +161,9 @@ def test_a_process_that_has_ended():
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
-    with pytest.raises(Gone):
-        resources.of(pid)
+    for ask in (resources.of, resources.devices):
+        with pytest.raises(Gone):
+            ask(pid)
 
 
 def test_after_a_fork_the_child_has_its_own_events():
@@ -240,3 +244,108 @@ def _sizes(found: resources.Resources) -> tuple[int, ...]:
         *(memory.total_bytes, memory.free_bytes, memory.available_bytes),
         *(swap.total_bytes, swap.free_bytes),
     )
+
+
+DEVICES_V1 = "5:devices:/a/b\n"
+
+
+def with_devices(tree: Tree, rules: str | None) -> Tree:
+    """Add a made sysfs; and v1's rules for this process, if they are given."""
+    made = MadeSysfs(tree.root)
+    numbers = "MAJOR=231\nMINOR=194\nDEVNAME=infiniband/uverbs2\nDEVMODE=0666\n"
+    uverbs = os.path.realpath(tree.root / "sys/dev/char/231:194")
+    made.write(f"{uverbs}/uevent", numbers)
+    if rules is not None:
+        tree.v1("devices")
+        tree.write("proc/self/cgroup", DEVICES_V1)
+        tree.cgroup("devices/a/b", {"devices.list": rules})
+    return tree
+
+
+def ask_for_devices(tree: Tree) -> resources.Devices:
+    query = Query(root=str(tree.root))
+    try:
+        return query.devices()
+    finally:
+        query.close()
+
+
+def test_devices_are_those_of_the_machine_that_are_allowed(tree):
+    rules = "c 231:194 rw\nb 8:1 r\nc 1:3 rwm\nc 9:9 rwm\nc *:* m\n"
+    found = ask_for_devices(with_devices(tree, rules))
+    assert found.allowed == (
+        resources.Device("char", 1, 3, "null"),
+        resources.Device("char", 231, 194, "infiniband/uverbs2"),
+        resources.Device("block", 8, 1, "sda1"),
+    )
+    path = str(tree.root / "sys/fs/cgroup/devices/a/b/devices.list")
+    assert found.sources == (resources.Source("devices.list", 0, path),)
+    check(found.document(), "Devices")
+    inside = found.document(with_paths=False)
+    check(inside, "Devices")
+    assert inside["sources"] == [{"file": "devices.list", "level": 0}]
+
+
+def test_no_device_is_not_all_devices(tree):
+    assert ask_for_devices(with_devices(tree, "c 9:9 rwm\n")).allowed == ()
+
+
+def test_without_a_limit_on_devices_there_is_a_source(tree):
+    found = ask_for_devices(with_devices(tree, "a *:* rwm\n"))
+    assert found.allowed is None
+    assert [one.file for one in found.sources] == ["devices.list"]
+    check(found.document(), "Devices")
+
+
+def test_devices_are_not_known_without_a_hierarchy(v1):
+    assert ask_for_devices(with_devices(v1, None)) == (None, ())
+    v1.write("proc/self/cgroup", DEVICES_V1)
+    assert ask_for_devices(v1) == (None, ())
+
+
+def test_devices_are_not_known_without_sysfs(tree):
+    with_devices(tree, "c 1:3 rwm\n")
+    (tree.root / "sys/dev/char").rename(tree.root / "sys/dev/none")
+    assert ask_for_devices(tree) == (None, ())
+
+
+def test_devices_are_not_known_where_the_kernel_does_not_say(v2, monkeypatch):
+    def refused(directory: str) -> tuple[int, ...]:
+        raise SourceError(f"{directory}: bpf: Operation not permitted")
+
+    monkeypatch.setattr(devices, "effective", refused)
+    v2_cgroup(v2, "a/b")
+    found = ask_for_devices(with_devices(v2, None))
+    assert found == (None, ())
+    check(found.document(), "Devices")
+
+
+def test_programs_alone_do_not_say_what_a_list_that_is_not_mounted_denies(v2, monkeypatch):
+    monkeypatch.setattr(devices, "effective", lambda directory: ())
+    v2_cgroup(v2, "a/b")
+    found = ask_for_devices(with_devices(v2, None))
+    assert [one.file for one in found.sources] == ["bpf(2)"]
+    v2.write("proc/self/cgroup", f"{DEVICES_V1}0::/a/b\n")
+    assert ask_for_devices(v2) == (None, ())
+
+
+def test_changed_rules_and_another_cgroup_count_at_once(tree):
+    with_devices(tree, "c 1:3 rwm\n")
+    tree.cgroup("devices/c", {"devices.list": "b 8:0 r\n"})
+    query = Query(root=str(tree.root))
+
+    def names() -> list[str]:
+        return [device.name for device in query.devices().allowed or ()]
+
+    assert names() == ["null"]
+    (tree.root / "sys/fs/cgroup/devices/a/b/devices.list").write_text("b 8:16 r\n")
+    assert names() == ["sdb"]
+    tree.write("proc/self/cgroup", "5:devices:/c\n")
+    assert names() == ["sda"]
+    query.close()
+
+
+def test_devices_of_this_process():
+    found = resources.devices()
+    check(found.document(), "Devices")
+    assert resources.devices(os.getpid()) == found

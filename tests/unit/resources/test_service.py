@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs import resources
 from pylxcfs.errors import Gone
 from pylxcfs.resources import openapi
 from pylxcfs.resources.protocol import MOST_BYTES, Conversation
@@ -48,6 +49,13 @@ def test_a_connection_is_used_again(service):
         assert client.get(target)[0] == 200
     assert client.get("/v1/openapi.json")[1] == json.loads(openapi.ANSWER.body)
     client.close()
+
+
+def test_devices(service):
+    status, found = get(service, "/v1/self/devices")
+    assert status == 200
+    check(found, "Devices")
+    assert found == json.loads(json.dumps(resources.devices().document()))
 
 
 def test_a_process_that_is_not_there(service):

@@ -13,8 +13,8 @@ SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 PYTEST := $(SUDO) $(BIN)/python $(if $(SUDO),-B) -m pytest $(if $(SUDO),-p no:cacheprovider)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-kubernetes demo bench lint format bundle clean packages-run \
-	packages-demo packages-test packages-kubernetes packages-bench
+.PHONY: help run test test-kubernetes demo bench lint format bundle image clean packages-run \
+	packages-demo packages-test packages-image packages-kubernetes packages-bench
 
 help: ## show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ format: $(VENV)/dev ## format the code with ruff
 bundle: $(VENV)/run ## make build/bundle, a directory for hosts without a build chain
 	$(BIN)/python tools/make-bundle build/bundle
 
+image: packages-image ## make build/pylxcfs.tar, the image for Kubernetes, without Docker
+	$(SUDO) tools/make-image build/pylxcfs.tar
+
 clean: ## remove .venv, caches and the images of virtual machines
 	$(SUDO) rm -rf $(VENV) .cache build *.egg-info
 	$(SUDO) rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -68,10 +71,13 @@ packages-demo: packages-run
 	@tools/system-packages demo
 
 packages-test: packages-run
-	@tools/system-packages demo test
+	@tools/system-packages demo test image
+
+packages-image:
+	@tools/system-packages image
 
 packages-kubernetes: packages-run
-	@tools/system-packages demo test kubernetes
+	@tools/system-packages demo test image kubernetes
 
 packages-bench: packages-run
 	@tools/system-packages demo bench

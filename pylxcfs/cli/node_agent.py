@@ -20,6 +20,7 @@ import select
 import signal
 import sys
 import threading
+from functools import partial
 from typing import Final
 
 from pylxcfs.attach import views
@@ -27,7 +28,7 @@ from pylxcfs.cli import attach, engines, launch, nri, runtime
 from pylxcfs.cli.options import Config
 from pylxcfs.errors import HostError, InstanceError, UserError
 from pylxcfs.keeper import child, holder, instance
-from pylxcfs.kubernetes import node
+from pylxcfs.kubernetes import latency, node
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ def run(config: Config, cgroup: str, wanted: nri.Wanted | None) -> int:
         child.block_signals()  # before there are threads
         if wanted is not None:
             client = nri.client(config, wanted)
-            threading.Thread(target=client.run, daemon=True, name="nri").start()
+            plugin = partial(nri.serve, client, config.runtime_dir)
+            threading.Thread(target=plugin, daemon=True, name="nri").start()
         return _watch(keeper, keepers_log)
 
 
@@ -192,8 +194,9 @@ def remove(config: Config, cgroup: str) -> None:
     node.clear([config.mountpoint, runtime.caller_mount(config)])
     node.remove_skeleton(config.mountpoint, views.paths())
     node.remove_cgroups(cgroup)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(config.runtime_dir, "keeper.log"))
+    for name in ("keeper.log", latency.SOCKET):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(config.runtime_dir, name))
 
 
 def _need_root() -> None:

@@ -180,8 +180,17 @@ def client(config: Config, wanted: Wanted) -> Client:
     return Client(wanted.socket, plugin)
 
 
+def serve(client: Client, runtime_dir: str) -> None:
+    """Be the plugin for ever, and say to metrics what it does."""
+    try:
+        client.latency.publish(runtime_dir)
+    except OSError as error:
+        _log.warning("no metrics of the NRI plugin: %s", error)
+    client.run()
+
+
 def run(config: Config, wanted: Wanted) -> None:
     """Be the plugin, until a signal."""
     if os.geteuid() != 0:
         raise HostError("only root may do this", "run it with sudo")
-    client(config, wanted).run()
+    serve(client(config, wanted), config.runtime_dir)

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple, Protocol
 from pylxcfs.errors import PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.kubernetes import ttrpc
+from pylxcfs.kubernetes.latency import SLOW_S, Latency
 from pylxcfs.kubernetes.protobuf import (
     Malformed,
     Message,
@@ -57,8 +58,6 @@ _SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
 _CREATE, _POST_START = 4, 7
 _EVENTS: Final = 1 << (_CREATE - 1) | 1 << (_POST_START - 1)
 _RUNNING: Final = 3
-#: The runtime lets a plugin wait for 2 s, and drops it then. Each container waits for the answer.
-SLOW_S: Final = 0.1
 #: Seconds until the next try to connect: the first, and the longest.
 _AGAIN_S: Final = (0.2, 5.0)
 _CALM_S: Final = 10.0
@@ -220,9 +219,7 @@ class Plugin:
         self._pods: dict[str, Pod] = {}
         #: Containers that are to be attached.
         self.queue: queue.SimpleQueue[Running] = queue.SimpleQueue()
-        #: Answers, and the longest time that one took.
-        self.answers = 0
-        self.slowest_s = 0.0
+        self.latency = Latency()
 
     def answer(self, packet: ttrpc.Packet) -> ttrpc.Packet:
         """Return the answer to a request. Raise Malformed if it is none."""
@@ -240,8 +237,7 @@ class Plugin:
             response = ttrpc.Response(payload=done.encode())
         took = time.monotonic() - began
         _log.debug("NRI: %s took %.1f ms", request.method[:80], took * 1000)
-        self.answers += 1
-        self.slowest_s = max(self.slowest_s, took)
+        self.latency.add(request.method if work else None, took)
         if took > SLOW_S:
             _log.warning("NRI: %s was slow: %.0f ms", request.method[:80], took * 1000)
         return packet._replace(kind=ttrpc.RESPONSE, payload=response.encode())
@@ -260,6 +256,7 @@ class Plugin:
         asked = Configure.parse(payload)
         _log.info("NRI: registered with %s %s", asked.runtime_name, asked.runtime_version)
         self._pods.clear()
+        self.latency.registered = True
         return Configured(_EVENTS)
 
     def _synchronize(self, payload: bytes) -> Message:
@@ -314,6 +311,7 @@ class Client:
     def __init__(self, path: str, plugin: Plugin, name: str = NAME, index: str = INDEX) -> None:
         self._path = path
         self._plugin = plugin
+        self.latency = plugin.latency
         self._register = RegisterPlugin(name, index)
 
     def run(self) -> None:
@@ -327,6 +325,7 @@ class Client:
                 why = "the runtime closed the connection"
             except (OSError, Malformed, NotRegistered) as error:
                 why = str(error)
+            self.latency.registered = False
             if time.monotonic() - began > _CALM_S:
                 pause, said = _AGAIN_S[0], ""
             if why != said:

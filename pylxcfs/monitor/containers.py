@@ -76,6 +76,7 @@ def _describe(container: Container, hierarchies: Hierarchies, devices: Devices) 
         "name": named.name,
         "runtime": named.runtime or None,
         "id": named.ident,
+        "pod": runtimes.pod_of(pid),
         "pid": pid,
         "pidns": pidns,
         "age_s": round(age_ns / NS_PER_S, 1),

@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from pylxcfs.keeper import report
+from pylxcfs.kubernetes import latency
 from pylxcfs.monitor import bindings, containers, instance
 from pylxcfs.monitor.instance import Place
 from pylxcfs.units import NS_PER_S
@@ -28,6 +34,9 @@ _COUNTS = {
     report.ABORTS: ("pylxcfs_connection_aborts", "Connections that ended and were mounted again."),
     report.HEALS: ("pylxcfs_heals", "Starts of the process that replaces dead files."),
 }
+
+#: The first that one file of a pod has is that of the pod.
+_TELLING = (bindings.DEAD, bindings.OWN, bindings.CALLER)
 
 
 def application(place: Place, *, by_container: bool) -> Any:  # noqa: ANN401  WSGI's
@@ -52,15 +61,26 @@ class Instance(Collector):
         """Read the instance, and return its metrics."""
         state = instance.gather(self._place)
         listing = containers.listing(bindings.devices(state["mounts"]))
-        return metrics(state, listing, by_container=self._by_container)
+        nri = instance.ask(self._place.runtime_dir, latency.SOCKET)
+        return metrics(state, listing, nri, by_container=self._by_container)
 
 
 def metrics(
-    state: dict[str, Any], listing: list[dict[str, Any]], *, by_container: bool
+    state: dict[str, Any],
+    listing: list[dict[str, Any]],
+    nri: dict[str, Any] | None,
+    *,
+    by_container: bool,
 ) -> Iterator[Metric]:
-    """Return the metrics of what instance.gather and containers.listing have returned."""
+    """Return the metrics of what instance.gather and containers.listing have returned.
+
+    `nri`: the counts of the plugin (kubernetes/latency.py), None where none runs.
+    """
     yield from _of_keeper(state)
     yield from _of_files(listing)
+    yield from _of_pods(listing)
+    if nri is not None:
+        yield from _of_nri(nri)
     counters = state["counters"]
     if counters is None:
         return
@@ -111,6 +131,47 @@ def _of_files(listing: list[dict[str, Any]]) -> Iterator[Metric]:
     for kind in bindings.KINDS:
         files.add_metric([kind], counts[kind])
     yield files
+
+
+def _of_pods(listing: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Count pods. The pause container has no files, so one container speaks for its pod."""
+    found: dict[str, set[str]] = {}
+    for one in listing:
+        if one["pod"] is not None:
+            found.setdefault(one["pod"], set()).update(one["files"].values())
+    pods = GaugeMetricFamily(
+        "pylxcfs_pods", "Pods on this node, by what their files are bound to.", labels=["bound"]
+    )
+    counts = Counter(map(_of_pod, found.values()))
+    for kind in (*_TELLING, bindings.OTHER, bindings.NONE):
+        pods.add_metric([kind], counts[kind])
+    yield pods
+
+
+def _of_pod(kinds: set[str]) -> str:
+    for kind in _TELLING:
+        if kind in kinds:
+            return kind
+    return bindings.OTHER if kinds - {bindings.NONE} else bindings.NONE
+
+
+def _of_nri(nri: dict[str, Any]) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "pylxcfs_nri_registered",
+        "1 if the runtime has the plugin.",
+        value=int(nri["registered"]),
+    )
+    times = SummaryMetricFamily(
+        "pylxcfs_nri_answer_seconds", "Time to answer the runtime.", labels=["method"]
+    )
+    for method, (count, spent_s) in nri["calls"].items():
+        times.add_metric([method], count, spent_s)
+    yield times
+    yield CounterMetricFamily(
+        "pylxcfs_nri_slow_answers",
+        "Answers after 100 ms; the runtime waits 2 s.",
+        value=nri["slow"],
+    )
 
 
 def _of_process(server: dict[str, Any] | None, counters: dict[str, Any]) -> Iterator[Metric]:

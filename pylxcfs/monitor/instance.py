@@ -86,8 +86,8 @@ def gather(place: Place) -> dict[str, Any]:
     }
 
 
-def ask(runtime_dir: str) -> dict[str, Any] | None:
-    """Return the server's counters; None if there is no answer."""
+def ask(runtime_dir: str, name: str = "counters") -> dict[str, Any] | None:
+    """Return the counters of a socket (the server's); None if there is no answer."""
     try:
         # The path of a socket is at most 107 bytes long; that of a directory may be longer.
         number = os.open(runtime_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -98,7 +98,7 @@ def ask(runtime_dir: str) -> dict[str, Any] | None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_PATIENCE_S)
-            connection.connect(f"/proc/self/fd/{number}/counters")
+            connection.connect(f"/proc/self/fd/{number}/{name}")
             while piece := connection.recv(1 << 18):
                 text += piece
                 if time.monotonic() > until or len(text) > _MOST_BYTES:

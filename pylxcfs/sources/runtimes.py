@@ -36,6 +36,8 @@ _PATTERNS: Final = tuple(
         ("machine", r"/machine-([^/]+?)"),
     )
 )
+#: UID of a pod, or a checksum for a static pod; a slice of systemd has _ for -.
+_POD: Final = re.compile(r"/kubepods.*[/-]pod([0-9a-f][0-9a-f_-]{31,35})(?:\.slice)?/")
 #: Letters of an id that name it in other tools' tables.
 _SHORT: Final = 12
 
@@ -59,6 +61,16 @@ def of(pid: int, proc: str = "/proc") -> Named:
     except PylxcfsError:
         return Named("", "", "")
     return by_paths(tuple(sorted(set(paths.values()), key=len, reverse=True)))
+
+
+def pod_of(pid: int, proc: str = "/proc") -> str | None:
+    """Return the UID of the pod of Kubernetes that a process is in."""
+    try:
+        paths = pidcgroup.parse(read_whole(f"{proc}/{pid}/cgroup"))
+    except PylxcfsError:
+        return None
+    found = filter(None, map(_POD.search, set(paths.values())))
+    return next((match[1].replace("_", "-") for match in found), None)
 
 
 @functools.lru_cache(maxsize=4096)

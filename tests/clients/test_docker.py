@@ -81,13 +81,13 @@ class Docker:
         return self.command("version", check=False).returncode == 0
 
     def command(
-        self, *argv: str, check: bool = True, input: bytes | None = None
+        self, *argv: str, check: bool = True, input: bytes | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             ["sh", "-c", 'exec docker "$@"', "sh", "-H", self.socket, *argv],
             input=input,
             capture_output=True,
-            timeout=120,
+            timeout=timeout,
             env=self._environ,
         )
         if check and done.returncode:

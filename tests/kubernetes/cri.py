@@ -183,7 +183,7 @@ class Containerd:
         try:
             archive = self.directory / "image.tar"
             archive.write_bytes(_image(_busybox(self.directory / "rootfs")))
-            self._import(archive)
+            self.load(archive)
         except BaseException as error:
             error.add_note((self.directory / "log").read_text()[-4000:])
             self.__exit__()
@@ -220,7 +220,8 @@ class Containerd:
             return False
         return True
 
-    def _import(self, archive: Path) -> None:
+    def load(self, archive: Path) -> None:
+        """Import an image."""
         ctr = ["sh", "-c", 'exec ctr "$@"', "sh", "--address", f"{self.directory}/sock"]
         words = ["--namespace=k8s.io", "images", "import", "--local"]
         words.append(f"--snapshotter={self._snapshotter}")
@@ -252,12 +253,17 @@ class Containerd:
         return self._run(pod, mounts=mounts, linux=api.LinuxContainerConfig(resources=limits))
 
     def daemon_pod(
-        self, command: Sequence[str], mounts: Sequence[Any], environ: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        mounts: Sequence[Any],
+        environ: Mapping[str, str],
+        image: str = IMAGE,
     ) -> Pod:
         """Start a privileged pod in the node's pid namespace, as that of a DaemonSet."""
         pod = self._sandbox({}, {}, "kube-system", pid=api.NODE, privileged=True)
         return self._run(
             pod,
+            image=image,
             command=command,
             mounts=mounts,
             envs=[api.KeyValue(key=key, value=value) for key, value in environ.items()],
@@ -274,14 +280,14 @@ class Containerd:
     ) -> Pod:
         spaces = api.NamespaceOption(network=api.NODE, pid=pid, ipc=api.POD)
         self._made += 1
-        name = f"pod-{self._made}"
+        name, uid = f"pod-{self._made}", str(uuid.uuid4())
         config = api.PodSandboxConfig(
-            metadata=api.PodSandboxMetadata(name=name, uid=str(uuid.uuid4()), namespace=namespace),
+            metadata=api.PodSandboxMetadata(name=name, uid=uid, namespace=namespace),
             log_directory=str(self.directory),
             labels=labels,
             annotations=annotations,
             linux=api.LinuxPodSandboxConfig(
-                cgroup_parent=f"/{self.cgroup}",
+                cgroup_parent=f"/{self.cgroup}/kubepods/pod{uid}",
                 security_context=api.LinuxSandboxSecurityContext(
                     namespace_options=spaces, privileged=privileged
                 ),
@@ -293,13 +299,13 @@ class Containerd:
         self.pods.append(pod)
         return pod
 
-    def _run(self, pod: Pod, *, linux: Any, **settings: Any) -> Pod:
+    def _run(self, pod: Pod, *, linux: Any, image: str = IMAGE, **settings: Any) -> Pod:
         secure = pod.config.linux.security_context
         linux.security_context.namespace_options.CopyFrom(secure.namespace_options)
         linux.security_context.privileged = secure.privileged
         container = api.ContainerConfig(
             metadata=api.ContainerMetadata(name="small"),
-            image=api.ImageSpec(image=IMAGE),
+            image=api.ImageSpec(image=image),
             log_path=f"{pod.config.metadata.name}.log",
             linux=linux,
             **settings,

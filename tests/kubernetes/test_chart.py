@@ -111,6 +111,18 @@ MATRIX: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": True},
         "podDisruptionBudget": {"enabled": False},
     },
+    "runtime class": {"runtimeClass": {"enabled": True}},
+    "runtime class on some nodes, and nothing else": {
+        "agent": {"enabled": False},
+        "webhook": {"enabled": False},
+        "runtimeClass": {
+            "enabled": True,
+            "name": "small",
+            "handler": "views",
+            "nodeSelector": {"pool": "a"},
+            "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
+        },
+    },
     "network policies": {"networkPolicy": {"enabled": True}},
     "network policies with cert-manager": {
         "networkPolicy": {"enabled": True},
@@ -129,6 +141,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "digest": ({"image": {"digest": "sha256:1"}}, "digest"),
     "replicas": ({"webhook": {"replicas": 0}}, "replicas"),
     "directory": ({"webhook": {"volumes": "directory"}}, "agent.attachNew=true"),
+    "handler": ({"runtimeClass": {"handler": "a.b"}}, "handler"),
     "secret": ({"certificates": {"mode": "existing"}}, "certificates."),
 }
 
@@ -275,6 +288,31 @@ def _is_kept_out(hook: dict[str, Any]) -> bool:
         "operator": "NotIn",
         "values": ["baseline", "restricted"],
     } in expressions
+
+
+def test_a_runtime_class_is_there_until_removal() -> None:
+    values = MATRIX["runtime class on some nodes, and nothing else"]
+    (one,) = of_kind(manifests(values), "RuntimeClass")
+    assert (one["metadata"]["name"], one["handler"]) == ("small", "views")
+    assert one["scheduling"]["nodeSelector"] == {"pool": "a"}
+    assert not list(of_kind(manifests(MATRIX["default"]), "RuntimeClass"))
+    assert not list(of_kind(manifests({**values, "remove": True}), "RuntimeClass"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "unsaid"),
+    [
+        ("default", ["rollout status", "label namespace NAME pylxcfs.io/view=all"], ["handler"]),
+        ("nri for all, no webhook", ["--image=debian --overrides"], ["label namespace NAME"]),
+        ("selectors", ["label namespace NAME lxcfs-admission-webhook=enabled"], ["io/view=all"]),
+        ("runtime class", ["runtimeClassName: pylxcfs", "runtimes.pylxcfs]"], []),
+        ("removal", ["helm -n pylxcfs-system uninstall pylxcfs"], ["label namespace"]),
+    ],
+)
+def test_the_notes_have_the_next_command(name: str, said: list[str], unsaid: list[str]) -> None:
+    (notes,) = (text for path, text in rendered(MATRIX[name]).items() if path.endswith("NOTES.txt"))
+    assert [words for words in said if words not in notes] == []
+    assert [words for words in unsaid if words in notes] == []
 
 
 def test_volumes_are_left_to_nri() -> None:

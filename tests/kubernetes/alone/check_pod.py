@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -23,7 +25,17 @@ MEMORY = 64 << 20
 
 
 class Node:
-    """A containerd, and a directory for the mounts on a shared mount."""
+    """A containerd, and a directory for the mounts on a shared mount.
+
+    The agent's image has nothing: its programs are those of this machine.
+    """
+
+    image = "localhost/pylxcfs-test:1"
+    command = (sys.executable, "-m", "pylxcfs")
+    programs = sorted(
+        {"/usr", "/lib", "/lib64", sys.prefix, os.path.realpath(sys.prefix), str(ROOT)}
+    )
+    environ: ClassVar = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def __init__(self, containerd, directory: Path) -> None:
         self.containerd, self.directory = containerd, directory
@@ -34,26 +46,25 @@ class Node:
         ]
 
     def agent(self):
-        """Start an agent's pod; its image is the programs of this machine."""
+        """Start an agent's pod."""
         from cri_api.v1 import api_pb2 as api
 
-        def mount(path: str, place: str | None = None, how: int = api.PROPAGATION_PRIVATE):
+        def mount(path: str, how: int = api.PROPAGATION_PRIVATE):
             # The kubelet resolves links of the container's image; here none is of use.
-            host = os.path.realpath(path)
-            return api.Mount(host_path=host, container_path=place or path, propagation=how)
+            return api.Mount(host_path=os.path.realpath(path), container_path=path, propagation=how)
 
-        programs = {"/usr", "/lib", "/lib64", sys.prefix, os.path.realpath(sys.prefix), str(ROOT)}
         mounts = [
-            *(mount(path) for path in sorted(programs)),
+            *(mount(path) for path in sorted({*self.programs})),
             mount(str(self.directory), how=api.PROPAGATION_BIDIRECTIONAL),
             mount("/sys/fs/cgroup"),
             mount(str(self.containerd.nri)),
         ]
-        command = [sys.executable, "-m", "pylxcfs", "node-agent", "--nri"]
+        command = [*self.command, "node-agent", "--nri"]
         socket = ["--nri-socket", str(self.containerd.nri)]
-        environ = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-        environ["PYLXCFS_TEST_RUN"] = os.environ["PYLXCFS_TEST_RUN"]
-        pod = self.containerd.daemon_pod([*command, *socket, *self.places], mounts, environ)
+        environ = {**self.environ, "PYLXCFS_TEST_RUN": os.environ["PYLXCFS_TEST_RUN"]}
+        pod = self.containerd.daemon_pod(
+            [*command, *socket, *self.places], mounts, environ, self.image
+        )
         name = pod.config.metadata.name
         wait_until(lambda: self.is_ready(pod), DEADLINE_S, what="readiness")
         log = self.containerd.directory / f"{name}.log"
@@ -63,8 +74,7 @@ class Node:
         return pod
 
     def is_ready(self, pod) -> bool:
-        words = [sys.executable, "-m", "pylxcfs", "node-agent", "--probe", *self.places]
-        return pod.exit_code(*words) == 0
+        return pod.exit_code(*self.command, "node-agent", "--probe", *self.places) == 0
 
     @property
     def keeper(self) -> int | None:
@@ -76,17 +86,24 @@ def here(
     request: pytest.FixtureRequest, newer_engines: str, short_directory: Path, _has_cri: None
 ) -> Iterator[Node]:
     """With overlayfs a pod's files outlive the pod, with native they do not."""
+    with running(Node, short_directory, newer_engines, request.param) as node:
+        yield node
+
+
+@contextlib.contextmanager
+def running(kind: type[Node], directory: Path, path: str, snapshotter: str) -> Iterator[Node]:
+    """Start containerd; remove what agents have left."""
     from tests.kubernetes.cri import Containerd
 
     shared = Path(tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp"))
     subprocess.run(["mount", "-t", "tmpfs", "none", shared], check=True)
     subprocess.run(["mount", "--make-shared", shared], check=True)
-    with Containerd(short_directory, newer_engines, request.param) as containerd:
-        node = Node(containerd, shared)
+    with Containerd(directory, path, snapshotter) as containerd:
+        node = kind(containerd, shared)
         try:
             yield node
         except BaseException as error:
-            for log in short_directory.glob("*.log"):
+            for log in directory.glob("*.log"):
                 error.add_note(f"{log}: {log.read_text()}")
             raise
         finally:
@@ -102,7 +119,8 @@ def test_pods_read_on_when_the_agents_pod_is_replaced(here: Node, record_propert
     first = here.agent()
     keeper = here.keeper
     pod = here.containerd.pod(annotations={KEY: "all"})
-    assert pod.memory() == MEMORY
+    # Mounted at its start, or attached: the plugin has seen just now that the agent serves.
+    wait_until(lambda: pod.memory() == MEMORY, DEADLINE_S, what="its limit")
     wait_until(lambda: "/proc/vmstat" in pod.mounts(), DEADLINE_S, what="what was attached")
     mounts = pod.mounts()
     assert all(root.startswith("/own/") for root in mounts.values())

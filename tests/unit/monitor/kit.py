@@ -51,6 +51,7 @@ def container(name: str = "web", **values: Any) -> dict[str, Any]:
         "name": name,
         "runtime": "docker",
         "id": "abc",
+        "pod": None,
         "pid": 100,
         "pidns": 11,
         "age_s": 5.0,

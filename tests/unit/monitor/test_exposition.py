@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pylxcfs.kubernetes.webhook import Counts
 from pylxcfs.monitor import exposition
 from tests.unit.monitor.kit import container, state
 
@@ -20,15 +21,21 @@ MONITORING = ROOT / "container" / "monitoring"
 PAGE = ROOT / "docs" / "metrics.md"
 
 
-def samples(*, by_container: bool = False, **values) -> dict[str, float]:
+NRI = {"registered": True, "calls": {"CreateContainer": [4, 0.02]}, "slow": 1}
+LISTING = [container(), container("\x1bx", pidns=12, id="d" * 500)]
+
+
+def samples(*, by_container: bool = False, listing=LISTING, nri=NRI, **values) -> dict[str, float]:
     class Fixed:
         def collect(self):
-            listing = [container(), container("\x1bx", pidns=12, id="d" * 500)]
-            return exposition.metrics(state(**values), listing, by_container=by_container)
+            return exposition.metrics(state(**values), listing, nri, by_container=by_container)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Fixed())
-    text = generate_latest(registry).decode()
+    return parsed(generate_latest(registry).decode())
+
+
+def parsed(text: str) -> dict[str, float]:
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -77,15 +84,55 @@ def test_without_a_server_only_the_keeper_speaks() -> None:
     assert not any("renderings" in name for name in found)
 
 
+def of_webhook() -> dict[str, float]:
+    counts = Counts()
+    counts.admissions["mutate", "mutated", "label"] += 1
+    with counts.time("mutate"):
+        pass
+    return parsed(counts.text(2000.0))
+
+
+def all_names() -> set[str]:
+    return {name.partition("{")[0] for name in samples(by_container=True) | of_webhook()}
+
+
+def test_pods_are_counted_by_what_their_files_are_bound_to() -> None:
+    def one(pod: str | None, *kinds: str) -> dict[str, object]:
+        return container(pod=pod, files={f"/proc/{n}": kind for n, kind in enumerate(kinds)})
+
+    listing = [
+        one(None, "own"),
+        one("a", "none"),  # the pause container
+        one("a", "own", "caller", "none"),
+        one("b", "caller", "none"),
+        one("c", "none", "none"),
+        one("d", "own"),
+        one("d", "dead"),
+        one("e", "lxcfs"),
+        one("f", "none"),
+    ]
+    found = samples(listing=listing)
+    counts = {kind: found[f"pylxcfs_pods{{bound={kind}}}"] for kind in ("own", "caller", "none")}
+    assert counts == {"own": 1, "caller": 1, "none": 2}
+    assert found["pylxcfs_pods{bound=dead}"] == found["pylxcfs_pods{bound=other}"] == 1
+
+
+def test_without_a_plugin_nothing_is_said_of_it() -> None:
+    assert samples()["pylxcfs_nri_answer_seconds_sum{method=CreateContainer}"] == 0.02
+    assert samples()["pylxcfs_nri_slow_answers_total{}"] == 1
+    assert not any("nri" in name for name in samples(nri=None))
+
+
 def test_the_page_has_every_metric_and_no_other() -> None:
-    names = {name.partition("{")[0] for name in samples(by_container=True)}
+    # A summary has a row for both.
+    names = {re.sub("_(sum|count)$", "", name) for name in all_names()}
     documented = set(re.findall(r"^\| `(pylxcfs_\w+)` ", PAGE.read_text(), re.MULTILINE))
     assert documented == names
 
 
 @pytest.mark.parametrize("name", ["alerts.yml", "dashboard.json"])
 def test_what_uses_metrics_uses_those_that_exist(name: str) -> None:
-    names = {name.partition("{")[0] for name in samples(by_container=True)}
+    names = all_names()
     text = (MONITORING / name).read_text()
     used = set(re.findall(r"\bpylxcfs_\w+", text))
     assert used

@@ -68,6 +68,7 @@ _FEATURES = "EphemeralContainers=true"
 _INIT = """
 set -e
 mount --make-rshared /
+umount --all --lazy --no-canonicalize --types fuse.pylxcfs  # those of the host
 for directory in /run /var/lib /var/log; do mount -t tmpfs -o mode=755 none $directory; done
 cd "$1/sysctl"
 for name in $(find . -type f); do
@@ -148,7 +149,9 @@ _DISABLED += ("snapshotter.v1.zfs", "internal.v1.opt")
 
 
 def pylxcfs_image() -> Path:
-    """Return an OCI archive of PYLXCFS_IMAGE."""
+    """Return an OCI archive of PYLXCFS_IMAGE: one that was made, or a new one."""
+    if made := os.environ.get("PYLXCFS_IMAGE"):
+        return Path(made)
     file = ROOT / ".cache/kubernetes/pylxcfs.tar"
     subprocess.run([str(ROOT / "tools/make-image"), str(file)], check=True, timeout=900)
     return file

@@ -1,4 +1,4 @@
-"""The companion of a keeper: heals containers, and attaches new ones.
+"""The companion of a keeper: heals containers, and attaches or moves new ones.
 
 A new container is noticed by the cgroup that its runtime makes for it: inotify sees what is made
 through the cgroup filesystem. Its mounts may not be ready then, so all processes are looked through
@@ -55,6 +55,13 @@ class Watch:
 
     def attach_new(self) -> None:
         """Attach containers, as they come, for ever."""
+        self._follow(self._attach)
+
+    def move_new(self) -> None:
+        """Give containers that have shared files their own, as they come, for ever."""
+        self._follow(lambda one: work.move(self._mounts, one))
+
+    def _follow(self, what: Callable[[Container], list[Outcome]]) -> None:
         watched = Watched()
         schedule = Schedule(time.monotonic())
         done: set[str] = set()
@@ -66,11 +73,11 @@ class Watch:
             if time.monotonic() < schedule.at():
                 continue
             cpu_s = _cpu_s()
-            done = self._attach_all(done)
+            done = self._do_all(what, done)
             schedule.looked(time.monotonic(), _cpu_s() - cpu_s)
 
-    def _attach_all(self, done: set[str]) -> set[str]:
-        """Attach those whose mount namespace is not among `done`; return all that are now."""
+    def _do_all(self, what: Callable[[Container], list[Outcome]], done: set[str]) -> set[str]:
+        """Do it to those whose mount namespace is not among `done`; return all that are now."""
         still: set[str] = set()
         for container in containers.running():
             namespace = container.namespace
@@ -78,7 +85,7 @@ class Watch:
                 still.add(namespace)
                 os.close(container.pidfd)
             elif containers.is_set_up(container, _SETTLED_S):
-                self._do(container, self._attach)
+                self._do(container, what)
                 still.add(namespace)
             else:
                 os.close(container.pidfd)

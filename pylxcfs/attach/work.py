@@ -1,4 +1,4 @@
-"""attach, detach and heal: what is done to one container.
+"""attach, detach, heal and move: what is done to one container.
 
 Each returns an outcome for each path; nothing raises but what a caller has to know: a container
 that cannot be entered (OSError) or does not answer (TimeoutError).
@@ -61,6 +61,24 @@ def heal(mounts: Mounts, container: Container) -> list[Outcome]:
             wanted[mount.mountpoint] = ""
     outcomes = _put(mounts, container, wanted, take_over=False) if wanted else []
     return [one for one in outcomes if one.what != LEFT]  # of other instances
+
+
+def move(mounts: Mounts, container: Container) -> list[Outcome]:
+    """Replace what all containers share, or the host's views, by its own.
+
+    A runtime that resolves the links on the host binds the caller mount's files, as containerd does
+    for a hostPath volume. Raise Gone, SourceError as well.
+    """
+    text = read_whole(f"/proc/{container.pid}/mountinfo")
+    wanted: dict[str, str] = {}
+    for mount in mountinfo.parse(text):
+        wanted.pop(mount.mountpoint, None)
+        match = _VIEW.fullmatch(mount.root)
+        is_callers = mounts.caller is not None and mount.device == mounts.caller.device
+        is_hosts = mount.device == mounts.own.device and mount.root.startswith("/own/host/")
+        if match and mount.fstype == FSTYPE and (is_callers or is_hosts):
+            wanted[mount.mountpoint] = match[1]
+    return _put(mounts, container, wanted, take_over=False) if wanted else []
 
 
 def _put(

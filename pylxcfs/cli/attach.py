@@ -61,6 +61,8 @@ def companion(config_fd: int) -> None:
         watcher.heal()
     if config.attach_new:
         watcher.attach_new()
+    elif config.move_new:
+        watcher.move_new()
 
 
 def exit_code(done: list[dict[str, Any]]) -> int:

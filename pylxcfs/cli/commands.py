@@ -508,6 +508,20 @@ _namespaces = click.option(
     metavar="NAME,...",
     help="Every pod of these namespaces that does not say off.",
 )
+_selector = click.option(
+    "--namespace-selector",
+    "selector",
+    default="",
+    metavar="SELECTOR",
+    help="Every pod that does not say off of namespaces with these labels, as in"
+    " pylxcfs.io/view=all, in a pod whose service account may list and watch namespaces.",
+)
+_env = click.option(
+    "--env",
+    default="",
+    metavar="NAME,...",
+    help="Variables for pods that name none, as GOMAXPROCS; see pylxcfs env.  [default: none]",
+)
 _nri_socket = click.option(
     "--nri-socket",
     type=_PATH,
@@ -528,6 +542,8 @@ _by = click.option(
 @cli.command(short_help="Give pods their files, as a plugin of containerd or CRI-O.")
 @_every
 @_namespaces
+@_selector
+@_env
 @_nri_socket
 @_by
 @_mountpoint
@@ -538,6 +554,8 @@ def nri(
     /,
     every: bool,
     namespaces: str,
+    selector: str,
+    env: str,
     nri_socket: str,
     by: str,
     **_: object,
@@ -554,13 +572,15 @@ def nri(
     _warn(invalid)
     if "mountpoint" not in _flags(context):
         config = replace(config, mountpoint=_mountpoint_of_instance(context))
-    work.run(config, work.Wanted(every, namespaces, nri_socket, by))
+    work.run(config, work.Wanted(every, namespaces, selector, env, nri_socket, by))
 
 
 @cli.command(short_help="Serve the files on a node of Kubernetes, as its DaemonSet.")
 @click.option("--nri", "with_nri", is_flag=True, help="Be a plugin of the runtime, as pylxcfs nri.")
 @_every
 @_namespaces
+@_selector
+@_env
 @_nri_socket
 @_by
 @click.option("--probe", is_flag=True, help="Read through both mounts: exit code 0 or 1.")
@@ -580,6 +600,8 @@ def node_agent(
     with_nri: bool,
     every: bool,
     namespaces: str,
+    selector: str,
+    env: str,
     nri_socket: str,
     by: str,
     probe: bool,
@@ -595,7 +617,8 @@ def node_agent(
     from pylxcfs.cli import node_agent as work
     from pylxcfs.cli import nri as plugin
 
-    flags = {**_flags(context), **work.FLAGS}
+    # The plugin moves the containers of pods that ask.
+    flags = {"move_new": not with_nri, **_flags(context), **work.FLAGS}
     flags["fuse_options"] = (*flags.get("fuse_options", ()), "nonempty")
     config, invalid = runtime.load_or_last_good(flags, os.environ, context.params["config_file"])
     log.setup(config.log_level)
@@ -605,7 +628,9 @@ def node_agent(
     if remove:
         work.remove(config, cgroup)
         return 0
-    wanted = plugin.Wanted(every, namespaces, nri_socket, by) if with_nri else None
+    wanted = None
+    if with_nri:
+        wanted = plugin.Wanted(every, namespaces, selector, env, nri_socket, by)
     return work.run(config, cgroup, wanted)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from pylxcfs.errors import FormatError, SourceError, UsageError, UserError
+from pylxcfs.kubernetes import annotations as keys
 from pylxcfs.kubernetes import environment
 from pylxcfs.kubernetes.annotations import variable_names
 from pylxcfs.kubernetes.environment import Limits
@@ -88,10 +89,15 @@ def of_pod(path: str, name: str | None) -> Limits:
 
 def _container(pod: Any, name: str | None) -> dict[str, Any] | None:  # noqa: ANN401  JSON
     spec = pod["spec"]
-    common = (spec.get("resources") or {}).get("limits") or {}
+    asked = keys.wishes((pod.get("metadata") or {}).get("annotations") or {}, {})
+    kinds = ["requests", "limits"] if asked.requests else ["limits"]
     for container in [*spec["containers"], *(spec.get("initContainers") or [])]:
         if name is None or container["name"] == name:
-            return {**common, **((container.get("resources") or {}).get("limits") or {})}
+            found: dict[str, Any] = {}
+            for kind in kinds:
+                for owner in (spec, container):
+                    found |= (owner.get("resources") or {}).get(kind) or {}
+            return found
     return None
 
 

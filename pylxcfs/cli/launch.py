@@ -142,7 +142,7 @@ def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
         *(sys.executable, "-I", "-S", "-c", _KEEPER.format(root=_ROOT)),
         *(word for pair in keeper.items() for word in pair),
         *(["--keep-mounted"] if config.keep_mounted else []),
-        *(["--companion"] if config.heal or config.attach_new else []),
+        *(["--companion"] if config.heal or config.attach_new or config.move_new else []),
         *(["--seccomp-agent"] if config.seccomp_agent else []),
         *(["--metrics"] if config.metrics_listen else []),
         *("--", *_SERVER),

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pylxcfs.attach import containers, engines, work
 from pylxcfs.attach.containers import printable
@@ -20,9 +20,12 @@ from pylxcfs.attach.mounting import ATTACHED, FAILED, LEFT, REPLACED
 from pylxcfs.attach.runtime import hook_of
 from pylxcfs.attach.views import Mounts
 from pylxcfs.cli import engines as served_by
+from pylxcfs.cli import env as env_command
 from pylxcfs.cli import runtime
 from pylxcfs.cli.options import Config
 from pylxcfs.errors import HostError
+from pylxcfs.formats import pidcgroup
+from pylxcfs.kubernetes.annotations import PATHS
 from pylxcfs.kubernetes.nri import (
     Adjustment,
     Client,
@@ -30,14 +33,23 @@ from pylxcfs.kubernetes.nri import (
     Hooks,
     Mount,
     Plugin,
+    Requests,
     Running,
     Selection,
+    View,
 )
+from pylxcfs.sources import request
+from pylxcfs.sources.cgroups import Hierarchies
+
+if TYPE_CHECKING:
+    from pylxcfs.kubernetes.namespaces import Namespaces
 
 _log = logging.getLogger(__name__)
 
-#: Between two requests to the own mount, and the age at which an answer counts no more.
+#: Between two requests to the own mount, between two looks for it while it is not there, and the
+#: age at which an answer counts no more.
 _BEAT_S: Final = 0.5
+_LOOK_S: Final = 0.1
 _OLD_S: Final = 2.0
 #: An instance that starts beside the plugin gets so long, before a container is left without files.
 _START_S: Final = 30.0
@@ -48,6 +60,8 @@ class Wanted(NamedTuple):
 
     every: bool
     namespaces: str
+    selector: str
+    env: str
     socket: str
     by: str
 
@@ -72,14 +86,14 @@ class Pulse:
         """Wait until they are there; return whether they are."""
         until = time.monotonic() + timeout_s
         while not (there := self.is_there()) and time.monotonic() < until:
-            time.sleep(_BEAT_S)
+            time.sleep(_LOOK_S)
         return there
 
     def _run(self) -> None:
         while True:
             self._answered = time.monotonic() if self._ask() else -_OLD_S
             self._asked.set()
-            time.sleep(_BEAT_S)
+            time.sleep(_BEAT_S if self.is_there() else _LOOK_S)
 
     def _ask(self) -> bool:
         try:
@@ -103,18 +117,41 @@ class Node:
     def __init__(self, config: Config, by: str) -> None:
         self._config = config
         self._by_hook = by == "hook" or (by == "auto" and is_on_host())
-        self._kinds = engines.kinds(served_by.served())
+        self._served = served_by.served()
+        self._kinds = engines.kinds(self._served)
+        self._hierarchies = Hierarchies.discover()
         self._pulse = Pulse(config, must_answer=not self._by_hook)
 
-    def offer(self, view: str) -> Adjustment | None:
+    def offer(self, view: View) -> Adjustment | None:
         """Return mounts or the hook; None while nothing is served."""
-        paths, place = self._kinds[view], self._config.mountpoint
+        paths, place = self._paths(view), self._config.mountpoint
         if not self._pulse.is_there():
             return None
-        if self._by_hook:
+        if self._by_hook and paths:
             hook = hook_of(place, paths)
             return Adjustment(hooks=Hooks([Hook(hook["path"], hook["args"])]))
         return Adjustment([Mount(**mount) for mount in engines.mounts(place, paths)])
+
+    def is_its_own(self, pid_namespace: str) -> bool:
+        """Return whether a path is that of the node's pid namespace."""
+        try:
+            return os.readlink(pid_namespace) == os.readlink("/proc/self/ns/pid")
+        except OSError:
+            return False
+
+    def request(self, cgroups_path: str, requests: Requests) -> None:
+        """Note what a container requests at its cgroups; log what failed."""
+        path = directory_of(cgroups_path)
+        paths = dict.fromkeys(("cpu", "memory", pidcgroup.UNIFIED), path)
+        try:
+            request.write(self._hierarchies, paths, *requests)
+        except OSError as error:
+            _log.warning("cgroup %s: requests are not shown: %s", printable(path), error.strerror)
+
+    def _paths(self, view: View) -> list[str]:
+        if view.files is None:
+            return self._kinds[view.part]
+        return [PATHS[name] for name in view.files if PATHS[name] in self._served]
 
     def attach(self, container: Running) -> None:
         """Attach a container that runs; log what failed."""
@@ -129,7 +166,7 @@ class Node:
         try:
             if not _is_in(container) or _shares_with_host(running):
                 return
-            outcomes = work.attach(mounts, running, self._kinds[container.view], take_over=False)
+            outcomes = work.attach(mounts, running, self._paths(container.view), take_over=False)
         except (FileNotFoundError, ProcessLookupError):
             return
         except OSError as error:
@@ -147,6 +184,20 @@ class Node:
         for why, targets in left.items():
             name, text = printable(container.name), printable(why)
             _log.warning("pod %s: %s: %s", name, printable(", ".join(targets)), text)
+
+
+def directory_of(cgroups_path: str) -> str:
+    """Return the path of a container's cgroup, of which a runtime says linux.cgroupsPath.
+
+    With systemd that is SLICE:PREFIX:NAME, and a slice is below those that its name begins with.
+    """
+    parts = cgroups_path.split(":")
+    if len(parts) != 3:
+        return cgroups_path
+    slice_, prefix, name = parts
+    words = slice_.removesuffix(".slice").split("-")
+    above = [f"{'-'.join(words[: i + 1])}.slice" for i in range(len(words))]
+    return "/".join(["", *above, f"{prefix}-{name}.scope"])
 
 
 def is_on_host() -> bool:
@@ -176,8 +227,27 @@ def client(config: Config, wanted: Wanted) -> Client:
     """Return the client that keeps the plugin registered."""
     sys.setswitchinterval(0.0005)  # a container waits for an answer while others are attached
     names = frozenset(name.strip() for name in wanted.namespaces.split(",") if name.strip())
-    plugin = Plugin(Node(config, wanted.by), Selection(wanted.every, names))
-    return Client(wanted.socket, plugin)
+    env = env_command.chosen(wanted.env or "none")
+    labelled = _labelled(wanted.selector) if wanted.selector else None
+    selection = Selection(wanted.every, names, labelled or ())
+    found = Client(wanted.socket, Plugin(Node(config, wanted.by), selection, env))
+    if labelled is not None:
+        # Containers of a namespace that is chosen only now are attached.
+        labelled.start(found.register_again)
+    return found
+
+
+def _labelled(selector: str) -> Namespaces:
+    """Return the namespaces that a selector chooses. Raise HostError."""
+    try:
+        from pylxcfs.kubernetes.api import Api
+        from pylxcfs.kubernetes.namespaces import Namespaces
+    except ImportError as error:
+        raise HostError(
+            f"labels of namespaces need the package {error.name}, which is not installed",
+            "install it beside pylxcfs: pip install 'pylxcfs[webhook]'",
+        ) from error
+    return Namespaces(Api.of_pod(os.environ), selector)
 
 
 def serve(client: Client, runtime_dir: str) -> None:

@@ -136,6 +136,13 @@ class Config:
         "--attach-new/--no-attach-new",
         "Give every new container its files, whatever runtime starts it.",
     )
+    move_new: bool = _row(
+        Switch(),
+        False,
+        "--move-new/--no-move-new",
+        "Where a runtime has bound the files that all containers share, as containerd does for a"
+        " hostPath volume, give new containers their own. --attach-new does that, too.",
+    )
     seccomp_agent: bool = _row(
         Switch(),
         False,

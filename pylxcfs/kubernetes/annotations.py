@@ -6,7 +6,9 @@ that are allowed; what follows from a mistake is decided by those who read the w
     pylxcfs.io/view     all | proc | cpu | off   annotation or label
     pylxcfs.io/files    meminfo,cpuinfo,cpu      annotation; or: all, none
     pylxcfs.io/env      GOMAXPROCS,...           annotation; or: all, none
+    pylxcfs.io/requests true | false             annotation: show requests where there is no limit
     pylxcfs.io/status   written by the webhook
+    pylxcfs.io/requested  written by the webhook for the node: {"CONTAINER": {"cpu": "500m"}}
 
 "all" of pylxcfs.io/view is what the webhook is set to, proc and cpu are parts of that.
 """
@@ -22,6 +24,8 @@ DOMAIN: Final = "pylxcfs.io"
 VIEW: Final = f"{DOMAIN}/view"
 FILES: Final = f"{DOMAIN}/files"
 ENV: Final = f"{DOMAIN}/env"
+REQUESTS: Final = f"{DOMAIN}/requests"
+REQUESTED: Final = f"{DOMAIN}/requested"
 STATUS: Final = f"{DOMAIN}/status"
 
 #: Annotations of other webhooks that mean VIEW.
@@ -79,6 +83,8 @@ class Wishes(NamedTuple):
     part: str | None
     files: tuple[str, ...] | None
     env: tuple[str, ...] | None
+    #: Where there is no limit, the request is shown.
+    requests: bool
     #: Sentences for the user.
     mistakes: tuple[str, ...]
 
@@ -103,8 +109,12 @@ def wishes(annotations: Mapping[str, str], labels: Mapping[str, str]) -> Wishes:
     part = next((word for word in words if word in PARTS), None)
     files = _names(annotations, FILES, tuple(PATHS), mistakes)
     env = _names(annotations, ENV, tuple(environment.VARIABLES), mistakes)
+    requests = annotations.get(REQUESTS, "no").strip().lower()
+    if requests not in _YES and requests not in _NO:
+        wrong = _short(annotations[REQUESTS])
+        mistakes.append(f"annotation {REQUESTS}: {wrong} is not allowed, only: true, false")
     view = annotations.get(VIEW, labels.get(VIEW))
-    return Wishes(inject, view, part, files, env, tuple(mistakes))
+    return Wishes(inject, view, part, files, env, requests in _YES, tuple(mistakes))
 
 
 def file_names(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

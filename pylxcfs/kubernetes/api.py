@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import h11
@@ -69,7 +69,31 @@ class Api:
         """Change an object by JSON Patch. Raise ApiError."""
         return await self._ask("PATCH", path, operations, JSON_PATCH)
 
-    async def _ask(self, method: str, path: str, content: object = None, kind: str = "") -> Any:  # noqa: ANN401
+    async def watch(self, path: str, each: Callable[[Any], None], timeout_s: int) -> None:
+        """Call `each` with every event until the server ends the watch. Raise ApiError.
+
+        `path` has parameters already. The server ends it after the timeout.
+        """
+        rest = bytearray()
+
+        def take(data: bytes) -> None:
+            *lines, rest[:] = (rest + data).split(b"\n")
+            for line in filter(None, lines):
+                each(json.loads(line))
+
+        path = f"{path}&watch=1&timeoutSeconds={timeout_s}"
+        await self._ask("GET", path, take=take, patience_s=timeout_s + _PATIENCE_S)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        content: object = None,
+        kind: str = "",
+        *,
+        take: Callable[[bytes], None] | None = None,
+        patience_s: float = _PATIENCE_S,
+    ) -> Any:  # noqa: ANN401
         body = b"" if content is None else json.dumps(content).encode()
         # Both files are replaced now and then.
         headers = [
@@ -82,14 +106,16 @@ class Api:
         ]
         try:
             context = ssl.create_default_context(cafile=f"{self._account}/ca.crt")
-            with trio.fail_after(_PATIENCE_S):
+            with trio.fail_after(patience_s):
                 status, answer = await self._exchange(
-                    context, h11.Request(method=method, target=path, headers=headers), body
+                    context, h11.Request(method=method, target=path, headers=headers), body, take
                 )
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             raise ApiError(f"{method} {path}: {_why(error)}") from error
         except h11.ProtocolError as error:
             raise ApiError(f"{method} {path}: not HTTP: {error}") from error
+        if take is not None and 200 <= status < 300:
+            return None
         try:
             found = json.loads(answer)
         except (ValueError, RecursionError) as error:
@@ -100,8 +126,13 @@ class Api:
         return found
 
     async def _exchange(
-        self, context: ssl.SSLContext, request: h11.Request, body: bytes
+        self,
+        context: ssl.SSLContext,
+        request: h11.Request,
+        body: bytes,
+        take: Callable[[bytes], None] | None,
     ) -> tuple[int, bytes]:
+        """Return status and body; of an answer that is taken in parts, none of it."""
         stream = await trio.open_ssl_over_tcp_stream(
             self._host,
             self._port,
@@ -123,6 +154,9 @@ class Api:
                 elif isinstance(event, h11.Response):
                     status = event.status_code
                 elif isinstance(event, h11.Data):
+                    if take is not None and 200 <= status < 300:
+                        take(bytes(event.data))
+                        continue
                     answer += event.data
                     if len(answer) > _MOST_ANSWER:
                         raise OSError("the answer is too long")

@@ -122,18 +122,20 @@ def quantity(text: object) -> Decimal | None:
 
 def limits_of(resources: Mapping[str, object]) -> Limits:
     """Return the limits in a container's `resources.limits`; nonsense is no limit."""
-    cpu = quantity(resources.get("cpu"))
-    memory = quantity(resources.get("memory"))
+    cpus, memory = amounts_of(resources)
     devices = [
         int(value)
         for name, text in resources.items()
         if _is_gpu(name) and (value := quantity(text)) is not None
     ]
-    return Limits(
-        max(1, math.ceil(cpu)) if cpu else None,
-        int(memory) if memory else None,
-        sum(devices) if devices else None,
-    )
+    gpus = sum(devices) if devices else None
+    return Limits(None if cpus is None else max(1, math.ceil(cpus)), memory, gpus)
+
+
+def amounts_of(resources: Mapping[str, object]) -> tuple[float | None, int | None]:
+    """Return CPUs and bytes of memory; None for nothing and for nonsense."""
+    cpu, memory = (quantity(resources.get(name)) for name in ("cpu", "memory"))
+    return float(cpu) if cpu else None, int(memory) if memory else None
 
 
 def _is_gpu(resource: str) -> bool:
@@ -151,8 +153,18 @@ def values(limits: Limits, names: Iterable[str]) -> dict[str, str]:
 
 def gpus_here(dev: str = "/dev") -> int | None:
     """Return how many devices of NVIDIA this process has; None if there is none."""
-    found = [name for name in os.listdir(dev) if re.fullmatch(r"nvidia[0-9]+", name)]
-    return len(found) or None
+    return gpus_of(f"/dev/{name}" for name in os.listdir(dev))
+
+
+def gpus_of(devices: Iterable[str]) -> int | None:
+    """Return how many of these paths are GPUs of NVIDIA; None if none is."""
+    return sum(bool(re.fullmatch(r"/dev/nvidia[0-9]+", path)) for path in devices) or None
+
+
+def gpus_named(visible: str) -> int | None:
+    """Return how many GPUs NVIDIA_VISIBLE_DEVICES names one by one; None if it does not."""
+    names = [name for name in visible.split(",") if name.strip()]
+    return None if not names or {*names} & {"all", "none", "void"} else len(names)
 
 
 def shell(found: Mapping[str, str]) -> str:

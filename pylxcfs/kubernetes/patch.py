@@ -17,6 +17,7 @@ How a volume looks decides whether pods start while the node does not serve:
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -109,6 +110,8 @@ def decide(
         notes = {keys.STATUS: status}
         if settings.volumes == "none" and work.files and wishes.view is None:
             notes[keys.VIEW] = "all"
+        if wishes.requests and (requested := work.requested()):
+            notes[keys.REQUESTED] = json.dumps(requested, separators=(",", ":"))
         patch += _annotate(metadata, noted, notes)
     warnings += [f"pylxcfs: left to the pod: {text}" for text in work.left]
     outcome = "mutated" if patch else "unchanged"
@@ -174,7 +177,7 @@ class _Work:
         self._env = settings.env if wishes.env is None else wishes.env
         self.files = files
         self._wanted = list(_volumes(settings, files))
-        self._pod_limits = _mapping(_mapping(spec, "resources"), "limits")
+        self._shows_requests = wishes.requests
         #: What is left to the pod, in words.
         self.left: list[str] = []
 
@@ -220,10 +223,36 @@ class _Work:
             used[volume.name] = volume
             yield volume.mount()
 
+    def requested(self) -> dict[str, Json]:
+        """Return what containers request, by their names, where they have no limit."""
+        found = {}
+        for field in _CONTAINERS:
+            for container in _objects(self._spec, field):
+                limits, requests = self._resources(container)
+                wanted = {
+                    resource: requests[resource]
+                    for resource in ("cpu", "memory")
+                    if environment.quantity(requests.get(resource))
+                    and not environment.quantity(limits.get(resource))
+                }
+                if wanted:
+                    found[_name(container)] = wanted
+        return found
+
+    def _resources(self, container: Mapping[str, Any]) -> tuple[Json, Json]:
+        """Return limits and requests; those of the pod hold where a container has none."""
+        owners = [_mapping(owner, "resources") for owner in (self._spec, container)]
+        limits, requests = (
+            {**_mapping(owners[0], what), **_mapping(owners[1], what)}
+            for what in ("limits", "requests")
+        )
+        return limits, requests
+
     def _variables(self, container: Mapping[str, Any]) -> list[Json]:
-        limits = _mapping(_mapping(container, "resources"), "limits")
-        # Those of the pod hold for each container that has none of its own.
-        found = environment.values(environment.limits_of({**self._pod_limits, **limits}), self._env)
+        limits, requests = self._resources(container)
+        if self._shows_requests:
+            limits = {**requests, **limits}
+        found = environment.values(environment.limits_of(limits), self._env)
         have = {variable.get("name") for variable in _objects(container, "env")}
         # Which names a ConfigMap or Secret brings is not known here, and `env` wins over them.
         prefixes = [str(one.get("prefix") or "") for one in _objects(container, "envFrom")]

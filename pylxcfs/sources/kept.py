@@ -138,6 +138,16 @@ class KeptFile:
             raise translate(error, self.path) from None
         return data
 
+    def attribute(self, name: str) -> bytes | None:
+        """Return an extended attribute; None without it, or before the first read."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            return None
+        try:
+            return os.getxattr(descriptor.number, name)
+        except OSError:
+            return None
+
     def close(self) -> None:
         """Close the file. The next read opens it again."""
         self._descriptor = None

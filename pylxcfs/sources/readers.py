@@ -6,6 +6,7 @@ The same for pure and hybrid hosts. Knows no process and no container.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from pylxcfs.formats import cgroupvalue
 from pylxcfs.sources import v1, v2
 from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
 from pylxcfs.sources.kept import KeptFile
+from pylxcfs.sources.request import RequestReader
 from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Memory
 
 _T = TypeVar("_T")
@@ -99,8 +101,15 @@ class Readers:
         """Tell whether controllers were enabled or disabled since these readers were made."""
         return self._controllers is not None and self._controllers.read() != self._enabled
 
+    @cached_property
+    def _request(self) -> RequestReader:
+        return RequestReader(self._hierarchies, self._paths)
+
     def memory(self) -> Memory | None:
-        return self._memory.read() if self._memory is not None else None
+        found = self._memory.read() if self._memory is not None else None
+        if found is None or (limit := self._request.memory(found.limit)) == found.limit:
+            return found
+        return replace(found, limit=limit)
 
     def slabinfo(self) -> bytes | None:
         return self._memory.slabinfo() if self._memory is not None else None
@@ -108,7 +117,7 @@ class Readers:
     def cpu_limit(self) -> CpuLimit:
         return CpuLimit(
             cpuset=self._cpuset.cpus() if self._cpuset is not None else None,
-            quota=self._quota.read() if self._quota is not None else None,
+            quota=self._request.cpus(self._quota.read() if self._quota is not None else None),
         )
 
     def mems(self) -> frozenset[int] | None:

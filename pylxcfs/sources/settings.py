@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_IN_MODIFY = 0x2
+#: IN_MODIFY, and IN_ATTRIB for the attribute of request.py.
+_CHANGED = 0x2 | 0x4
 
 #: struct inotify_event without its name, which watched files do not have.
 _EVENT = struct.Struct("=iIII")
@@ -84,7 +85,7 @@ class Writes:
         if self._fd < 0:
             return None
         with self._lock:
-            number = _libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY)
+            number = _libc.inotify_add_watch(self._fd, os.fsencode(path), _CHANGED)
             if number < 0:
                 if os.path.exists(path):
                     self._refuse("watches")

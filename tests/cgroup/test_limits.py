@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from pylxcfs.formats import stat
+from pylxcfs.sources import request
+from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.views.model import BlockIO, Options
 from pylxcfs.views.stat import render as render_stat
@@ -31,6 +33,41 @@ def test_the_smallest_memory_limit_of_all_ancestors_counts(make_cgroup, make_con
     assert container.memory().limit == 200 * MIB
     outer.limits(memory=None)
     assert container.memory().limit == 500 * MIB
+
+
+def test_a_request_shows_where_there_is_no_limit(make_cgroup, make_container, look_up):
+    outer = make_cgroup()
+    made = make_container(parent=outer)
+    container = look_up(made.pid)
+    assert container.cpu_limit().quota is None
+    for _ in range(2):  # the second read is the first that is watched
+        assert container.memory().limit is None
+    hierarchies = Hierarchies.discover()
+    request.write(hierarchies, hierarchies.paths_of(made.pid), 1.5, 300 * MIB)
+    assert container.memory().limit == 300 * MIB
+    assert container.cpu_limit().quota == 1.5
+    outer.limits(memory=200 * MIB, cpus=0.5)
+    assert container.memory().limit == 200 * MIB
+    assert container.cpu_limit().quota == 0.5
+    outer.limits(memory=None, cpus=None)
+    made.cgroup.limits(memory=400 * MIB, cpus=3)
+    assert container.memory().limit == 400 * MIB
+    assert container.cpu_limit().quota == 3
+    made.cgroup.limits(memory=None, cpus=None)
+    assert container.memory().limit == 300 * MIB
+    request.write(hierarchies, hierarchies.paths_of(made.pid), 2, None)
+    assert container.cpu_limit().quota == 2
+    assert container.memory().limit == 300 * MIB
+
+
+def test_a_request_that_is_nonsense_is_none(make_container, look_up):
+    made = make_container()
+    container = look_up(made.pid)
+    hierarchies = Hierarchies.discover()
+    for cpus, memory in (("x", "x"), ("nan", "-1"), ("-1", "0"), ("1e300", "1.5")):
+        request.write(hierarchies, hierarchies.paths_of(made.pid), cpus, memory)
+        assert container.memory().limit is None
+        assert container.cpu_limit().quota is None
 
 
 def test_what_a_sibling_uses_was_left(make_cgroup, make_container, look_up):

@@ -116,6 +116,16 @@ def _busybox(directory: Path) -> Path:
     return directory
 
 
+def limited(cpus: float, memory: int, shares: int = 0) -> Any:
+    """Return limits of a container: CPUs, bytes, and the weight of its CPUs."""
+    return api.LinuxContainerResources(
+        cpu_period=PERIOD_US,
+        cpu_quota=int(cpus * PERIOD_US),
+        memory_limit_in_bytes=memory,
+        cpu_shares=shares,
+    )
+
+
 class Pod:
     """A pod with one container that runs; `end` removes both."""
 
@@ -134,6 +144,23 @@ class Pod:
         request = api.ExecSyncRequest(container_id=self.container, cmd=command)
         done = self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
         return int(done.exit_code)
+
+    def add(self, name: str, **settings: Any) -> Pod:
+        """Start one more container in the pod; return the pod as seen from it."""
+        other = Pod(self._containerd, self.sandbox, self.config)
+        linux = api.LinuxContainerConfig(resources=limited(1, MEMORY))
+        return self._containerd._run(other, linux=linux, name=name, **settings)
+
+    def resize(self, limits: Any) -> None:
+        """Change the limits of the container, as a kubelet does in place."""
+        update = api.UpdateContainerResourcesRequest(container_id=self.container, linux=limits)
+        self._containerd.runtime.UpdateContainerResources(update, timeout=_DEADLINE_S)
+
+    def ended(self) -> bool:
+        """Return whether the container has ended."""
+        request = api.ContainerStatusRequest(container_id=self.container)
+        status = self._containerd.runtime.ContainerStatus(request, timeout=_DEADLINE_S).status
+        return bool(status.state == api.CONTAINER_EXITED)
 
     def mounts(self) -> dict[str, str]:
         """Return the paths that views cover, and what they are in their mount."""
@@ -240,17 +267,22 @@ class Containerd:
         annotations: Mapping[str, str] | None = None,
         namespace: str = "default",
         volumes: Mapping[str, str] | None = None,
+        limits: Any = None,
+        pid: int = api.CONTAINER,
+        **settings: Any,
     ) -> Pod:
-        """Start a pod with a container with limits."""
-        pod = self._sandbox(labels or {}, annotations or {}, namespace)
-        limits = api.LinuxContainerResources(
-            cpu_period=PERIOD_US, cpu_quota=PERIOD_US, memory_limit_in_bytes=MEMORY
-        )
+        """Start a pod with a container with limits: one CPU and MEMORY, or `limits`.
+
+        `settings` are those of ContainerConfig.
+        """
+        pod = self._sandbox(labels or {}, annotations or {}, namespace, pid)
+        limits = limits or limited(1, MEMORY)
         mounts = [
             api.Mount(host_path=host, container_path=place, readonly=True)
             for place, host in (volumes or {}).items()
         ]
-        return self._run(pod, mounts=mounts, linux=api.LinuxContainerConfig(resources=limits))
+        linux = api.LinuxContainerConfig(resources=limits)
+        return self._run(pod, mounts=mounts, linux=linux, **settings)
 
     def daemon_pod(
         self,
@@ -299,12 +331,14 @@ class Containerd:
         self.pods.append(pod)
         return pod
 
-    def _run(self, pod: Pod, *, linux: Any, image: str = IMAGE, **settings: Any) -> Pod:
+    def _run(
+        self, pod: Pod, *, linux: Any, name: str = "small", image: str = IMAGE, **settings: Any
+    ) -> Pod:
         secure = pod.config.linux.security_context
         linux.security_context.namespace_options.CopyFrom(secure.namespace_options)
         linux.security_context.privileged = secure.privileged
         container = api.ContainerConfig(
-            metadata=api.ContainerMetadata(name="small"),
+            metadata=api.ContainerMetadata(name=name),
             image=api.ImageSpec(image=image),
             log_path=f"{pod.config.metadata.name}.log",
             linux=linux,

@@ -37,6 +37,23 @@ FOREIGN = ("cert-manager.io/", "monitoring.coreos.com/")
 MATRIX: dict[str, dict[str, Any]] = {
     "default": {},
     "nri": {"nri": {"enabled": True, "namespaces": ["a", "b"], "socketDirectory": "/run/nri"}},
+    "nri for labels": {
+        "nri": {"enabled": True},
+        "env": ["GOMAXPROCS"],
+        "webhook": {
+            "namespaceSelector": {
+                "matchLabels": {"pylxcfs.io/view": None, "lxcfs-admission-webhook": "enabled"},
+                "matchExpressions": [
+                    {"key": "team", "operator": "In", "values": ["a", "b"]},
+                    {"key": "zone", "operator": "NotIn", "values": ["c"]},
+                    {"key": "d", "operator": "Exists"},
+                    {"key": "e", "operator": "DoesNotExist"},
+                ],
+            }
+        },
+        "networkPolicy": {"enabled": True},
+    },
+    "nri for annotations": {"nri": {"enabled": True, "namespaceLabels": False}},
     "nri for all, no webhook": {
         "nri": {"enabled": True, "all": True},
         "webhook": {"enabled": False},
@@ -131,6 +148,9 @@ MATRIX: dict[str, dict[str, Any]] = {
     },
     "removal": {"remove": True, "metrics": {"enabled": True}, "networkPolicy": {"enabled": True}},
 }
+
+#: With these the webhook needs no rights.
+CERTS = {"mode": "cert-manager"}
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "policy": ({"webhook": {"failurePolicy": "Maybe"}}, "failurePolicy"),
@@ -243,12 +263,20 @@ def test_rights_are_narrow(values: dict[str, Any]) -> None:
     roles = list(of_kind(found, "Role", "ClusterRole"))
     for role in roles:
         for rule in role["rules"]:
+            if rule["resources"] == ["namespaces"]:  # of which labels are read
+                assert rule["verbs"] == ["list", "watch"]
+                continue
             assert rule["resourceNames"], "objects are named one by one"
             assert set(rule["verbs"]) <= {"get", "update", "patch"}
+    bound = {
+        subject["name"]
+        for one in of_kind(found, "RoleBinding", "ClusterRoleBinding")
+        for subject in one["subjects"]
+    }
     for workload in of_kind(found, "DaemonSet", "Deployment"):
         spec = workload["spec"]["template"]["spec"]
         is_webhook = workload["kind"] == "Deployment"
-        assert spec["automountServiceAccountToken"] is (is_webhook and bool(roles))
+        assert spec["automountServiceAccountToken"] is (spec["serviceAccountName"] in bound)
         if is_webhook:
             assert not {"hostPID", "hostNetwork", "hostIPC"} & spec.keys()
             assert all("hostPath" not in volume for volume in spec.get("volumes", []))
@@ -288,6 +316,24 @@ def _is_kept_out(hook: dict[str, Any]) -> bool:
         "operator": "NotIn",
         "values": ["baseline", "restricted"],
     } in expressions
+
+
+def test_the_agents_read_labels_where_nri_needs_them() -> None:
+    def words(values: dict[str, Any]) -> list[str]:
+        (agent,) = of_kind(manifests(values), "DaemonSet")
+        found: list[str] = agent["spec"]["template"]["spec"]["containers"][0]["args"]
+        return [word for word in found if word.startswith(("--namespace-selector", "--env"))]
+
+    excluded = "kubernetes.io/metadata.name notin (pylxcfs-system,kube-system)"
+    assert words(MATRIX["nri"]) == [f"--namespace-selector={excluded},pylxcfs.io/view=all"]
+    selector = "lxcfs-admission-webhook=enabled,team in (a,b),zone notin (c),d,!e"
+    assert words(MATRIX["nri for labels"]) == [
+        f"--namespace-selector={excluded},{selector}",
+        "--env=GOMAXPROCS",
+    ]
+    for name in ("default", "nri for annotations", "nri for all, no webhook"):
+        assert words(MATRIX[name]) == []
+        assert not list(of_kind(manifests({**MATRIX[name], "certificates": CERTS}), "ClusterRole"))
 
 
 def test_a_runtime_class_is_there_until_removal() -> None:

@@ -255,15 +255,6 @@ class Keeping:
             process.wait(timeout=DEADLINE_S)
 
 
-def abort(device: str) -> None:
-    """Abort a connection by the minor number of its device."""
-    minor = device.partition(":")[2]
-    connections = Path("/sys/fs/fuse/connections")
-    if not any(connections.iterdir()):
-        subprocess.run(["mount", "-t", "fusectl", "none", connections], check=True, timeout=10)
-    (connections / minor / "abort").write_text("1")
-
-
 def _read(path: str) -> bytes:
     with contextlib.suppress(OSError):
         return Path(path).read_bytes()

@@ -14,7 +14,8 @@ import pytest
 
 from pylxcfs.keeper import child
 from tests.conftest import require, wait_until
-from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping, abort
+from tests.kit.fusectl import abort
+from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping
 
 
 @pytest.fixture

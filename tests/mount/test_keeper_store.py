@@ -14,7 +14,8 @@ import pytest
 from pylxcfs.fuse import init
 from pylxcfs.keeper import child, fusemount, holder
 from tests.conftest import wait_until
-from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping, NotifySocket, abort
+from tests.kit.fusectl import abort
+from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping, NotifySocket
 
 NAMES = {"pylxcfs-own", "pylxcfs-own-memory", "pylxcfs-caller", "pylxcfs-caller-memory"}
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, Daemon
-from tests.mount.keeping import abort
+from tests.kit.fusectl import abort
 
 GIB = 1 << 30
 

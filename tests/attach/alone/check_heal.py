@@ -14,6 +14,7 @@ import pytest
 
 from tests.attach.conftest import MIB, total, views_in
 from tests.conftest import wait_until
+from tests.kit import fusectl
 from tests.kit.daemon import DEADLINE_S, Daemon
 
 #: This is a pid namespace of its own, which the daemon says at its start.
@@ -26,13 +27,12 @@ def healing():
         yield running
 
 
-def abort(daemon: Daemon) -> None:
+def abort_own(daemon: Daemon) -> None:
     """End the own mount's connection, as root of a host can."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         words = line.split()
         if words[4] == str(daemon.mountpoint):
-            minor = words[2].partition(":")[2]
-            Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
+            fusectl.abort(words[2])
 
 
 def healed(daemon: Daemon) -> int:
@@ -51,7 +51,7 @@ def test_containers_are_healed_after_an_abort(healing, make_container):
     first = make_container(healing.mountpoint, memory=100 * MIB)
     second = make_container(healing.mountpoint, memory=200 * MIB, namespaces=["cgroup"])
     before = set(views_in(first))
-    abort(healing)
+    abort_own(healing)
     wait_until(lambda: reads_own(first, 100), DEADLINE_S, what="the first one's files")
     wait_until(lambda: reads_own(second, 200), DEADLINE_S, what="the second one's files")
     wait_until(lambda: healed(healing) == 2, DEADLINE_S, what="the end of healing")
@@ -86,7 +86,7 @@ def test_what_another_instance_serves_is_not_touched(healing, make_container):
     with Daemon(expect_log=EXPECTED) as other:
         made = make_container(other.mountpoint, memory=100 * MIB)
         before = devices_in(made)
-        abort(healing)
+        abort_own(healing)
         wait_until(lambda: "a server serves again" in healing.log, what="the next server")
         mine = make_container(healing.mountpoint, memory=200 * MIB)
         assert reads_own(mine, 200)
@@ -101,6 +101,24 @@ def test_new_containers_are_given_their_files(make_container):
         for i, made in enumerate(new):
             wait_until(lambda: reads_own(made, 200 + i), DEADLINE_S, what="files in a new one")  # noqa: B023
         assert "files attached" in daemon.log
+
+
+def test_new_containers_with_shared_files_are_given_their_own(make_container):
+    with Daemon("--move-new", expect_log=EXPECTED) as daemon:
+        shared = daemon.runtime_dir / "caller"
+        plain = make_container(memory=100 * MIB)
+        made = make_container(shared, memory=200 * MIB)
+        before = set(views_in(made))
+        assert before
+        assert reads_own(made, 200)
+        wait_until(
+            lambda: all(root.startswith("/own/") for root in views_in(made).values()),
+            DEADLINE_S,
+            what="its own files",
+        )
+        assert set(views_in(made)) == before
+        assert reads_own(made, 200)
+        assert views_in(plain) == {}
 
 
 def test_all_handles_each_mount_namespace_once(healing, make_container, command):

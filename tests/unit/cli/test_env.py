@@ -32,6 +32,11 @@ def test_limits_of_a_pod(tmp_path: Path) -> None:
     assert run("--pod", str(path), "--container", "prepare").strip() == ""
     path.write_text(json.dumps(pod(resources={"limits": {"cpu": "3"}})))
     assert "export GOMAXPROCS=3\n" in run("--pod", str(path), "--container", "prepare")
+    asking = pod(resources={"requests": {"cpu": "5"}})
+    asking["metadata"]["annotations"] = {"pylxcfs.io/requests": "true"}
+    path.write_text(json.dumps(asking))
+    assert "export GOMAXPROCS=5\n" in run("--pod", str(path), "--container", "prepare")
+    assert "export GOMAXPROCS=2\n" in run("--pod", str(path), "--container", "app")
 
 
 def test_limits_of_this_process() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from pylxcfs.kubernetes.annotations import ALIASES, ENV, FILES, PATHS, VIEW
+from pylxcfs.kubernetes.annotations import ALIASES, ENV, FILES, PATHS, REQUESTS, VIEW
 from pylxcfs.kubernetes.environment import VARIABLES
 
 #: The object of an AdmissionReview of a real API server (1.20), for `kubectl run`.
@@ -127,13 +127,13 @@ _containers = st.lists(
             volumeDevices=st.lists(st.fixed_dictionaries({"devicePath": _paths}), max_size=1),
             env=st.lists(_variables, max_size=3),
             envFrom=st.lists(_maybe(prefix=st.sampled_from(["", "GO", "MY_"])), max_size=2),
-            resources=_maybe(limits=_limits),
+            resources=_maybe(limits=_limits, requests=_limits),
         ),
     ),
     max_size=3,
 )
 _annotations = st.dictionaries(
-    st.one_of(st.sampled_from([VIEW, FILES, ENV, "pylxcfs.io/status", *ALIASES]), _words),
+    st.one_of(st.sampled_from([VIEW, FILES, ENV, REQUESTS, "pylxcfs.io/status", *ALIASES]), _words),
     st.one_of(
         st.sampled_from(["true", "off", "cpu", "all", "none", "meminfo,cpu", "GOMAXPROCS"]), _words
     ),
@@ -152,6 +152,6 @@ PODS = st.builds(
         ephemeralContainers=_containers,
         hostPID=st.booleans(),
         nodeSelector=st.dictionaries(st.just("kubernetes.io/os"), st.just("windows")),
-        resources=_maybe(limits=_limits),
+        resources=_maybe(limits=_limits, requests=_limits),
     ),
 )

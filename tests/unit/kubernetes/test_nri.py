@@ -8,33 +8,53 @@ import socket
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pylxcfs.cli.nri import directory_of
 from pylxcfs.kubernetes import nri, ttrpc
+from pylxcfs.kubernetes.annotations import (
+    ALIASES,
+    ENV,
+    FILES,
+    REQUESTED,
+    REQUESTS,
+    VIEW,
+    wishes,
+)
+from pylxcfs.kubernetes.environment import VARIABLES
 from pylxcfs.kubernetes.nri import (
     Adjustment,
     Container,
+    Cpu,
     CreateContainer,
     Created,
+    Device,
     Hook,
     Hooks,
+    Linux,
+    LinuxNamespace,
     Mount,
     Plugin,
     Pod,
+    Requests,
+    Resources,
     Running,
     Selection,
     StateChange,
     Synchronize,
     Synchronized,
+    Variable,
+    View,
 )
 from tests.conftest import wait_until
 
 RECORDED = Path(__file__).parents[2] / "data/nri/containerd-2.1.9"
 OFFER = Adjustment([Mount("/proc/meminfo", "bind", "/m/proc/meminfo", ["bind", "ro"])])
-POD = Pod(id="p", name="web", namespace="shop", annotations={nri.KEY: "all"})
+POD = Pod(id="p", name="web", namespace="shop", annotations={VIEW: "all"})
 
 
 class Node:
@@ -43,17 +63,31 @@ class Node:
     def __init__(self, offer: Adjustment | None = OFFER) -> None:
         self.given = offer
         self.attached: list[Running] = []
+        self.views: list[View] = []
+        self.requests: dict[str, Requests] = {}
 
-    def offer(self, view: str) -> Adjustment | None:
-        assert view in nri.VIEWS
+    def offer(self, view: View) -> Adjustment | None:
+        self.views.append(view)
         return self.given
+
+    def is_its_own(self, pid_namespace: str) -> bool:
+        return pid_namespace == "/proc/1/ns/pid"
+
+    def request(self, cgroups_path: str, requests: Requests) -> None:
+        self.requests[cgroups_path] = requests
 
     def attach(self, container: Running) -> None:
         self.attached.append(container)
 
 
 class Broken:
-    def offer(self, view: str) -> Adjustment | None:
+    def offer(self, view: View) -> Adjustment | None:
+        raise ZeroDivisionError
+
+    def is_its_own(self, pid_namespace: str) -> bool:
+        raise ZeroDivisionError
+
+    def request(self, cgroups_path: str, requests: Requests) -> None:
         raise ZeroDivisionError
 
     def attach(self, container: Running) -> None:
@@ -66,6 +100,10 @@ def ask(plugin: Plugin, method: str, payload: bytes) -> ttrpc.Response:
     answer = plugin.answer(packet)
     assert answer[:3] == (ttrpc.PLUGIN, 3, ttrpc.RESPONSE)
     return ttrpc.Response.parse(answer.payload)
+
+
+def view_of(selection: Selection, pod: Pod) -> View | None:
+    return selection.view(pod, wishes(pod.annotations, pod.labels))
 
 
 def created(plugin: Plugin, pod: Pod, container: Container | None = None) -> Adjustment:
@@ -85,16 +123,16 @@ def test_the_calls_of_a_real_runtime() -> None:
     plugin = Plugin(node, Selection())
     answers = [ttrpc.Response.parse(plugin.answer(packet).payload) for packet in packets[1:]]
     assert all(not answer.status.code for answer in answers)
-    assert answers[0].payload == b"\x10\x48"  # events 4 and 7
+    assert answers[0].payload == b"\x10\x68"  # events 4, 6 and 7
     assert Created.parse(answers[2].payload).adjust == OFFER
     queued = [plugin.queue.get_nowait() for _ in range(2)]
     assert plugin.queue.empty()
     assert [one.name for one in queued] == ["default/pod-0/small", "default/pod-1/small"]
-    assert all(one.pid > 1 and len(one.id) == 64 and one.view == "all" for one in queued)
+    assert all(one.pid > 1 and len(one.id) == 64 and one.view == View() for one in queued)
 
 
 @pytest.mark.parametrize(
-    ("annotation", "label", "view"),
+    ("annotation", "label", "part"),
     [
         (None, None, None),
         ("all", None, "all"),
@@ -104,28 +142,143 @@ def test_the_calls_of_a_real_runtime() -> None:
         (" Proc ", None, "proc"),
         (None, "cpu", "cpu"),
         ("off", "all", None),
-        ("cpu", "off", "cpu"),
+        ("cpu", "off", None),
         ("everything", None, None),
     ],
 )
 def test_a_pod_says_what_it_wants(
-    annotation: str | None, label: str | None, view: str | None
+    annotation: str | None, label: str | None, part: str | None
 ) -> None:
     pod = Pod(
         namespace="shop",
-        annotations={} if annotation is None else {nri.KEY: annotation},
-        labels={} if label is None else {nri.KEY: label},
+        annotations={} if annotation is None else {VIEW: annotation},
+        labels={} if label is None else {VIEW: label},
     )
-    assert Selection().view(pod) == view
-    unsaid = annotation is None and label is None
-    assert Selection(every=True).view(pod) == ("all" if unsaid else view)
-    assert Selection(namespaces=frozenset({"shop"})).view(pod) == ("all" if unsaid else view)
-    assert Selection(namespaces=frozenset({"other"})).view(pod) == view
+    view = View(part) if part else None
+    assert view_of(Selection(), pod) == view
+    # As with the webhook: a word that is not understood is none.
+    unsaid = label is None and annotation in (None, "everything")
+    assert view_of(Selection(every=True), pod) == (View() if unsaid else view)
+    for shop in ({"namespaces": {"shop"}}, {"labelled": {"shop"}}):
+        assert view_of(Selection(**shop), pod) == (View() if unsaid else view)
+    assert view_of(Selection(namespaces={"other"}, labelled={"other"}), pod) == view
+
+
+@pytest.mark.parametrize("key", ALIASES)
+def test_annotations_of_other_webhooks_are_understood(key: str) -> None:
+    assert view_of(Selection(), Pod(annotations={key: "true"})) == View()
+    assert view_of(Selection(every=True), Pod(annotations={key: "false"})) is None
+
+
+def test_files_are_chosen_by_the_pod() -> None:
+    pod = Pod(annotations={VIEW: "cpu", FILES: "meminfo,uptime"})
+    assert view_of(Selection(), pod) == View("cpu", ("meminfo", "uptime"))
+    node = Node()
+    created(Plugin(node, Selection()), pod)
+    assert node.views == [View("cpu", ("meminfo", "uptime"))]
 
 
 def test_a_word_that_is_not_known_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    assert Selection().view(Pod(name="web", annotations={nri.KEY: "some"})) is None
-    assert "'some': not one of all, proc, cpu, off" in caplog.text
+    pod = Pod(name="web", annotations={VIEW: "some"})
+    assert created(Plugin(Node(), Selection()), pod) == Adjustment()
+    assert "'some' is not allowed, only: all, proc, cpu, off" in caplog.text
+
+
+def limited(quota: int = 0, memory: int = 0, shares: int = 2, **fields: Any) -> Container:
+    """Return a container with quota and shares in thousandths of a CPU, as the kubelet has it."""
+    cpu = Cpu(nri.Number(shares * 1024 // 1000), nri.Number(quota * 100), nri.Number(100_000))
+    devices = [Device(f"/dev/{name}") for name in fields.pop("devices", ())]
+    resources = Resources(nri.Memory(nri.Number(memory)), cpu)
+    return Container("c", "p", "app", linux=Linux([], devices, resources, "/pod/c"), **fields)
+
+
+def environ(pod: Pod, container: Container, *env: str) -> dict[str, str]:
+    return {
+        one.key: one.value for one in created(Plugin(Node(), Selection(), env), pod, container).env
+    }
+
+
+def test_variables_are_those_of_the_limits_and_never_over_the_pods() -> None:
+    devices = ("nvidia0", "nvidia1", "nvidiactl", "null")
+    container = limited(1500, 2 << 30, devices=devices, env=["GOMAXPROCS=7", "PATH=/bin"])
+    assert environ(POD, container) == {}, "off by default"
+    assert environ(POD, container, *VARIABLES) == {
+        "SLURM_CPUS_ON_NODE": "2",
+        "SLURM_CPUS_PER_TASK": "2",
+        "SLURM_MEM_PER_NODE": "2048",
+        "SLURM_GPUS_PER_NODE": "2",
+        "GOMEMLIMIT": "1843MiB",
+        "OMP_NUM_THREADS": "2",
+        "PYTHON_CPU_COUNT": "2",
+        "UV_THREADPOOL_SIZE": "4",
+        "RAYON_NUM_THREADS": "2",
+        "JAVA_TOOL_OPTIONS": "-XX:ActiveProcessorCount=2",
+    }
+    chosen = Pod(annotations={VIEW: "all", ENV: "OMP_NUM_THREADS"})
+    assert environ(chosen, container, *VARIABLES) == {"OMP_NUM_THREADS": "2"}
+    assert environ(Pod(), container, *VARIABLES) == {}
+    assert environ(POD, limited(), *VARIABLES) == {}
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"),
+    [("GPU-1,GPU-2", "2"), ("0", "1"), ("all", None), ("none", None), ("void", None), ("", None)],
+)
+def test_gpus_that_a_device_plugin_names(visible: str, gpus: str | None) -> None:
+    container = limited(env=[f"NVIDIA_VISIBLE_DEVICES={visible}"])
+    assert environ(POD, container, "SLURM_GPUS_PER_NODE").get("SLURM_GPUS_PER_NODE") == gpus
+
+
+def test_variables_are_given_while_nothing_is_served() -> None:
+    plugin = Plugin(Node(None), Selection(), ("GOMAXPROCS",))
+    assert created(plugin, POD, limited(500)).env == [Variable("GOMAXPROCS", "1")]
+
+
+@pytest.mark.parametrize("method", ["StateChange", "StartContainer"])
+def test_requests_are_noted_before_a_container_starts(method: str) -> None:
+    def noted(pod: Pod, container: Container) -> Requests | None:
+        node = Node()
+        change = StateChange(6, pod, container)
+        message = change if method == "StateChange" else CreateContainer(pod, container)
+        ask(Plugin(node, Selection()), method, message.encode())
+        return node.requests.get("/pod/c")
+
+    asking = {VIEW: "all", REQUESTS: "true"}
+    told = {**asking, REQUESTED: '{"app": {"cpu": "1500m", "memory": "1Gi"}}'}
+    assert noted(POD, limited(shares=500)) is None, "off by default"
+    assert noted(Pod(annotations={REQUESTS: "true"}), limited(shares=500)) is None
+    assert noted(Pod(annotations=asking), limited(shares=500)) == Requests(0.5)
+    assert noted(Pod(annotations=asking), limited()) == Requests()
+    assert noted(Pod(annotations=told), limited(shares=1500)) == Requests(1.5, 1 << 30)
+    assert noted(Pod(annotations=told), limited(2000, shares=1500)) == Requests(None, 1 << 30)
+    assert noted(Pod(annotations=told), limited(memory=2 << 30)) == Requests(1.5)
+    for nonsense in ("[", "[]", "{}", '{"app": 1}', '{"app": {"cpu": {}}}'):
+        pod = Pod(annotations={**asking, REQUESTED: nonsense})
+        assert noted(pod, limited(shares=500)) == Requests(0.5)
+
+
+def test_variables_of_requests() -> None:
+    requested = '{"app": {"cpu": "1500m", "memory": "1Gi"}}'
+    pod = Pod(annotations={VIEW: "all", REQUESTS: "true", REQUESTED: requested})
+    found = environ(pod, limited(memory=2 << 30), "GOMAXPROCS", "GOMEMLIMIT")
+    assert found == {"GOMAXPROCS": "2", "GOMEMLIMIT": "1843MiB"}
+
+
+def test_containers_in_the_nodes_pid_namespace_are_left() -> None:
+    mount, pid = LinuxNamespace("mount"), LinuxNamespace("pid")
+    nodes, pods = LinuxNamespace("pid", "/proc/1/ns/pid"), LinuxNamespace("pid", "/proc/7/ns/pid")
+    plugin = Plugin(Node(), Selection())
+    for left in ([mount], [mount, nodes]):
+        assert created(plugin, POD, Container(linux=Linux(left))) == Adjustment()
+    for own in ([mount, pid], [pods, mount], []):
+        assert created(plugin, POD, Container(linux=Linux(own))) == OFFER
+
+
+def test_cgroups_by_what_runtimes_call_them() -> None:
+    assert directory_of("/kubepods/burstable/podX/ID") == "/kubepods/burstable/podX/ID"
+    name = "kubepods-burstable-podX.slice:cri-containerd:ID"
+    above = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podX.slice"
+    assert directory_of(name) == f"{above}/cri-containerd-ID.scope"
 
 
 def test_mounts_of_the_pod_are_left() -> None:
@@ -169,7 +322,7 @@ def test_synchronization_in_several_messages() -> None:
     for message in (first, second):
         answer = ask(plugin, "Synchronize", message.encode())
         assert Synchronized.parse(answer.payload).more == message.more
-    assert plugin.queue.get_nowait() == Running(42, "c", "shop/web/app", "all")
+    assert plugin.queue.get_nowait() == Running(42, "c", "shop/web/app", View())
     assert plugin.queue.empty()
 
 
@@ -180,7 +333,7 @@ def test_a_container_that_has_started_is_queued(method: str) -> None:
     change = StateChange(7, POD, container)
     message = change if method == "StateChange" else CreateContainer(POD, container)
     ask(plugin, method, message.encode())
-    assert plugin.queue.get_nowait() == Running(42, "c", "shop/web/app", "all")
+    assert plugin.queue.get_nowait() == Running(42, "c", "shop/web/app", View())
 
 
 class Runtime:
@@ -232,7 +385,7 @@ def test_it_registers_again_after_the_runtime_has_ended(caplog: pytest.LogCaptur
             wait_until(lambda: not os.path.exists(path), what="the place to be free")
             runtime = Runtime(path)
             runtime.accept()
-            assert runtime.call("Configure", b"").payload == b"\x10\x48"
+            assert runtime.call("Configure", b"").payload == b"\x10\x68"
             change = StateChange(7, POD, Container("c", "p", "app", 3, pid=42))
             assert runtime.call("StateChange", change.encode()) == ttrpc.Response()
             runtime.channel.sendall(b"\xff" * 100)  # garbage ends the connection
@@ -241,6 +394,24 @@ def test_it_registers_again_after_the_runtime_has_ended(caplog: pytest.LogCaptur
             os.unlink(path)
         wait_until(lambda: len(node.attached) == 2, what="both to be attached")
     assert "trying again" in caplog.text
+
+
+def test_it_registers_again_when_it_is_told_to(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "nri.sock")
+        client = nri.Client(path, Plugin(Node(), Selection()))
+        client.register_again()  # there is no connection yet
+        runtime = Runtime(path)
+        threading.Thread(target=client.run, daemon=True).start()
+        for _ in range(3):
+            runtime.accept()
+            assert not runtime.call("Configure", b"").status.code
+            client.register_again()
+            assert runtime.channel.recv(10) == b""
+            runtime.channel.close()
+        runtime.accept()
+        runtime.close()
+    assert "trying again" not in caplog.text.partition("closed the connection")[0]
 
 
 def test_a_runtime_that_refuses() -> None:

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from pylxcfs.attach.engines import RUNC_ALLOWS
 from pylxcfs.attach.views import paths
 from pylxcfs.kubernetes import patch
-from pylxcfs.kubernetes.annotations import ALIASES, DEFAULT_FILES, ENV, FILES, PATHS, STATUS, VIEW
+from pylxcfs.kubernetes.annotations import (
+    ALIASES,
+    DEFAULT_FILES,
+    ENV,
+    FILES,
+    PATHS,
+    REQUESTED,
+    REQUESTS,
+    STATUS,
+    VIEW,
+)
 from pylxcfs.kubernetes.environment import VARIABLES
 from pylxcfs.kubernetes.patch import Decision, NotAPod, Settings, decide
 from tests.unit.kubernetes.pods import PODS, RECORDED, pod
@@ -273,6 +283,35 @@ def test_variables_that_a_config_map_may_bring_are_left() -> None:
     assert decision.warnings == ["pylxcfs: left to the pod: variables of app, which has envFrom"]
 
 
+def test_requests_are_told_to_the_node_where_there_is_no_limit() -> None:
+    resources = {
+        "app": {"requests": {"cpu": "1500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        "side": {"requests": {"cpu": "250m", "memory": "64Mi", "nvidia.com/gpu": "1"}},
+        "plain": {"limits": {"cpu": "1"}},
+    }
+    found = pod(
+        containers=[{"name": name, "resources": value} for name, value in resources.items()]
+    )
+    assert REQUESTED not in patched(found)["metadata"]["annotations"]
+    found["metadata"]["annotations"][REQUESTS] = "true"
+    after = patched(found, PLAIN._replace(volumes="none", env=("GOMAXPROCS", "GOMEMLIMIT")))
+    assert json.loads(after["metadata"]["annotations"][REQUESTED]) == {
+        "app": {"cpu": "1500m"},
+        "side": {"cpu": "250m", "memory": "64Mi"},
+    }
+    environs = {
+        one["name"]: {variable["name"]: variable["value"] for variable in one["env"]}
+        for one in after["spec"]["containers"]
+    }
+    assert environs == {
+        "app": {"GOMAXPROCS": "2", "GOMEMLIMIT": "1843MiB"},
+        "side": {"GOMAXPROCS": "1", "GOMEMLIMIT": "57MiB"},
+        "plain": {"GOMAXPROCS": "1"},
+    }
+    found["metadata"]["annotations"][REQUESTS] = "always"
+    assert "'always' is not allowed, only: true, false" in patch.mistakes(found)[0]
+
+
 @given(PODS, settings_, st.booleans())
 def test_a_patch_applies_and_touches_only_what_it_adds(
     found: dict[str, Any], settings: Settings, by_default: bool
@@ -286,7 +325,7 @@ def test_a_patch_applies_and_touches_only_what_it_adds(
     if decision.patch:
         changed = after["metadata"]["annotations"]
         notes.pop(STATUS, None)
-        ours = {STATUS} if VIEW in notes else {STATUS, VIEW}
+        ours = {STATUS, REQUESTED} if VIEW in notes else {STATUS, REQUESTED, VIEW}
         assert {key: value for key, value in changed.items() if key not in ours} == notes
     before, spec = found["spec"], after["spec"]
     assert {k: v for k, v in before.items() if k not in _LISTS} == {

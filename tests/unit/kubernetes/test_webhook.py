@@ -14,17 +14,14 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import jsonpatch
 import pytest
 import trio
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from pylxcfs.kubernetes import keeping, webhook
 from pylxcfs.kubernetes.api import Api, ApiError
@@ -33,9 +30,8 @@ from pylxcfs.kubernetes.keeping import Context, Files, Managed, renew
 from pylxcfs.kubernetes.patch import Settings
 from pylxcfs.kubernetes.review import MOST_BODY
 from tests.conftest import wait_until
+from tests.unit.kubernetes.api import NAMES, Server, run
 from tests.unit.kubernetes.pods import RECORDED, review
-
-NAMES = ["localhost", "127.0.0.1"]
 
 
 def write(directory: Path, served: Served) -> Files:
@@ -74,14 +70,6 @@ class Client:
 
     async def certificate(self) -> bytes:
         return (await trio.to_thread.run_sync(self._ask, "GET", "/healthz", None))[2]
-
-
-def run(work: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        with trio.fail_after(60):
-            await work()
-
-    trio.run(limited)
 
 
 def test_it_answers_over_tls(tmp_path: Path) -> None:
@@ -234,11 +222,8 @@ class FakeApi:
     HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/pylxcfs"
 
     def __init__(self, directory: Path) -> None:
-        self.served = issue(NAMES, keeping.utc_now())
-        (directory / "ca.crt").write_bytes(self.served.authorities)
-        (directory / "token").write_text("secret-token\n")
-        (directory / "namespace").write_text("system")
-        self.account = str(directory)
+        self._server = Server(directory, self._answer, ["GET", "PUT", "PATCH"])
+        self.serve, self.account = self._server.serve, self._server.account
         self.objects: dict[str, dict[str, Any]] = {
             self.SECRET: {"kind": "Secret", "metadata": {"name": "pylxcfs"}},
             self.HOOKS: {
@@ -275,20 +260,6 @@ class FakeApi:
         self.objects[path] = new
         self.writes.append(request.method)
         return JSONResponse(new)
-
-    async def serve(self, *, task_status: trio.TaskStatus[Api]) -> None:
-        context = Context()
-        context.take(self.served)
-        app = Starlette(
-            routes=[Route("/{path:path}", self._answer, methods=["GET", "PUT", "PATCH"])]
-        )
-        async with trio.open_nursery() as nursery:
-            work = functools.partial(
-                webhook.serve_asgi, app, webhook._config("127.0.0.1:0", context)
-            )
-            (bound,) = await nursery.start(work)
-            port = int(bound.rpartition(":")[2])
-            task_status.started(Api("127.0.0.1", port, self.account))
 
     def trusted(self) -> list[bytes]:
         return [

@@ -122,3 +122,28 @@ failurePolicy: Ignore
     cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ include "pylxcfs.fullname" . }}-webhook
 {{- end }}
 {{- end -}}
+
+{{- /* Whether the agents read labels of namespaces: true or false */ -}}
+{{- define "pylxcfs.readsNamespaces" -}}
+{{- and .Values.agent.enabled .Values.nri.enabled .Values.nri.namespaceLabels (not .Values.nri.all) (not .Values.remove) -}}
+{{- end -}}
+
+{{- /* webhook.namespaceSelector as the API server takes it in a request */ -}}
+{{- define "pylxcfs.namespaceSelector" -}}
+{{- $words := list (printf "kubernetes.io/metadata.name notin (%s,kube-system)" .Release.Namespace) -}}
+{{- range $key, $value := .Values.webhook.namespaceSelector.matchLabels -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $words = append $words (printf "%s=%s" $key $value) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.webhook.namespaceSelector.matchExpressions -}}
+{{- if eq .operator "Exists" -}}
+{{- $words = append $words .key -}}
+{{- else if eq .operator "DoesNotExist" -}}
+{{- $words = append $words (printf "!%s" .key) -}}
+{{- else -}}
+{{- $words = append $words (printf "%s %s (%s)" .key (lower .operator) (join "," .values)) -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $words -}}
+{{- end -}}

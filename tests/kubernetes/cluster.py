@@ -32,18 +32,16 @@ import psutil
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-import pylxcfs
 from pylxcfs.kubernetes import certificates
 from tests.clients.engines import busybox_root, remove_cgroups
 from tests.conftest import run_name, wait_until
 from tests.kit.daemon import ROOT
 from tests.kit.image import archive
+from tests.kubernetes.image import REFERENCE
 
 PROGRAMS = ROOT / ".cache/kubernetes"
 #: BusyBox with `free`; the pause container, too.
 IMAGE = "docker.io/library/pylxcfs-test:1"
-#: That of the chart.
-PYLXCFS_IMAGE = f"docker.io/library/pylxcfs:{pylxcfs.__version__}"
 NODE = "node1"
 #: A test that passes never waits this long.
 DEADLINE_S = 180.0
@@ -146,15 +144,6 @@ current-context: tests
 """
 _DISABLED = ("snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper")
 _DISABLED += ("snapshotter.v1.zfs", "internal.v1.opt")
-
-
-def pylxcfs_image() -> Path:
-    """Return an OCI archive of PYLXCFS_IMAGE: one that was made, or a new one."""
-    if made := os.environ.get("PYLXCFS_IMAGE"):
-        return Path(made)
-    file = ROOT / ".cache/kubernetes/pylxcfs.tar"
-    subprocess.run([str(ROOT / "tools/make-image"), str(file)], check=True, timeout=900)
-    return file
 
 
 class Cluster:
@@ -551,11 +540,10 @@ class Release:
         self._cluster = cluster
         self.cgroup = cluster.agents_cgroup
         self._values: dict[str, Any] | None = None
-        self._has_image = False
 
     def values(self, **changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of the tests, and changes to sections of them."""
-        repository, _, tag = PYLXCFS_IMAGE.rpartition(":")
+        repository, _, tag = REFERENCE.rpartition(":")
         sections: dict[str, Any] = {
             "image": {"repository": repository, "tag": tag},
             # Cgroups with names of the run.
@@ -572,9 +560,6 @@ class Release:
     def use(self, **changes: Any) -> None:
         """Install or change it, unless it is that way; wait until it serves."""
         values = self.values(**changes)
-        if not self._has_image:
-            self._cluster.load(pylxcfs_image())
-            self._has_image = True
         if self._values is None:
             named = {"metadata": {"name": self.namespace}}
             self._cluster.apply({"apiVersion": "v1", "kind": "Namespace", **named})

@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import require
 from tests.kit.daemon import ROOT, Daemon
 from tests.kubernetes.cluster import PROGRAMS, Cluster, Release, Space
+from tests.kubernetes.image import Image, make
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +53,12 @@ def node() -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The image of the node agent and the webhook."""
+    return make(tmp_path_factory.mktemp("image") / "pylxcfs.tar")
+
+
+@pytest.fixture(scope="session")
 def _has_cri() -> None:
     for name in ("grpc", "cri_api"):
         if importlib.util.find_spec(name) is None:
@@ -79,8 +86,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def release(cluster: Cluster) -> Release:
+def release(cluster: Cluster, image: Image) -> Release:
     """The chart with its defaults, on the cluster; tests may change its values."""
+    cluster.load(image.archive)
     return Release(cluster)
 
 

@@ -387,6 +387,17 @@ class Cluster:
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}"
         return done.stdout
 
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """Return processes of pods with these words in their command."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                cgroups = Path(f"/proc/{process.pid}/cgroup").read_text()
+                names = [Path(word).name for word in process.cmdline()]
+                if f"/{self.cgroup}/" in cgroups and set(words) <= {*names}:
+                    found.append(process)
+        return found
+
     @contextlib.contextmanager
     def program(self, module: str, *words: str) -> Iterator[None]:
         """Run a module of the tests on the node."""

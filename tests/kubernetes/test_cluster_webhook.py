@@ -43,6 +43,28 @@ def test_pods_start_while_the_webhook_is_away(away: Release, space: Space) -> No
     assert space.memory("small") == SMALL
 
 
+def test_pods_start_while_the_webhook_hangs(
+    cluster: Cluster, installed: Release, space: Space
+) -> None:
+    """The API server waits for timeoutSeconds, and then does without."""
+    (webhook,) = cluster.processes("pylxcfs", "webhook")
+    webhook.suspend()
+    try:
+        space.run(pod_of("plain"))
+        assert space.memory("plain") == NODES
+        assert space.note("plain") is None
+    finally:
+        webhook.resume()
+    asked = pod_of("asked")
+    wait_until(
+        lambda: "pylxcfs.io/status" in space.create(asked, dry_run=True),
+        DEADLINE_S,
+        what="the webhook",
+    )
+    space.run(pod_of("small"))
+    assert space.memory("small") == SMALL
+
+
 @pytest.fixture
 def _sidecar(cluster: Cluster) -> Iterator[None]:
     """A webhook that is called after ours, and adds a container."""

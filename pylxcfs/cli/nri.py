@@ -125,7 +125,8 @@ class Node:
     def offer(self, view: View) -> Adjustment | None:
         """Return mounts or the hook; None while nothing is served."""
         paths, place = self._paths(view), self._config.mountpoint
-        if not self._pulse.is_there():
+        # The table of mounts tells at once that they are gone; that they are dead, the pulse.
+        if not self._pulse.is_there() or found(self._config) is None:
             return None
         if self._by_hook and paths:
             hook = hook_of(place, paths)

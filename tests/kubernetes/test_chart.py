@@ -54,6 +54,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": True},
     },
     "nri for annotations": {"nri": {"enabled": True, "namespaceLabels": False}},
+    "nri, no webhook": {"nri": {"enabled": True}, "webhook": {"enabled": False}},
     "nri for all, no webhook": {
         "nri": {"enabled": True, "all": True},
         "webhook": {"enabled": False},
@@ -350,6 +351,7 @@ def test_a_runtime_class_is_there_until_removal() -> None:
     [
         ("default", ["rollout status", "label namespace NAME pylxcfs.io/view=all"], ["handler"]),
         ("nri for all, no webhook", ["--image=debian --overrides"], ["label namespace NAME"]),
+        ("nri, no webhook", ["label namespace NAME pylxcfs.io/view=all"], ["--labels="]),
         ("selectors", ["label namespace NAME lxcfs-admission-webhook=enabled"], ["io/view=all"]),
         ("runtime class", ["runtimeClassName: pylxcfs", "runtimes.pylxcfs]"], []),
         ("removal", ["helm -n pylxcfs-system uninstall pylxcfs"], ["label namespace"]),

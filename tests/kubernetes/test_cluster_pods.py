@@ -93,7 +93,7 @@ def test_each_container_reads_its_own_limits(installed: Release, space: Space) -
 
 
 def test_an_ephemeral_container_starts(cluster: Cluster, installed: Release, space: Space) -> None:
-    """Kubernetes 1.20 asks for it without the pod, so it gets no files there; 1.22 has the pod."""
+    """Kubernetes 1.20 asks webhooks without the pod, so it has no files; 1.22 sends the pod."""
     space.run(pod_of("debugged"))
     ephemeral = {
         "apiVersion": "v1",
@@ -112,6 +112,10 @@ def test_an_ephemeral_container_starts(cluster: Cluster, installed: Release, spa
     )
     assert space.memory("debugged", "debugger") == NODES
     assert space.memory("debugged", "main") == SMALL
+    service = f"/api/v1/namespaces/{installed.namespace}/services/https:pylxcfs-webhook:https"
+    counted = cluster.kubectl("get", f"--raw={service}/proxy/metrics")
+    assert 'outcome="left",reason="no pod"' in counted
+    assert 'outcome="error"' not in counted
 
 
 def test_what_a_pod_mounts_is_left_to_it_and_named(installed: Release, space: Space) -> None:

@@ -161,7 +161,16 @@ def test_the_agent_brings_the_files(cluster: Cluster, attaching: Release, space:
     file.write_text(json.dumps(pod))
     name = f"static-{NODE}"
     try:
-        wait_until(lambda: reads(space, name, SMALL), DEADLINE_S, what="files of the static pod")
+        wait_until(lambda: name in cluster.try_kubectl("get", "pod", "-A"), DEADLINE_S, what=name)
+        space.wait(name)
+        try:
+            wait_until(
+                lambda: reads(space, name, SMALL), DEADLINE_S, what="files of the static pod"
+            )
+        except BaseException as error:
+            error.add_note(attaching.kubectl("logs", "daemonset/pylxcfs-agent"))
+            error.add_note(cluster.node("cat /run/pylxcfs/keeper.log"))
+            raise
     finally:
         file.unlink()
     space.wait(name, "delete")

@@ -10,7 +10,8 @@ lives for a moment.
 
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
     b"P"            the pid of the namespace's init, in the helper's pid namespace, in decimal
-    b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it
+    b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it, and behind NULs
+                    that of the helper's own, as it is shown there and here
 The answer is b"+" and that, or b"-" and the reason.
 """
 
@@ -136,14 +137,19 @@ def _send() -> None:
         socket.send_fds(to, [b"1"], [os.pidfd_open(1)])
 
 
-def cgroup_seen_from(namespace: int, pid: int, own: int) -> bytes:
-    """Read /proc/PID/cgroup inside of a cgroup namespace, and come back."""
+def cgroups_seen_from(namespace: int, pid: int, own: int) -> bytes:
+    """Read /proc/PID/cgroup and one's own inside of a cgroup namespace, and come back."""
+    here = _cgroup("self")
     enter(namespace, _CLONE_NEWCGROUP)
     try:
-        with open(f"/proc/{pid}/cgroup", "rb") as file:
-            return file.read()
+        return b"\0".join([_cgroup(str(pid)), _cgroup("self"), here])
     finally:
         enter(own, _CLONE_NEWCGROUP)
+
+
+def _cgroup(process: str) -> bytes:
+    with open(f"/proc/{process}/cgroup", "rb") as file:
+        return file.read()
 
 
 def answer(request: bytes, namespace: int, own: int) -> bytes:
@@ -151,7 +157,7 @@ def answer(request: bytes, namespace: int, own: int) -> bytes:
     try:
         if request == b"P":
             return b"+" + init_of(namespace)
-        return b"+" + cgroup_seen_from(namespace, int(request[1:]), own)
+        return b"+" + cgroups_seen_from(namespace, int(request[1:]), own)
     except (OSError, ValueError) as error:
         return b"-" + str(error).encode()
 

@@ -4,10 +4,10 @@ The namespace's init is the pod's pause container, which has a cgroup of its own
 container has a cgroup namespace, and the root of that is the cgroup that the runtime made for it.
 
 A process of ours in that namespace sees its own cgroup relative to the root, as "/../../ours",
-which says how deep the root is. The root is so much of the path of a process of the container, which
-is below it wherever it moves. The difference of that process's path outside and inside would say the
-same, but to read both takes time, and a process that moves from x/x to x between the two would have
-made the root's parent its own.
+which says how deep the root is. The root is so much of the path of a process of the container,
+which is below it wherever it moves. The difference of that process's path outside and inside would
+say the same, but to read both takes time, and a process that moves from x/x to x between the two
+would have made the root's parent its own.
 """
 
 from __future__ import annotations

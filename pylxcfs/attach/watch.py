@@ -36,8 +36,13 @@ _PAUSE: Final = 20
 #: Seconds after which a container whose root is the host's is taken for set up. A runtime that
 #: makes a root for it has done so before that.
 _SETTLED_S: Final = 1.0
+#: Looks at which a container is tried that cannot be entered, or that the server does not know yet.
+_MOST_TRIES: Final = 5
 #: Lines that are remembered, and so logged, of the containers that run.
 _MOST_SAID: Final = 1000
+
+#: A mount namespace and a process: numbers of namespaces come back.
+_Key = tuple[str, int]
 
 
 class Watch:
@@ -64,7 +69,7 @@ class Watch:
     def _follow(self, what: Callable[[Container], list[Outcome]]) -> None:
         watched = Watched()
         schedule = Schedule(time.monotonic())
-        done: set[str] = set()
+        tried: dict[_Key, int] = {}
         while True:
             if watched.wait(schedule.at() - time.monotonic()):
                 schedule.noticed(time.monotonic())
@@ -73,34 +78,36 @@ class Watch:
             if time.monotonic() < schedule.at():
                 continue
             cpu_s = _cpu_s()
-            done = self._do_all(what, done)
+            tried = self._do_all(what, tried)
             schedule.looked(time.monotonic(), _cpu_s() - cpu_s)
 
-    def _do_all(self, what: Callable[[Container], list[Outcome]], done: set[str]) -> set[str]:
-        """Do it to those whose mount namespace is not among `done`; return all that are now."""
-        still: set[str] = set()
+    def _do_all(
+        self, what: Callable[[Container], list[Outcome]], tried: dict[_Key, int]
+    ) -> dict[_Key, int]:
+        """Do it to those that were not tried often enough; return how often all were."""
+        still: dict[_Key, int] = {}
         for container in containers.running():
-            namespace = container.namespace
-            if namespace in done:
-                still.add(namespace)
-                os.close(container.pidfd)
-            elif containers.is_set_up(container, _SETTLED_S):
-                self._do(container, what)
-                still.add(namespace)
+            key = container.namespace, container.pid
+            tries = tried.get(key, 0)
+            if tries < _MOST_TRIES and containers.is_set_up(container, _SETTLED_S):
+                still[key] = _MOST_TRIES if self._do(container, what) else tries + 1
             else:
+                still[key] = tries
                 os.close(container.pidfd)
-        self._said = {line for line in self._said if line[0] in still}
+        namespaces = {namespace for namespace, _ in still}
+        self._said = {line for line in self._said if line[0] in namespaces}
         return still
 
     def _attach(self, container: Container) -> list[Outcome]:
         return work.attach(self._mounts, container, self._wanted, take_over=False)
 
-    def _do(self, container: Container, what: Callable[[Container], list[Outcome]]) -> None:
+    def _do(self, container: Container, what: Callable[[Container], list[Outcome]]) -> bool:
+        """Return False if it is worth another try: on a busy host answers are late."""
         try:
             outcomes = what(container)
         except (OSError, PylxcfsError) as error:
             self._say(container, f"cannot be entered: {error}")
-            return
+            return False
         finally:
             os.close(container.pidfd)
         changed = [one.target for one in outcomes if one.what in (ATTACHED, REPLACED)]
@@ -109,6 +116,7 @@ class Watch:
         for one in outcomes:
             if one.what in (FAILED, LEFT):
                 self._say(container, f"{one.target}: {one.why}")
+        return not outcomes or any(one.what != FAILED for one in outcomes)
 
     def _say(self, container: Container, text: str) -> None:
         """Log a line once for each container."""

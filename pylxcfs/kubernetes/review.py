@@ -47,6 +47,9 @@ def mutate(body: bytes, settings: Settings, *, by_default: bool) -> Answer:
     if request.operation != "CREATE" and not request.ephemeral:
         # Of a pod that exists, volumes and containers cannot be changed.
         return _answer(request, {"allowed": True}, "left", "not created")
+    if request.ephemeral and request.pod.get("kind") == "EphemeralContainers":
+        # Kubernetes before 1.22 sends them without their pod.
+        return _answer(request, {"allowed": True}, "left", "no pod")
     try:
         decision = patch.decide(
             request.pod,

@@ -24,7 +24,7 @@ from pylxcfs.sources import reading, translator
 from pylxcfs.sources.kept import Descriptor
 
 #: Longest answer. /proc/PID/cgroup has one path of at most 4096 bytes for each v1 hierarchy.
-_ANSWER_SIZE = 1 << 17
+_ANSWER_SIZE = 1 << 18
 
 #: Seconds to the next start after a helper that was late: doubled each time, up to the second.
 _PAUSE_S = (0.5, 64.0)
@@ -169,10 +169,13 @@ class Translator(HelperProcess):
             raise Gone(f"pid namespace: its process {number} is not visible to the server")
         return pid
 
-    def cgroup_of(self, pid: int) -> bytes:
-        """Return /proc/PID/cgroup as the cgroup namespace of PID itself shows it."""
+    def cgroups_of(self, pid: int) -> list[bytes]:
+        """Return /proc/PID/cgroup as the cgroup namespace of PID itself shows it.
+
+        Then /proc/self/cgroup of the helper, as that namespace and as the server's shows it.
+        """
         namespace = Descriptor.open(f"/proc/{pid}/ns/cgroup")
-        return self.ask(b"C%d" % pid, namespace.number)
+        return self.ask(b"C%d" % pid, namespace.number).split(b"\0")
 
 
 class Positions(HelperProcess):

@@ -2,8 +2,12 @@
 
 The namespace's init is the pod's pause container, which has a cgroup of its own. But each
 container has a cgroup namespace, and the root of that is the cgroup that the runtime made for it.
-A process sees its own cgroup relative to that root; the host sees it whole; the difference of the
-two is the root's path.
+
+A process of ours in that namespace sees its own cgroup relative to the root, as "/../../ours",
+which says how deep the root is. The root is so much of the path of a process of the container,
+which is below it wherever it moves. The difference of that process's path outside and inside would
+say the same, but to read both takes time, and a process that moves from x/x to x between the two
+would have made the root's parent its own.
 """
 
 from __future__ import annotations
@@ -81,24 +85,34 @@ class Sibling:
 
 def namespace_roots(hierarchies: Hierarchies, translator: Translator, pid: int) -> Paths:
     """Return the roots of a process's cgroup namespace. Raise Gone, SourceError."""
-    inside = pidcgroup.parse(translator.cgroup_of(pid))
-    outside = pidcgroup.parse(read_whole(hierarchies.cgroup_file(pid)))
-    return roots(outside, inside)
+    inside, *ours = map(pidcgroup.parse, translator.cgroups_of(pid))
+    return roots(pidcgroup.parse(read_whole(hierarchies.cgroup_file(pid))), inside, *ours)
 
 
-def roots(outside: Paths, inside: Paths) -> Paths:
+def roots(outside: Paths, inside: Paths, ours_inside: Paths, ours: Paths) -> Paths:
     """Return the namespace's root in each hierarchy.
 
-    Hierarchies in which the process is not below the root are left out.
+    From the cgroup of a process in the namespace and that of one of ours, each seen from the
+    server's namespace and from the other. Hierarchies in which the process is not below the root
+    are left out.
     """
     found: dict[str, str] = {}
     for name, path in outside.items():
-        tail = inside.get(name, "")
-        if tail == "/":
-            found[name] = path
-        elif tail and not tail.startswith("/..") and path.endswith(tail):
-            found[name] = path[: -len(tail)] or "/"
+        if name not in ours or inside.get(name, "/..").startswith("/.."):
+            continue
+        seen, whole, names = (_names(text) for text in (ours_inside[name], ours[name], path))
+        up = seen.count("..")
+        common = len(whole) - (len(seen) - up)
+        # Below 0 the two have met above the root of the server's namespace.
+        start = whole[:common] if common >= 0 else [".."] * -common
+        depth = len(start) + up
+        if names[: len(start)] == start and len(names) >= depth:
+            found[name] = "/" + "/".join(names[:depth])
     return found
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
 
 
 def _start_of_oldest(hierarchies: Hierarchies, paths: Paths, pid: int) -> int:

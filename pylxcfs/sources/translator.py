@@ -11,7 +11,8 @@ lives for a moment.
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
     b"P" + PID      the pid of that process of the namespace, in the helper's pid namespace, in
                     decimal; without PID of its init
-    b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it
+    b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it, and behind NULs
+                    that of the helper's own, as it is shown there and here
 The answer is b"+" and that, or b"-" and the reason.
 """
 
@@ -137,14 +138,19 @@ def _send(pid: int) -> None:
         socket.send_fds(to, [b"1"], [os.pidfd_open(pid)])
 
 
-def cgroup_seen_from(namespace: int, pid: int, own: int) -> bytes:
-    """Read /proc/PID/cgroup inside of a cgroup namespace, and come back."""
+def cgroups_seen_from(namespace: int, pid: int, own: int) -> bytes:
+    """Read /proc/PID/cgroup and one's own inside of a cgroup namespace, and come back."""
+    here = _cgroup("self")
     enter(namespace, _CLONE_NEWCGROUP)
     try:
-        with open(f"/proc/{pid}/cgroup", "rb") as file:
-            return file.read()
+        return b"\0".join([_cgroup(str(pid)), _cgroup("self"), here])
     finally:
         enter(own, _CLONE_NEWCGROUP)
+
+
+def _cgroup(process: str) -> bytes:
+    with open(f"/proc/{process}/cgroup", "rb") as file:
+        return file.read()
 
 
 def answer(request: bytes, namespace: int, own: int) -> bytes:
@@ -152,7 +158,7 @@ def answer(request: bytes, namespace: int, own: int) -> bytes:
     try:
         if request[:1] == b"P":
             return b"+" + process_of(namespace, int(request[1:] or b"1"))
-        return b"+" + cgroup_seen_from(namespace, int(request[1:]), own)
+        return b"+" + cgroups_seen_from(namespace, int(request[1:]), own)
     except (OSError, ValueError) as error:
         return b"-" + str(error).encode()
 

@@ -126,7 +126,7 @@ def test_the_helper_leaves_nothing_behind(make_container):
     finder = InitFinder("scm")
     for _ in range(3):
         finder.find(container.pid)
-        finder.translator.cgroup_of(container.pid)
+        finder.translator.cgroups_of(container.pid)
     helper = finder.translator._process
     assert not children_of(helper.pid)
     assert len(os.listdir(f"/proc/{helper.pid}/fd")) <= 6

@@ -11,56 +11,19 @@ import re
 import shutil
 import subprocess
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from pylxcfs import __version__
 from tests.clients.engines import open_directory
 from tests.clients.test_docker import Docker
-from tests.conftest import require
 from tests.kit.daemon import ROOT
+from tests.kubernetes.image import BUILD_S, REFERENCE, Image, make
 from tests.kubernetes.test_alone import HERE, alone
 
-REFERENCE = f"docker.io/library/pylxcfs:{__version__}"
 DOCKERFILE = ROOT / "container/image/Dockerfile"
-_BUILD_S = 600
 #: The second word of byte code that names a hash of its source, which is not compared.
 _UNCHECKED_HASH = 1
-
-
-@dataclass(frozen=True)
-class Image:
-    """An archive of tools/make-image, and what that has printed."""
-
-    archive: Path
-    printed: str
-
-    def blobs(self) -> dict[str, bytes]:
-        with tarfile.open(self.archive) as tar:
-            return {one.name: tar.extractfile(one).read() for one in tar}  # type: ignore[union-attr]
-
-
-def make(archive: Path, before: str = "", **environ: str) -> Image:
-    tool = ["sh", "-c", f'{before} exec "$@"', "sh", str(ROOT / "tools/make-image")]
-    done = subprocess.run(
-        [*tool, str(archive)],
-        capture_output=True,
-        text=True,
-        timeout=_BUILD_S,
-        env={**os.environ, **environ},
-    )
-    if done.returncode == 3:
-        require("kubernetes", done.stderr)
-    assert done.returncode == 0, done.stderr
-    return Image(archive, done.stdout.strip())
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make(tmp_path_factory.mktemp("image") / "pylxcfs.tar")
 
 
 def layer(image: Image) -> tarfile.TarFile:
@@ -165,7 +128,7 @@ def _build(
     assert b"--volumes" in docker.command(*run, "webhook", "--help").stdout
     docker.command("import", *_like_this_machine(base[2], directory), base[1])
     build = ["build", "--network=host", "--file", str(DOCKERFILE), "--tag=built"]
-    docker.command(*build, "--build-arg=SNAPSHOT=", str(ROOT), timeout=_BUILD_S)
+    docker.command(*build, "--build-arg=SNAPSHOT=", str(ROOT), timeout=BUILD_S)
     docker.command("create", "--name=built", "--network=none", "built")
     (shown,) = json.loads(docker.command("image", "inspect", "built").stdout)
     return docker.command("export", "built").stdout, shown["Config"]

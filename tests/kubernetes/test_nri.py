@@ -29,7 +29,7 @@ MEMORY = 64 << 20
 
 @pytest.fixture
 def containerd(newer_engines: str, short_directory: Path, _has_cri: None) -> Iterator[object]:
-    from tests.kubernetes.cri import Containerd
+    from tests.kit.cri import Containerd
 
     with Containerd(short_directory, newer_engines) as running:
         yield running
@@ -142,7 +142,7 @@ def test_files_are_chosen_by_the_pod(node: Daemon, containerd, by: str) -> None:
 def test_variables_are_those_of_the_limits_and_never_over_the_pods(
     node: Daemon, containerd
 ) -> None:
-    from tests.kubernetes.cri import api, limited
+    from tests.kit.cri import api, limited
 
     own = [api.KeyValue(key="OMP_NUM_THREADS", value="7")]
     with plugin(node, containerd, "--env", "GOMAXPROCS,OMP_NUM_THREADS,GOMEMLIMIT"):
@@ -166,7 +166,7 @@ def test_all_containers_of_a_static_pod(node: Daemon, containerd, by: str) -> No
 
 
 def test_a_pod_in_the_nodes_pid_namespace_is_left(node: Daemon, containerd) -> None:
-    from tests.kubernetes.cri import api
+    from tests.kit.cri import api
 
     with plugin(node, containerd, "--by", "mounts"):
         assert containerd.pod(annotations={KEY: "all"}, pid=api.NODE).mounts() == {}
@@ -175,7 +175,7 @@ def test_a_pod_in_the_nodes_pid_namespace_is_left(node: Daemon, containerd) -> N
 @pytest.mark.parametrize("by", ["hook", "mounts"])
 def test_requests_are_shown_where_there_is_no_limit(node: Daemon, containerd, by: str) -> None:
     """Already the first program reads them."""
-    from tests.kubernetes.cri import limited
+    from tests.kit.cri import limited
 
     asking = {KEY: "all", "pylxcfs.io/requests": "true"}
     told = {**asking, "pylxcfs.io/requested": '{"small": {"cpu": "1", "memory": "96Mi"}}'}
@@ -198,7 +198,7 @@ def test_requests_are_shown_where_there_is_no_limit(node: Daemon, containerd, by
 
 
 def test_a_resize_in_place_shows(node: Daemon, containerd) -> None:
-    from tests.kubernetes.cri import limited
+    from tests.kit.cri import limited
 
     def seen() -> tuple[int, int]:
         return pod.memory(), int(pod.run("grep -c ^processor /proc/cpuinfo"))

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import newer_engines  # noqa: F401  a fixture
-from tests.clients.cri import Containerd
 from tests.clients.engines import FILES, MEMORY, open_directory, programs, pylxcfs
-from tests.clients.test_containerd import base
 from tests.clients.test_docker import IMAGE, LIMITS, Docker, printed_binds
 from tests.clients.test_podman import Podman, place, podman  # noqa: F401  fixtures
+from tests.kit.cri import Containerd
 from tests.kit.daemon import Daemon
 
 ASK = ("/bin/sh", "-c", "nproc; busybox free -k")
@@ -72,8 +71,6 @@ def test_the_newer_docker_with_the_profile(
 
 def test_containerds_cri_with_a_localhost_profile(daemon: Daemon, profile: str) -> None:
     programs("clients", "containerd", "ctr", "runc")
-    bound = [(f"{daemon.mountpoint}/proc/{name}", f"/proc/{name}") for name in FILES]
-    with open_directory() as directory:
-        base(daemon, directory, os.environ["PATH"])
-        with Containerd(directory, os.environ["PATH"]) as containerd:
-            check_answers(containerd.report(mounts=bound, seccomp=profile, script=ASK[-1]))
+    volumes = {f"/proc/{name}": f"{daemon.mountpoint}/proc/{name}" for name in FILES}
+    with open_directory() as directory, Containerd(directory, os.environ["PATH"]) as containerd:
+        check_answers(containerd.pod(volumes=volumes, seccomp=profile).output(ASK[-1]))

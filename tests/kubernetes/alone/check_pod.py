@@ -93,7 +93,7 @@ def here(
 @contextlib.contextmanager
 def running(kind: type[Node], directory: Path, path: str, snapshotter: str) -> Iterator[Node]:
     """Start containerd; remove what agents have left."""
-    from tests.kubernetes.cri import Containerd
+    from tests.kit.cri import Containerd
 
     shared = Path(tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp"))
     subprocess.run(["mount", "-t", "tmpfs", "none", shared], check=True)

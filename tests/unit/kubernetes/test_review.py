@@ -45,6 +45,17 @@ def test_an_update_of_a_pod_changes_nothing() -> None:
     assert answer["response"] == {"uid": UID, "allowed": True}
 
 
+def test_ephemeral_containers_without_their_pod_are_left() -> None:
+    sent = {
+        "apiVersion": "v1",
+        "kind": "EphemeralContainers",
+        "metadata": {"name": "debugged"},
+        "ephemeralContainers": [{"name": "debugger", "image": "busybox"}],
+    }
+    body = body_of(sent, operation="UPDATE", subResource="ephemeralcontainers", oldObject=sent)
+    assert mutate(body)["response"] == {"uid": UID, "allowed": True}
+
+
 def test_validation_names_the_allowed_values() -> None:
     assert json.loads(review.validate(body_of(RECORDED)).body)["response"]["allowed"]
     wrong = pod()

@@ -9,23 +9,34 @@ from pylxcfs.sources.siblings import roots
 
 
 @pytest.mark.parametrize(
-    ("outside", "inside", "root"),
+    ("outside", "inside", "seen", "ours", "root"),
     [
-        ("/kubepods/pod/app", "/", "/kubepods/pod/app"),
-        ("/kubepods/pod/app/init.scope", "/init.scope", "/kubepods/pod/app"),
-        ("/app", "/app", "/"),
-        ("/kubepods/pod/other", "/../other", None),  # moved out of its namespace
-        ("/kubepods/pod/app", "/b", None),  # moved between the two looks
+        ("/kubepods/pod/app", "/", "/../../../system/ours", "/system/ours", "/kubepods/pod/app"),
+        ("/kubepods/pod/app/a", "/a", "/../../../ours", "/ours", "/kubepods/pod/app"),
+        ("/app", "/app", "/system/ours", "/system/ours", "/"),
+        ("/ours/app/a", "/a", "/../", "/ours", "/ours/app"),  # ours is above it
+        ("/app", "/", "/ours", "/app/ours", "/app"),  # and below
+        ("/kubepods/pod/other", "/../other", "/../../../ours", "/ours", None),  # moved out of it
+        ("/app", "/", "/../../ours", "/ours", None),  # moved up between the two looks
+        ("/a/b", "/", "/../ours/us", "/x/ours/us", None),  # and to another branch
+        ("/../x/app", "/", "/../../y/ours", "/ours", "/../x/app"),  # the server is in a namespace
     ],
 )
-def test_the_root_is_what_is_left_of_the_path(outside, inside, root):
-    assert roots({"": outside}, {"": inside}) == ({} if root is None else {"": root})
+def test_the_root_is_as_deep_as_ours_sees_it(outside, inside, seen, ours, root):
+    found = roots({"": outside}, {"": inside}, {"": seen}, {"": ours})
+    assert found == ({} if root is None else {"": root})
+
+
+def test_a_process_that_moved_between_the_looks_had_the_parent_of_its_root():
+    assert roots({"": "/x/ct"}, {"": "/ct"}, {"": "/../../ours"}, {"": "/ours"}) == {"": "/x/ct"}
 
 
 def test_hierarchies_are_taken_one_by_one():
     outside = {"memory": "/pod/app", "cpu": "/pod/app/x", "pids": "/elsewhere", "blkio": "/"}
     inside = {"memory": "/", "cpu": "/x", "pids": "/../../elsewhere"}
-    assert roots(outside, inside) == {"memory": "/pod/app", "cpu": "/pod/app"}
+    seen = dict.fromkeys(outside, "/../..")
+    ours = dict.fromkeys(outside, "/")
+    assert roots(outside, inside, seen, ours) == {"memory": "/pod/app", "cpu": "/pod/app"}
 
 
 @pytest.fixture

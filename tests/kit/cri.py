@@ -1,4 +1,4 @@
-"""containerd 2 of our own with NRI, and pods in it, asked for by CRI as a kubelet does.
+"""containerd of our own, and pods in it, asked for by CRI as a kubelet does.
 
 Pods use the node's network, so no CNI plugin is needed. One image of BusyBox is that of containers
 and of the pause container.
@@ -6,15 +6,9 @@ and of the pause container.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import json
 import os
-import shutil
 import signal
 import subprocess
-import tarfile
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +18,16 @@ import grpc
 from cri_api.v1 import api_pb2 as api
 from cri_api.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
 
+from tests.clients.engines import MEMORY, busybox_root, remove_cgroups
 from tests.conftest import run_name, wait_until
-from tests.kit.cgroups import PERIOD_US, hierarchies, remove_directory
+from tests.kit.cgroups import PERIOD_US
+from tests.kit.image import archive
 
 IMAGE = "localhost/pylxcfs-test:1"
-MEMORY = 64 << 20
-APPLETS = ("cat", "echo", "grep", "head", "sh", "sleep")
+#: The runtime handler with `base_runtime_spec`, for a RuntimeClass.
+HANDLER = "pylxcfs"
 _DEADLINE_S = 60
+#: containerd 2 takes version 2, too, and converts it; containerd 1.6 has no NRI.
 _CONFIG = """
 version = 2
 root = "{directory}/root"
@@ -53,67 +50,24 @@ disabled_plugins = [{disabled}]
   disable_apparmor = true
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
+  {cdi}
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{snapshotter}"
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+    {handler}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{directory}/cni/bin"
     conf_dir = "{directory}/cni/conf"
 """
+_HANDLER = f"""
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{HANDLER}]
+      runtime_type = "io.containerd.runc.v2"
+      base_runtime_spec = "{{directory}}/base.json"
+"""
 _DISABLED = ["snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper"]
 _DISABLED += ["snapshotter.v1.zfs", "internal.v1.opt"]
-
-
-def _image(root: Path) -> bytes:
-    """Return an OCI image layout with one layer."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        tar.add(root, ".")
-    blobs: dict[str, bytes] = {}
-
-    def put(kind: str, content: bytes) -> dict[str, Any]:
-        digest = hashlib.sha256(content).hexdigest()
-        blobs[f"blobs/sha256/{digest}"] = content
-        kind = f"application/vnd.oci.image.{kind}"
-        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
-
-    config = {
-        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
-        "os": "linux",
-        "config": {"Entrypoint": ["/bin/sleep", "1000"], "Env": ["PATH=/bin"]},
-        "rootfs": {
-            "type": "layers",
-            "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"],
-        },
-    }
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": put("config.v1+json", json.dumps(config).encode()),
-        "layers": [put("layer.v1.tar+gzip", gzip.compress(layer.getvalue(), 1))],
-    }
-    described = put("manifest.v1+json", json.dumps(manifest).encode())
-    described["annotations"] = {"io.containerd.image.name": IMAGE}
-    blobs["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [described]}).encode()
-    blobs["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, content in blobs.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return archive.getvalue()
-
-
-def _busybox(directory: Path) -> Path:
-    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
-        (directory / name).mkdir(parents=True)
-    shutil.copy(str(shutil.which("busybox")), directory / "bin/busybox")
-    for applet in APPLETS:
-        os.symlink("busybox", directory / "bin" / applet)
-    return directory
 
 
 def limited(cpus: float, memory: int, shares: int = 0) -> Any:
@@ -135,15 +89,21 @@ class Pod:
 
     def run(self, script: str) -> str:
         """Run a shell script in the container; return what it prints."""
-        request = api.ExecSyncRequest(container_id=self.container, cmd=["/bin/sh", "-c", script])
-        done = self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
-        return str(done.stdout.decode())
+        return str(self._execute("/bin/sh", "-c", script).stdout.decode())
+
+    def output(self, script: str) -> bytes:
+        """Run a shell script that has to succeed; return what it prints."""
+        done = self._execute("/bin/sh", "-c", script)
+        assert done.exit_code == 0, done.stderr
+        return bytes(done.stdout)
 
     def exit_code(self, *command: str) -> int:
         """Run a command in the container; return its exit code."""
+        return int(self._execute(*command).exit_code)
+
+    def _execute(self, *command: str) -> Any:
         request = api.ExecSyncRequest(container_id=self.container, cmd=command)
-        done = self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
-        return int(done.exit_code)
+        return self._containerd.runtime.ExecSync(request, timeout=_DEADLINE_S)
 
     def add(self, name: str, **settings: Any) -> Pod:
         """Start one more container in the pod; return the pod as seen from it."""
@@ -188,19 +148,27 @@ class Pod:
 class Containerd:
     """containerd on directories of its own; `with` starts and ends it.
 
-    `path`: where its programs are looked for.
+    `path`: where its programs are looked for. `base.json` in the directory: the specification of
+    HANDLER. `cdi`: a directory of CDI specifications, for containerd 1.7 and newer.
     """
 
-    def __init__(self, directory: Path, path: str, snapshotter: str = "native") -> None:
+    def __init__(
+        self, directory: Path, path: str, snapshotter: str = "native", cdi: Path | None = None
+    ) -> None:
         self.directory = directory
         self.nri = directory / "nri.sock"
-        self.cgroup = run_name(f"nri-{directory.name}")
+        self.cgroup = run_name(f"cri-{directory.name}")
         self._environ = {**os.environ, "PATH": path}
         self.pods: list[Pod] = []
         self._made = -1
-        disabled = ", ".join(f'"io.containerd.{name}"' for name in _DISABLED)
+        has_handler = (directory / "base.json").exists()
         text = _CONFIG.format(
-            directory=directory, image=IMAGE, disabled=disabled, snapshotter=snapshotter
+            directory=directory,
+            image=IMAGE,
+            disabled=", ".join(f'"io.containerd.{name}"' for name in _DISABLED),
+            snapshotter=snapshotter,
+            cdi=f'enable_cdi = true\n  cdi_spec_dirs = ["{cdi}"]' if cdi else "",
+            handler=_HANDLER.format(directory=directory) if has_handler else "",
         )
         self._snapshotter = snapshotter
         (directory / "config.toml").write_text(text)
@@ -208,9 +176,9 @@ class Containerd:
     def __enter__(self) -> Containerd:
         self.start()
         try:
-            archive = self.directory / "image.tar"
-            archive.write_bytes(_image(_busybox(self.directory / "rootfs")))
-            self.load(archive)
+            image = self.directory / "image.tar"
+            image.write_bytes(archive(busybox_root(self.directory / "rootfs"), IMAGE))
+            self.load(image)
         except BaseException as error:
             error.add_note((self.directory / "log").read_text()[-4000:])
             self.__exit__()
@@ -247,18 +215,20 @@ class Containerd:
             return False
         return True
 
-    def load(self, archive: Path) -> None:
+    def load(self, image: Path) -> None:
         """Import an image."""
         ctr = ["sh", "-c", 'exec ctr "$@"', "sh", "--address", f"{self.directory}/sock"]
-        words = ["--namespace=k8s.io", "images", "import", "--local"]
-        words.append(f"--snapshotter={self._snapshotter}")
-        subprocess.run(
-            [*ctr, *words, str(archive)],
-            check=True,
-            capture_output=True,
-            timeout=120,
-            env=self._environ,
-        )
+        words = ["--namespace=k8s.io", "images", "import", f"--snapshotter={self._snapshotter}"]
+        for local in ([], ["--local"]):  # containerd 2 needs that one, 1 does not know it
+            done = subprocess.run(
+                [*ctr, *words, *local, str(image)],
+                capture_output=True,
+                timeout=120,
+                env=self._environ,
+            )
+            if done.returncode == 0:
+                return
+        raise AssertionError(done.stderr.decode())
 
     def pod(
         self,
@@ -269,19 +239,26 @@ class Containerd:
         volumes: Mapping[str, str] | None = None,
         limits: Any = None,
         pid: int = api.CONTAINER,
+        handler: str = "",
+        seccomp: str = "",
         **settings: Any,
     ) -> Pod:
         """Start a pod with a container with limits: one CPU and MEMORY, or `limits`.
 
+        `volumes`: paths of the node by their place. `seccomp`: the file of a Localhost profile.
         `settings` are those of ContainerConfig.
         """
-        pod = self._sandbox(labels or {}, annotations or {}, namespace, pid)
+        pod = self._sandbox(labels or {}, annotations or {}, namespace, pid, handler=handler)
         limits = limits or limited(1, MEMORY)
         mounts = [
             api.Mount(host_path=host, container_path=place, readonly=True)
             for place, host in (volumes or {}).items()
         ]
         linux = api.LinuxContainerConfig(resources=limits)
+        if seccomp:
+            localhost = api.SecurityProfile.Localhost
+            profile = api.SecurityProfile(profile_type=localhost, localhost_ref=seccomp)
+            linux.security_context.seccomp.CopyFrom(profile)
         return self._run(pod, mounts=mounts, linux=linux, **settings)
 
     def daemon_pod(
@@ -309,6 +286,7 @@ class Containerd:
         namespace: str,
         pid: int = api.CONTAINER,
         privileged: bool = False,
+        handler: str = "",
     ) -> Pod:
         spaces = api.NamespaceOption(network=api.NODE, pid=pid, ipc=api.POD)
         self._made += 1
@@ -325,7 +303,7 @@ class Containerd:
                 ),
             ),
         )
-        run = api.RunPodSandboxRequest(config=config)
+        run = api.RunPodSandboxRequest(config=config, runtime_handler=handler)
         sandbox = self.runtime.RunPodSandbox(run, timeout=_DEADLINE_S).pod_sandbox_id
         pod = Pod(self, sandbox, config)
         self.pods.append(pod)
@@ -356,8 +334,4 @@ class Containerd:
         for pod in [*self.pods]:
             pod.end()
         self.stop()
-        tops = {hierarchy.mountpoint for hierarchy in hierarchies()}
-        tops |= {Path(entry.path) for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir()}
-        for top in tops:
-            for directory, _, _ in os.walk(top / self.cgroup, topdown=False):
-                remove_directory(Path(directory))
+        remove_cgroups(self.cgroup)

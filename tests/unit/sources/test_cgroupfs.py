@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,3 +153,17 @@ def test_a_process_of_the_host_has_the_cgroup_it_is_in(
     registry.callers.clear()
     with pytest.raises(PermissionError):
         own(files, "memory", "/user.slice/x", tmp_path)  # it is not known
+
+
+def test_a_caller_that_has_ended_is_no_later_process(files: CgroupFiles) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        caller = files.caller(process.pid)
+        caller.check_alive()
+        assert files.credentials(caller)[1] == os.geteuid()
+        process.communicate()
+    with pytest.raises(OSError, match=r"."):
+        caller.check_alive()
+    with pytest.raises(OSError, match=r"."):
+        files.credentials(caller)
+    with pytest.raises(OSError, match=r"."):
+        files.caller(process.pid)

@@ -95,12 +95,15 @@ def stop():
             if name.isdigit():
                 try:
                     with open(f"/proc/{name}/cmdline", "rb") as file:
-                        if b"ascaller" in file.read():
-                            os.kill(int(name), signal.SIGSTOP)
+                        if b"ascaller" not in file.read():
+                            continue
+                    os.kill(int(name), signal.SIGSTOP)
+                    with open(f"/proc/{name}/status") as file:
+                        filters.update(line for line in file if line.startswith("Seccomp:"))
                 except OSError:
                     pass
 
-done = []
+done, filters = [], set()
 threads = [threading.Thread(target=stop) for _ in range(2)]
 for thread in threads:
     thread.start()
@@ -115,6 +118,7 @@ for name in os.listdir("/proc"):
     if name.isdigit():
         with open(f"/proc/{name}/cmdline", "rb") as file:
             assert b"ascaller" not in file.read(), name
+assert filters == {"Seccomp:\\t2\\n"}, filters
 """
 
 

@@ -391,6 +391,8 @@ class Place:
             if not part:
                 break
             answer += part
+            if len(answer) > _MOST_TEXT + 1:
+                raise OSError(errno.EFBIG, "the text is too long")
         if not answer:  # its timer has ended it
             raise TimeoutError(errno.ETIMEDOUT, "the operation was ended")
         return bytes(answer)

@@ -349,6 +349,7 @@ def _send_error(answer: socket.socket, error: OSError) -> None:
 
 def _child(request: dict[str, Any], data: bytes, descriptors: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.umask(0)  # the kernel has applied the caller's
     stream, proc, own = descriptors
     with socket.socket(fileno=stream) as answer:
         _answering(answer, lambda: _do(request, data, answer, proc, own))

@@ -249,8 +249,8 @@ class Identity:
                     uid = Credentials.parse(file.read()).uid
                 self.id_inside(uid, 0)
                 return uid
-        except (OSError, ValueError):
-            pass
+        except (OSError, OverflowError, ValueError):
+            pass  # the kernel refuses what is no pid
         return who.euid
 
     def id_inside(self, number: int, kind: int) -> int:

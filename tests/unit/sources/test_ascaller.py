@@ -120,6 +120,17 @@ def test_on_a_machine_without_a_filter_nothing_is_confined(monkeypatch: pytest.M
     assert caught.value.errno == errno.EOPNOTSUPP
 
 
+def test_what_is_no_pid_is_left_to_the_kernel() -> None:
+    proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        caller = Identity(proc)
+        caller._maps = b"", b""
+        for moved in (b"99999999999999999999", b"-1", b"x", b"1.5"):
+            assert caller._euid_to_move(moved) == caller.who.euid
+    finally:
+        os.close(proc)
+
+
 class Requests:
     """Requests to a helper that read from a FIFO that is open for reading nowhere else."""
 

@@ -328,6 +328,19 @@ def test_with_too_many_threads_in_all_a_name_stays(
         assert caught.value.errno == number
 
 
+def test_a_request_that_pyfuse3_does_not_take_leaves_no_ticket(
+    world: World, tree: CgroupTree
+) -> None:
+    def refuse(request: object) -> None:
+        raise Refused(errno.EAGAIN)
+
+    mount = world.caller_mount
+    mount.cgroup, mount.send = tree, refuse
+    with pytest.raises(Refused, match=os.strerror(errno.EAGAIN)):
+        mount.other((wire.READ, 1, node(OWN), A_PID, wire.READ_IN.pack(7, 0, 100, 0)))
+    assert not tree._tickets
+
+
 def test_an_error_of_cgroupfs_and_a_bug(ops: Operations, files: Files) -> None:
     context: Any = SimpleNamespace(pid=B_PID)
     for raised, number in ((OSError(errno.EBUSY, "busy"), errno.EBUSY), (KeyError(), errno.EIO)):

@@ -8,7 +8,6 @@ there it is opened by pid, right after accept(2).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import socket
@@ -16,16 +15,12 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from pylxcfs.errors import PylxcfsError
 from pylxcfs.sources.identity import pidns_of
-from pylxcfs.sources.initpid import NS_GET_PARENT
 from pylxcfs.sources.kept import Descriptor
 
 #: asm-generic/socket.h; struct ucred of linux/socket.h.
 _SO_PEERPIDFD: Final = 77
 _UCRED: Final = struct.Struct("=iII")
-#: MAX_PID_NS_LEVEL (include/linux/pid_namespace.h).
-_MOST_LEVELS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +65,3 @@ def _pidfd_of(connection: socket.socket, pid: int) -> Descriptor | None:
     with contextlib.suppress(OSError):
         return Descriptor(os.pidfd_open(pid))
     return None  # it has ended
-
-
-def outermost(pid: int, own: int) -> int:
-    """Return the outermost pid namespace around a process, below `own`.
-
-    That is its container, however many namespaces it has made inside. 0 if it cannot be read.
-    """
-    try:
-        namespace = Descriptor.open(f"/proc/{pid}/ns/pid")
-        found = os.fstat(namespace.number).st_ino
-        for _ in range(_MOST_LEVELS):
-            parent = Descriptor(fcntl.ioctl(namespace.number, NS_GET_PARENT))
-            number = os.fstat(parent.number).st_ino
-            if number == own:
-                break
-            namespace, found = parent, number
-    except (PylxcfsError, OSError):
-        return 0
-    return found

@@ -25,11 +25,11 @@ from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.resources import openapi
 from pylxcfs.resources.model import Devices, Resources
-from pylxcfs.resources.peers import Peer, has_ended, outermost
+from pylxcfs.resources.peers import Peer, has_ended
 from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Watched
-from pylxcfs.sources.identity import Identity, cgroupns_of
+from pylxcfs.sources.identity import Identity, cgroupns_of, outermost
 from pylxcfs.sources.kept import Descriptor
 
 _log = logging.getLogger(__name__)

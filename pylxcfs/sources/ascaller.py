@@ -7,19 +7,23 @@ are opened that way and then read or written by a process in the caller's pid na
 the kernel translates pids, both ways.
 
 The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE in the initial user
-namespace trace it. So that one has no capability that the caller has not, and none to read; no
-directory but one of /proc; the caller's network namespace; and two descriptors, the file and the
-answer. A child that takes too long is ended by its own timer.
+namespace trace it and run code in it. So a seccomp filter, there before the process is, leaves that
+one read(2), write(2), memory, fork(2) and its end. It has two descriptors, the file and the answer;
+no capability but the caller's CAP_SYS_NICE, and none to read; no directory but one of /proc; and
+the caller's network namespace.
 
-It imports nothing of pylxcfs, holds no state and ends with its socket. Started by helper.py as
-`python -I -S ascaller.py FD`. A request is a line of JSON and the data of a write, with three
-descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in /proc, and the
-directory of the caller's cgroup, below which everything happens.
+A child that takes too long is killed, with what it has forked; of those that do not end each
+container has a few.
+
+It imports nothing of pylxcfs and ends with its socket, and all children with it. Started by
+helper.py as `python -I -S ascaller.py FD`. A request is a line of JSON and the data of a write,
+with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in
+/proc, and the directory of the caller's cgroup, below which everything happens.
 
     {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
      "mode", "uid", "gid": as the host counts them, -1 for no change, "most": bytes to read,
-     "timeout_s": 0 for none}
+     "timeout_s": 0 for none, "key": a number that one container's requests have in common}
 
 The answer is b"+" and what was read, or b"-" and an errno, and then the end of the stream.
 """
@@ -31,11 +35,15 @@ import ctypes
 import errno
 import fcntl
 import json
+import math
 import os
+import platform
+import select
 import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,17 +54,30 @@ _RESOLVE = 1 | 2 | 4 | 8
 
 _CLONE_NEWCGROUP, _CLONE_NEWUSER = 0x02000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
-_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 4, 8, 38
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 8, 22, 38
+_SECCOMP_MODE_FILTER = 2
+#: What the process in the caller's pid namespace may call, by machine: AUDIT_ARCH, and the numbers
+#: of read, write, sendto, mmap, munmap, brk, futex, rt_sigprocmask, rt_sigreturn, restart_syscall,
+#: clone, wait4, exit_group, and x86's fork (the generic asm/unistd.h; asm/unistd_64.h).
+_ALLOWED = {
+    "x86_64": (0xC000003E, (0, 1, 44, 9, 11, 12, 202, 14, 15, 219, 56, 61, 231, 57)),
+    "aarch64": (0xC00000B7, (63, 64, 206, 222, 215, 214, 98, 135, 139, 128, 220, 260, 94)),
+}
+#: struct sock_filter: code, jt, jf, k. Offsets of nr and arch in struct seccomp_data.
+_INSTRUCTION = struct.Struct("=HBBI")
+_BPF_LOAD, _BPF_JUMP_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
+_NR, _ARCH = 0, 4
+_SECCOMP_RET_ERRNO, _SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
 #: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3.
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _CAP_DATA = struct.Struct("=IIIIII")
-_CAP_SETUID = 1 << 7
+_CAP_SETUID, _CAP_SYS_NICE = 1 << 7, 1 << 23
 #: From a pid in a namespace to that in the caller's (Linux 6.11, include/uapi/linux/nsfs.h).
 _NS_GET_PID_FROM_PIDNS = 0x8004B706
 _MOST_DESCRIPTORS = 1024
 _REQUEST_SIZE = 1 << 17
-#: Children that have not ended, at most.
-_MOST_CHILDREN = 512
+#: Children that have not ended: of all callers and of one container, at most.
+_MOST_CHILDREN, _MOST_EACH = 512, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -120,6 +141,33 @@ def own_capabilities() -> int:
     _check(_libc.capget(_CAP_HEADER, data))
     low, _, _, high, _, _ = _CAP_DATA.unpack(data.raw)
     return int(low) | int(high) << 32
+
+
+def _confine() -> None:
+    """Allow nothing but what a process in the caller's pid namespace needs; the rest is EPERM.
+
+    OSError(EOPNOTSUPP) on a machine of which the numbers are not known here.
+    """
+    if platform.machine() not in _ALLOWED:
+        raise OSError(errno.EOPNOTSUPP, "no seccomp filter for this machine")
+    arch, numbers = _ALLOWED[platform.machine()]
+    refused = _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM)
+    program = [
+        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _ARCH),
+        _INSTRUCTION.pack(_BPF_JUMP_EQUAL, 1, 0, arch),
+        refused,
+        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _NR),
+        # Each jumps over those that follow it and over what refuses.
+        *(
+            _INSTRUCTION.pack(_BPF_JUMP_EQUAL, len(numbers) - i, 0, number)
+            for i, number in enumerate(numbers)
+        ),
+        refused,
+        _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW),
+    ]
+    text = ctypes.create_string_buffer(b"".join(program))
+    header = struct.pack("@HP", len(program), ctypes.addressof(text))  # struct sock_fprog
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
 
 
 def _prctl(option: int, value: int) -> None:
@@ -201,8 +249,8 @@ class Identity:
                     uid = Credentials.parse(file.read()).uid
                 self.id_inside(uid, 0)
                 return uid
-        except (OSError, ValueError):
-            pass
+        except (OSError, OverflowError, ValueError):
+            pass  # the kernel refuses what is no pid
         return who.euid
 
     def id_inside(self, number: int, kind: int) -> int:
@@ -250,9 +298,9 @@ def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, 
                     answer.sendall(b"+")
 
             if inside:
-                if kind == "read":
-                    _set_capabilities(0, 0)
-                # Else v1's cpuset compares those of the caller with those of the process.
+                # v1's cpuset compares the writer's capabilities with those of the process.
+                kept = _CAP_SYS_NICE & own_capabilities() if kind == "write" else 0
+                _set_capabilities(kept, kept)
                 _inside(transfer, file, answer)
             else:
                 transfer()
@@ -271,19 +319,17 @@ def _copy(file: int, answer: socket.socket, most: int) -> None:
 
 
 def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> None:
-    """Read or write in a process of the pid namespace, with nothing else open."""
+    """Read or write in a process of the pid namespace, with nothing else open. Do not return."""
     kept = sorted((file, answer.fileno()))
     for first, last in zip((0, kept[0] + 1, kept[1] + 1), (*kept, _MOST_DESCRIPTORS), strict=True):
         os.closerange(first, last)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    _confine()
     child = os.fork()
     if child == 0:
         _answering(answer, transfer)
-        os._exit(0)
-    # The timer is this process's; the other one may have been stopped.
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    os.waitpid(child, 0)
+    else:
+        os.waitpid(child, 0)
+    os._exit(0)
 
 
 def _answering(answer: socket.socket, work: Callable[[], None]) -> None:
@@ -291,53 +337,120 @@ def _answering(answer: socket.socket, work: Callable[[], None]) -> None:
     try:
         work()
     except OSError as error:
-        with contextlib.suppress(OSError):
-            answer.sendall(b"-%d" % (error.errno or errno.EIO))
+        _send_error(answer, error)
     except (LookupError, ValueError):
-        with contextlib.suppress(OSError):
-            answer.sendall(b"-%d" % errno.EIO)
+        _send_error(answer, OSError(errno.EIO, "a malformed request or file"))
 
 
-def _child(message: bytes, descriptors: list[int]) -> None:
+def _send_error(answer: socket.socket, error: OSError) -> None:
+    with contextlib.suppress(OSError):
+        answer.sendall(b"-%d" % (error.errno or errno.EIO))
+
+
+def _child(request: dict[str, Any], data: bytes, descriptors: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    head, _, data = message.partition(b"\n")
-    request = json.loads(head)
-    if request["timeout_s"]:
-        signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])  # SIGALRM ends it
+    os.umask(0)  # the kernel has applied the caller's
     stream, proc, own = descriptors
     with socket.socket(fileno=stream) as answer:
         _answering(answer, lambda: _do(request, data, answer, proc, own))
 
 
+class _Children:
+    """Children that have not ended, by process group: each leads that of what it forks.
+
+    The number of a group is not given again while a process is in it.
+    """
+
+    def __init__(self) -> None:
+        #: For whom it is, and when it is killed (CLOCK_MONOTONIC).
+        self._running: dict[int, tuple[int, float]] = {}
+
+    def start(self, message: bytes, descriptors: list[int], connection: socket.socket) -> None:
+        """Fork a child for a request. Raise OSError(EAGAIN) if there are too many."""
+        head, _, data = message.partition(b"\n")
+        request = json.loads(head)
+        self._forget_ended()
+        mine = [key for key, _ in self._running.values()].count(request["key"])
+        if len(self._running) >= _MOST_CHILDREN or mine >= _MOST_EACH:
+            raise OSError(errno.EAGAIN, "too many operations have not ended")
+        deadline = time.monotonic() + (request["timeout_s"] or math.inf)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setpgid(0, 0)
+                connection.close()
+                _child(request, data, descriptors)
+            finally:
+                os._exit(0)
+        with contextlib.suppress(ProcessLookupError):
+            os.setpgid(child, child)  # whichever of the two is first
+        self._running[child] = request["key"], deadline
+
+    def _forget_ended(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        for group in list(self._running):
+            if not _signal(group, 0):
+                del self._running[group]
+
+    def kill_late(self) -> float | None:
+        """Kill those that take too long. Return the milliseconds until the next one does."""
+        now = time.monotonic()
+        for group, (key, deadline) in self._running.items():
+            if deadline <= now:
+                _signal(group, signal.SIGKILL)
+                self._running[group] = key, math.inf  # a tracer may keep it from its end
+        first = min((deadline for _, deadline in self._running.values()), default=math.inf)
+        return None if first == math.inf else (first - now) * 1000
+
+    def kill_all(self) -> None:
+        """Kill all, and wait for none."""
+        for group in self._running:
+            _signal(group, signal.SIGKILL)
+
+
+def _signal(group: int, number: int) -> bool:
+    """Send a signal to a process group. Return whether there is one."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def serve(connection: socket.socket) -> None:
     """Answer until the other end closes: "+" for a request that a child has."""
     _prctl(_PR_SET_DUMPABLE, 0)
-    children = 0
+    children = _Children()
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
     connection.send(b"+")
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_SIZE, 3)
-        if not message:
-            return
-        try:
-            with contextlib.suppress(ChildProcessError):
-                while children and os.waitpid(-1, os.WNOHANG)[0]:
-                    children -= 1
-            if children >= _MOST_CHILDREN or len(descriptors) != 3:
-                connection.send(b"-too many operations on cgroups have not ended")
+    try:
+        while True:
+            if not poll.poll(children.kill_late()):
                 continue
-            if os.fork() == 0:
-                try:
-                    connection.close()
-                    _child(message, descriptors)
-                finally:
-                    os._exit(0)
-            children += 1
+            message, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_SIZE, 3)
+            if not message:
+                return
+            if len(descriptors) != 3:  # this process has too many open
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                connection.send(b"-descriptors are missing")
+                continue
+            try:
+                children.start(message, descriptors, connection)
+            except OSError as error:
+                with socket.socket(fileno=os.dup(descriptors[0])) as answer:
+                    _send_error(answer, error)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
             connection.send(b"+")
-        except OSError as error:
-            connection.send(b"-" + str(error).encode())
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+    finally:
+        children.kill_all()
 
 
 if __name__ == "__main__":

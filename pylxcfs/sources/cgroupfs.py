@@ -36,6 +36,7 @@ from pylxcfs.sources import ascaller
 from pylxcfs.sources.ascaller import open_beneath
 from pylxcfs.sources.cgroups import Hierarchies, Paths
 from pylxcfs.sources.helper import HelperProcess
+from pylxcfs.sources.identity import outermost
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.registry import Registry
 
@@ -71,8 +72,8 @@ _MOST_TEXT: Final = 4 << 20
 #: Seconds that the helper has to fork and to start, and an operation beyond its own limit.
 _FORK_S, _START_S, _GRACE_S = 5.0, 30.0, 0.5
 
-#: CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_ADMIN.
-_NEEDED: Final = 1 << 2 | 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21
+#: CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_ADMIN.
+_NEEDED: Final = 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -133,10 +134,17 @@ class CgroupFiles:
 
     # -- where a caller is -----------------------------------------------------------------------
 
-    def place(self, hierarchy: str, number: int, pid: int) -> Place:
-        """Return a cgroup as process `pid` sees it; `hierarchy` is a key of `served`."""
+    def caller(self, pid: int) -> Caller:
+        """Return the process with that pid."""
+        proc = Descriptor(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        return Caller(pid, outermost(pid, self._registry.host_identity.pidns), proc)
+
+    def place(self, hierarchy: str, number: int, caller: Caller) -> Place:
+        """Return a cgroup as a process sees it; `hierarchy` is a key of `served`."""
         found = self.served[hierarchy]
-        return Place(self._own(found, pid), _find(found, number), number, found.root, pid, self)
+        own = self._own(found, caller.pid)
+        caller.check_alive()
+        return Place(own, _find(found, number), number, found.root, caller, self)
 
     def _own(self, hierarchy: Hierarchy, pid: int) -> tuple[str, ...]:
         """Return the caller's own cgroup: that of its container, which it is in or below.
@@ -173,11 +181,25 @@ class CgroupFiles:
         others = (path for key, path in paths.items() if key != UNIFIED)
         return paths[UNIFIED] in others
 
-    def credentials(self, pid: int) -> tuple[object, ...]:
+    def credentials(self, caller: Caller) -> tuple[object, ...]:
         """Return what decides about the rights of a process."""
-        with open(f"/proc/{pid}/status", "rb") as file:
-            who = ascaller.Credentials.parse(file.read())
-        return (*who._replace(pid=0, tgid=0), os.readlink(f"/proc/{pid}/ns/user"))
+        who = ascaller.Identity(caller.proc.number).who
+        return (*who._replace(pid=0, tgid=0), os.readlink("ns/user", dir_fd=caller.proc.number))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A process that asks for something, and no later one with its pid."""
+
+    pid: int
+    #: The outermost pid namespace around it, that of the server for a process of the host.
+    container: int
+    #: Its directory in /proc.
+    proc: Descriptor
+
+    def check_alive(self) -> None:
+        """Raise OSError if it has ended, so that what was read by its pid may be another's."""
+        os.stat("status", dir_fd=self.proc.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +213,7 @@ class Place:
     number: int
     #: The hierarchy's root.
     root: Descriptor
-    pid: int
+    caller: Caller
     files: CgroupFiles
 
     @property
@@ -330,8 +352,7 @@ class Place:
 
     def _as_caller(self, name: str, *data: bytes, **request: str | int | float) -> bytes:
         """Have something done by a child of the helper. Raise OSError with what it answers."""
-        proc = Descriptor(os.open(f"/proc/{self.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        own = self._open_own()
+        own, proc = self._open_own(), self.caller.proc
         request |= {
             "path": self.path,
             "number": self.number,
@@ -339,6 +360,7 @@ class Place:
             "lists": _LISTS.get(name, "") if request["do"] in ("read", "write") else "",
             "most": _MOST_TEXT,
             "timeout_s": self.files.timeout_s,
+            "key": self.caller.container,
         }
         message = b"\n".join([json.dumps(request).encode(), *data])
         ours, theirs = socket.socketpair()
@@ -369,6 +391,8 @@ class Place:
             if not part:
                 break
             answer += part
+            if len(answer) > _MOST_TEXT + 1:
+                raise OSError(errno.EFBIG, "the text is too long")
         if not answer:  # its timer has ended it
             raise TimeoutError(errno.ETIMEDOUT, "the operation was ended")
         return bytes(answer)

@@ -118,10 +118,20 @@ class CallerMount:
             if self.cgroup is None:
                 raise Refused(errno.ESTALE)
             if opcode in TICKETED:
-                request = self.cgroup.ticket(request)
+                self._send_with_ticket(self.cgroup, request)
+                return
         elif opcode == wire.LOOKUP:
             self.lookup(node, body[:-1])
         self.send(request)
+
+    def _send_with_ticket(self, cgroup: CgroupTree, request: Request) -> None:
+        passed = cgroup.ticket(request)
+        try:
+            self.send(passed)
+        except Refused:
+            (ticket,) = wire.RELEASE_IN.unpack_from(passed[-1])
+            cgroup.redeem(ticket)
+            raise
 
     def fallback(self, request: Request) -> bytes:
         """Show the host's file where a request failed; a RELEASE is done."""

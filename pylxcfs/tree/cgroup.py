@@ -29,7 +29,7 @@ from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
 from pylxcfs.fuse.connection import Request
 from pylxcfs.tree import nodes
-from pylxcfs.tree.ports import CgroupFiles, CgroupPlace
+from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupPlace
 
 #: Requests in which pyfuse3 does not pass the node and the caller on. Their bodies begin with the
 #: handle.
@@ -82,9 +82,10 @@ class CgroupTree:
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
         self._lock = threading.Lock()
-        self._writers: dict[int, tuple[object, ...]] = {}
+        #: By handle, with the container of who has opened or read it; and by container.
+        self._writers: dict[int, tuple[int, tuple[object, ...]]] = {}
+        self._texts: dict[int, tuple[int, bytes]] = {}
         self._counts: dict[int, int] = {}
-        self._texts: dict[int, bytes] = {}
 
     # -- tickets ---------------------------------------------------------------------------------
 
@@ -106,12 +107,12 @@ class CgroupTree:
 
     # -- names and attributes --------------------------------------------------------------------
 
-    def lookup(self, parent: int, name: bytes, pid: int) -> Found:
+    def lookup(self, parent: int, name: bytes, caller: CgroupCaller) -> Found:
         """Find a name."""
         text = os.fsdecode(name)
         key, number, _ = self._parts(parent)
         try:
-            place = self.files.place(key, number, pid)
+            place = self.files.place(key, number, caller)
         except OSError as error:
             if error.errno in (errno.ESTALE, errno.ENOENT):
                 raise
@@ -120,20 +121,22 @@ class CgroupTree:
             raise Refused(errno.ENOMEM)
         return self._found(parent, text, place.stat(text))
 
-    def attributes(self, node: int, pid: int) -> os.stat_result:
+    def attributes(self, node: int, caller: CgroupCaller) -> os.stat_result:
         """Return the attributes of a node."""
         if node in self.children.values():  # all callers see the hierarchies
             return self.files.served[self._parts(node)[0]].attributes
-        place, name = self._place(node, pid)
+        place, name = self._place(node, caller)
         return place.stat(name)
 
-    def entries(self, node: int, pid: int, after: int) -> Iterator[tuple[int, bytes, Found]]:
+    def entries(
+        self, node: int, caller: CgroupCaller, after: int
+    ) -> Iterator[tuple[int, bytes, Found]]:
         """List (st_ino, name, node) of a directory, from behind st_ino `after`.
 
         Nothing where the caller has no cgroup of its own.
         """
         try:
-            place, _ = self._place(node, pid)
+            place, _ = self._place(node, caller)
         except PermissionError:
             return
         for number, name, found in place.entries():
@@ -159,10 +162,10 @@ class CgroupTree:
             raise Refused(errno.ESTALE)
         return key, number, name
 
-    def _place(self, node: int, pid: int) -> tuple[CgroupPlace, str]:
+    def _place(self, node: int, caller: CgroupCaller) -> tuple[CgroupPlace, str]:
         """Return the cgroup of a node as a caller sees it, and the file's name or ""."""
         key, number, name_number = self._parts(node)
-        place = self.files.place(key, number, pid)
+        place = self.files.place(key, number, caller)
         if not name_number:
             return place, ""
         name = self._names.get(name_number)
@@ -176,58 +179,57 @@ class CgroupTree:
 
     # -- files -----------------------------------------------------------------------------------
 
-    def open(self, node: int, pid: int, flags: int, handle: int) -> None:
+    def open(self, node: int, caller: CgroupCaller, flags: int, handle: int) -> None:
         """Open a file as `handle`."""
-        place, name = self._place(node, pid)
+        place, name = self._place(node, caller)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         place.check_open(name, write=writes)
         if not writes:
             return
-        owner, opener = nodes.pair_of(handle), self.files.credentials(pid)
+        container, opener = caller.container, self.files.credentials(caller)
         with self._lock:
-            if self._counts.get(owner, 0) >= _MOST_WRITERS:
+            if self._counts.get(container, 0) >= _MOST_WRITERS:
                 raise Refused(errno.ENFILE)
-            self._counts[owner] = self._counts.get(owner, 0) + 1
-            self._writers[handle] = opener
+            self._counts[container] = self._counts.get(container, 0) + 1
+            self._writers[handle] = container, opener
 
-    def read(self, ticket: Ticket, size: int) -> bytes:
+    def read(self, ticket: Ticket, caller: CgroupCaller, size: int) -> bytes:
         """Return a part of the text that a handle began to read at offset 0."""
-        node, pid, handle, offset = ticket
-        text = self._texts.get(handle) if offset else None
-        if text is None:
-            place, name = self._place(node, pid)
+        node, _, handle, offset = ticket
+        _, text = self._texts.get(handle, (0, b"")) if offset else (0, b"")
+        if not text:
+            place, name = self._place(node, caller)
             text = place.read(name)
-            self._keep(handle, text if len(text) > size else b"")
+            self._keep(handle, caller.container, text if len(text) > size else b"")
         return text[offset : offset + size]
 
-    def _keep(self, handle: int, text: bytes) -> None:
+    def _keep(self, handle: int, container: int, text: bytes) -> None:
         """Keep a text that is read in pieces, if there is room: else it is made again."""
         with self._lock:
             self._texts.pop(handle, None)
             if text:
-                owner, costs = nodes.pair_of(handle), max(len(text), _LEAST)
                 held = sum(
                     max(len(kept), _LEAST)
-                    for other, kept in self._texts.items()
-                    if nodes.pair_of(other) == owner
+                    for other, kept in self._texts.values()
+                    if other == container
                 )
-                if held + costs <= _MOST_TEXTS:
-                    self._texts[handle] = text
+                if held + max(len(text), _LEAST) <= _MOST_TEXTS:
+                    self._texts[handle] = container, text
 
-    def write(self, ticket: Ticket, data: bytes) -> None:
+    def write(self, ticket: Ticket, caller: CgroupCaller, data: bytes) -> None:
         """Write as the opener of a handle.
 
         A program with more rights that was given the file as its output must not lend those to the
         one that opened it. So EACCES where the writer's rights are others, and ESTALE where an
         earlier server has opened it.
         """
-        node, pid, handle, _ = ticket
-        opener = self._writers.get(handle)
-        if opener is None:
+        node, _, handle, _ = ticket
+        opened = self._writers.get(handle)
+        if opened is None:
             raise Refused(errno.ESTALE)
-        if opener != self.files.credentials(pid):
+        if opened[1] != self.files.credentials(caller):
             raise Refused(errno.EACCES)
-        place, name = self._place(node, pid)
+        place, name = self._place(node, caller)
         place.write(name, data)
 
     def is_open(self, handle: int) -> bool:
@@ -238,31 +240,31 @@ class CgroupTree:
         """Forget a handle. Does not block."""
         with self._lock:
             self._texts.pop(handle, None)
-            if self._writers.pop(handle, None) is not None:
-                owner = nodes.pair_of(handle)
-                self._counts[owner] -= 1
-                if not self._counts[owner]:
-                    del self._counts[owner]
+            opened = self._writers.pop(handle, None)
+            if opened is not None:
+                self._counts[opened[0]] -= 1
+                if not self._counts[opened[0]]:
+                    del self._counts[opened[0]]
 
     # -- what changes ----------------------------------------------------------------------------
 
-    def mkdir(self, parent: int, name: bytes, pid: int, mode: int) -> Found:
+    def mkdir(self, parent: int, name: bytes, caller: CgroupCaller, mode: int) -> Found:
         """Make a cgroup."""
-        place, _ = self._place(parent, pid)
+        place, _ = self._place(parent, caller)
         place.mkdir(os.fsdecode(name), stat.S_IMODE(mode))
-        return self.lookup(parent, name, pid)
+        return self.lookup(parent, name, caller)
 
-    def rmdir(self, parent: int, name: bytes, pid: int) -> None:
+    def rmdir(self, parent: int, name: bytes, caller: CgroupCaller) -> None:
         """Remove a cgroup."""
-        place, _ = self._place(parent, pid)
+        place, _ = self._place(parent, caller)
         place.rmdir(os.fsdecode(name))
 
-    def chmod(self, node: int, pid: int, mode: int) -> None:
+    def chmod(self, node: int, caller: CgroupCaller, mode: int) -> None:
         """Change a mode."""
-        place, name = self._place(node, pid)
+        place, name = self._place(node, caller)
         place.chmod(name, stat.S_IMODE(mode))
 
-    def chown(self, node: int, pid: int, uid: int, gid: int) -> None:
+    def chown(self, node: int, caller: CgroupCaller, uid: int, gid: int) -> None:
         """Change an owner or a group; -1 leaves it."""
-        place, name = self._place(node, pid)
+        place, name = self._place(node, caller)
         place.chown(name, uid, gid)

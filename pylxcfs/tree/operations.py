@@ -25,13 +25,16 @@ from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.cgroup import CgroupTree, Found
 from pylxcfs.tree.nodes import FILES, SYSFS
+from pylxcfs.tree.ports import CgroupCaller
 from pylxcfs.units import NS_PER_S
 
 T = TypeVar("T")
 
-#: Threads that one container may use, and requests that may wait for them: more are told EAGAIN.
+#: Threads that one container may use, and requests that may wait for them; and threads of all.
+#: More are told EAGAIN.
 _THREADS: Final = 4
 _MOST_WAITING: Final = 64
+_MOST_THREADS: Final = 256
 
 #: st_size of files below cgroup/, as sysfs has it.
 _CGROUP_FILE_SIZE: Final = 4096
@@ -47,7 +50,7 @@ class Operations(pyfuse3.Operations):
         self._mount = mount
         self._guard = guard
         self._timeout_s = timeout_s or math.inf
-        #: By pid namespace.
+        #: By container: its outermost pid namespace.
         self._limiters: dict[int, trio.CapacityLimiter] = {}
 
     def _guarded(self, place: str, attempt: Callable[[], T]) -> T:
@@ -64,12 +67,20 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(number)
         return result  # type: ignore[return-value]
 
-    async def _in_thread(self, place: str, pid: int, work: Callable[[], T]) -> T:
-        """Run what may block; Refused and OSError become their errno, another failure EIO."""
+    async def _in_thread(self, place: str, pid: int, work: Callable[[CgroupCaller], T]) -> T:
+        """Run what may block; Refused and OSError become their errno, another failure EIO.
+
+        After ETIMEDOUT the caller no longer waits, and its pid may become another's: so it is
+        opened before.
+        """
+        try:
+            caller = self._cgroup.files.caller(pid)
+        except OSError as error:
+            raise pyfuse3.FUSEError(errno.ESRCH) from error
 
         def answer() -> tuple[T | None, int]:
             try:
-                return work(), 0
+                return work(caller), 0
             except Refused as refused:
                 return None, refused.errno
             except OSError as error:
@@ -78,8 +89,7 @@ class Operations(pyfuse3.Operations):
         def guarded() -> tuple[T | None, int]:
             return self._guard.call(place, answer, lambda: (None, errno.EIO))
 
-        namespace = self._mount.callers.containers.namespace(pid)
-        limiter = self._limiters.setdefault(namespace, trio.CapacityLimiter(_THREADS))
+        limiter = self._limiter(caller.container)
         if limiter.statistics().tasks_waiting >= _MOST_WAITING:
             raise pyfuse3.FUSEError(errno.EAGAIN)
         result, number = None, errno.ETIMEDOUT
@@ -87,11 +97,18 @@ class Operations(pyfuse3.Operations):
             result, number = await trio.to_thread.run_sync(
                 guarded, limiter=limiter, abandon_on_cancel=True
             )
-        if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
-            self._limiters.pop(namespace, None)
         if number:
             raise pyfuse3.FUSEError(number)
         return result  # type: ignore[return-value]
+
+    def _limiter(self, container: int) -> trio.CapacityLimiter:
+        """Return the limiter of a container's threads; forget those that nothing uses."""
+        for key, limiter in list(self._limiters.items()):
+            if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
+                del self._limiters[key]
+        if sum(limiter.borrowed_tokens for limiter in self._limiters.values()) >= _MOST_THREADS:
+            raise pyfuse3.FUSEError(errno.EAGAIN)
+        return self._limiters.setdefault(container, trio.CapacityLimiter(_THREADS))
 
     @property
     def _cgroup(self) -> CgroupTree:
@@ -105,14 +122,21 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         """Return the attributes of a name."""
         if nodes.is_cgroup(parent_inode):
-            tree = self._cgroup
-            return _cgroup_entry(
-                await self._in_thread(
-                    "lookup", ctx.pid, lambda: tree.lookup(parent_inode, name, ctx.pid)
-                )
-            )
+            return _cgroup_entry(await self._lookup_cgroup(parent_inode, name, ctx.pid))
         node = self._guarded("lookup", lambda: self._mount.lookup(parent_inode, name))
         return self._entry(node, self._guarded("lookup", lambda: self._mount.listed(node)))
+
+    async def _lookup_cgroup(self, parent_inode: int, name: bytes, pid: int) -> Found:
+        tree = self._cgroup
+        try:
+            return await self._in_thread(
+                "lookup", pid, lambda caller: tree.lookup(parent_inode, name, caller)
+            )
+        except pyfuse3.FUSEError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                raise
+            # Also EAGAIN and ETIMEDOUT of one caller would drop the name for all.
+            raise pyfuse3.FUSEError(errno.ENOMEM) from error
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Return the attributes of a node below cgroup/."""
@@ -122,7 +146,7 @@ class Operations(pyfuse3.Operations):
     async def _cgroup_attributes(
         self, tree: CgroupTree, inode: int, pid: int
     ) -> pyfuse3.EntryAttributes:
-        found = await self._in_thread("getattr", pid, lambda: tree.attributes(inode, pid))
+        found = await self._in_thread("getattr", pid, lambda caller: tree.attributes(inode, caller))
         return _cgroup_entry(Found(inode, found))
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -153,7 +177,7 @@ class Operations(pyfuse3.Operations):
     async def _list_cgroup(self, tree: CgroupTree, fh: int, token: pyfuse3.ReaddirToken) -> None:
         node, pid, _, offset = tree.redeem(fh)
         entries = await self._in_thread(
-            "readdir", pid, lambda: list(tree.entries(node, pid, offset))
+            "readdir", pid, lambda caller: list(tree.entries(node, caller, offset))
         )
         for position, name, found in entries:
             if not pyfuse3.readdir_reply(token, name, _cgroup_entry(found), position):
@@ -170,20 +194,24 @@ class Operations(pyfuse3.Operations):
         """Open a file below cgroup/."""
         tree = self._cgroup
         handle = self._mount.cgroup_handle(tree, ctx.pid)
-        await self._in_thread("open", ctx.pid, lambda: tree.open(inode, ctx.pid, flags, handle))
+        await self._in_thread(
+            "open", ctx.pid, lambda caller: tree.open(inode, caller, flags, handle)
+        )
         return pyfuse3.FileInfo(fh=handle, direct_io=True)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read from a file below cgroup/."""
         tree = self._cgroup
         ticket = tree.redeem(fh)
-        return await self._in_thread("read", ticket.pid, lambda: tree.read(ticket, size))
+        return await self._in_thread(
+            "read", ticket.pid, lambda caller: tree.read(ticket, caller, size)
+        )
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write to a file below cgroup/."""
         tree, data = self._cgroup, bytes(buf)
         ticket = tree.redeem(fh)
-        await self._in_thread("write", ticket.pid, lambda: tree.write(ticket, data))
+        await self._in_thread("write", ticket.pid, lambda caller: tree.write(ticket, caller, data))
         return len(data)
 
     async def release(self, fh: int) -> None:
@@ -200,7 +228,7 @@ class Operations(pyfuse3.Operations):
         tree = self._cgroup
         return _cgroup_entry(
             await self._in_thread(
-                "mkdir", ctx.pid, lambda: tree.mkdir(parent_inode, name, ctx.pid, mode)
+                "mkdir", ctx.pid, lambda caller: tree.mkdir(parent_inode, name, caller, mode)
             )
         )
 
@@ -209,7 +237,9 @@ class Operations(pyfuse3.Operations):
         if not nodes.is_cgroup(parent_inode):
             raise pyfuse3.FUSEError(errno.EPERM)
         tree = self._cgroup
-        await self._in_thread("rmdir", ctx.pid, lambda: tree.rmdir(parent_inode, name, ctx.pid))
+        await self._in_thread(
+            "rmdir", ctx.pid, lambda caller: tree.rmdir(parent_inode, name, caller)
+        )
 
     async def setattr(
         self,
@@ -241,11 +271,11 @@ class Operations(pyfuse3.Operations):
         tree = self._cgroup
         if fields.update_mode:
             mode = attr.st_mode
-            await self._in_thread("chmod", pid, lambda: tree.chmod(inode, pid, mode))
+            await self._in_thread("chmod", pid, lambda caller: tree.chmod(inode, caller, mode))
         if fields.update_uid or fields.update_gid:
             uid = attr.st_uid if fields.update_uid else -1
             gid = attr.st_gid if fields.update_gid else -1
-            await self._in_thread("chown", pid, lambda: tree.chown(inode, pid, uid, gid))
+            await self._in_thread("chown", pid, lambda caller: tree.chown(inode, caller, uid, gid))
         elif not (fields.update_mode or fields.update_size):
             raise pyfuse3.FUSEError(errno.EPERM)  # times
 

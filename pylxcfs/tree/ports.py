@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from pylxcfs.views.model import Container
 
@@ -61,6 +61,14 @@ class Containers(Protocol):
 
     def known(self) -> Iterable[tuple[int, int]]:
         """Return the containers that were found and live."""
+
+
+class CgroupCaller(Protocol):
+    """A process that asks for something, and no later one with its pid."""
+
+    @property
+    def container(self) -> int:
+        """The outermost pid namespace around it: what limits go by."""
 
 
 class CgroupPlace(Protocol):
@@ -122,14 +130,17 @@ class CgroupHierarchy(Protocol):
 
 
 class CgroupFiles(Protocol):
-    """cgroupfs for callers."""
+    """cgroupfs for callers. Methods are given what its own `caller` has returned."""
 
     @property
     def served(self) -> Mapping[str, CgroupHierarchy]:
         """Hierarchies by key: "" is v2, else the first of its controllers."""
 
-    def place(self, hierarchy: str, number: int, pid: int) -> CgroupPlace:
-        """Return a cgroup as process `pid` sees it. May block; raise OSError."""
+    def caller(self, pid: int) -> CgroupCaller:
+        """Return the process with that pid. Does not block; raise OSError."""
 
-    def credentials(self, pid: int) -> tuple[object, ...]:
+    def place(self, hierarchy: str, number: int, caller: Any) -> CgroupPlace:  # noqa: ANN401
+        """Return a cgroup as a process sees it. May block; raise OSError."""
+
+    def credentials(self, caller: Any) -> tuple[object, ...]:  # noqa: ANN401
         """Return what decides about the rights of a process. Raise OSError."""

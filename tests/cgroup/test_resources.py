@@ -15,10 +15,9 @@ import pytest
 
 from pylxcfs import resources
 from pylxcfs.errors import Gone
-from pylxcfs.resources.peers import outermost
 from pylxcfs.resources.query import Query
 from pylxcfs.sources import request
-from pylxcfs.sources.identity import pidns_of
+from pylxcfs.sources.identity import outermost, pidns_of
 from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
@@ -161,6 +160,7 @@ def test_a_container_is_one_however_many_namespaces_it_makes(make_container):
         )
         assert outermost(pid, pidns_of(os.getpid())) == made.pidns
         assert outermost(made.pid, pidns_of(os.getpid())) == made.pidns
+        assert outermost(os.getpid(), pidns_of(os.getpid())) == pidns_of(os.getpid())
 
 
 def as_told(devices: Iterable[Device]) -> set[tuple[str, int, int]]:

@@ -428,6 +428,24 @@ def test_a_capability_that_the_caller_lacks_is_not_the_helpers(daemon: Daemon) -
         remove_directory(cgroup)
 
 
+def test_modes_of_new_cgroups_do_not_go_by_the_umask_of_the_service() -> None:
+    before = os.umask(0o077)
+    try:
+        with Daemon("--enable-cgroup") as daemon, tree_of(daemon) as tree:
+            said = tree.run(
+                """
+                os.umask(0o022)
+                os.mkdir(f"{own}/x")
+                print(oct(os.stat(f"{own}/x").st_mode & 0o777))
+                os.rmdir(f"{own}/x")
+                """,
+                own=tree.memory[0],
+            )
+    finally:
+        os.umask(before)
+    assert said == "0o755\n"
+
+
 def test_rights_are_not_lent_by_a_descriptor(tree: Tree) -> None:
     """A program with more rights that writes to the file of another one writes nothing."""
     path, directory = tree.memory

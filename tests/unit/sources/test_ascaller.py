@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pylxcfs.sources import ascaller
 from pylxcfs.sources.ascaller import Credentials, Identity, open_beneath
+from pylxcfs.sources.helper import HelperProcess
+from pylxcfs.sources.kept import Descriptor
 
 STATUS = b"""Name:\tx
 Uid:\t1\t2\t3\t4
@@ -64,3 +72,124 @@ def test_a_path_stays_beneath_its_directory(tmp_path: Path) -> None:
 def test_own_capabilities_are_the_effective_ones() -> None:
     with open("/proc/self/status", "rb") as file:
         assert ascaller.own_capabilities() == Credentials.parse(file.read()).caps
+
+
+_CONFINED = """
+import errno, os, runpy, socket, sys
+names = runpy.run_path(sys.argv[1])
+read, write = os.pipe()
+ours, theirs = socket.socketpair()
+names["_prctl"](names["_PR_SET_NO_NEW_PRIVS"], 1)
+refused = [lambda: os.open("/", 0), socket.socket, lambda: os.kill(os.getpid(), 0), os.pipe,
+           lambda: os.dup(0), lambda: os.chdir("/"), lambda: os.setpgid(0, 0)]
+names["_confine"]()
+for number, function in enumerate(refused):
+    try:
+        function()
+    except OSError as error:
+        assert error.errno == errno.EPERM, (number, error)
+    else:
+        raise AssertionError(number)
+child = os.fork()
+if child == 0:
+    large = b"x" * (1 << 22)
+    os.write(write, b"1" * 5)
+    ours.sendall(b"2" * 5)
+    os._exit(len(large) - (1 << 22))
+assert os.waitpid(child, 0)[1] == 0
+assert os.read(read, 5) == b"1" * 5 and os.read(theirs.fileno(), 5) == b"2" * 5
+os.write(1, b"all as it should be")
+os._exit(0)
+"""
+
+
+def test_a_confined_process_reads_writes_forks_and_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _CONFINED, ascaller.__file__],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == b"all as it should be", done.stderr
+
+
+def test_on_a_machine_without_a_filter_nothing_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "sparc64")
+    with pytest.raises(OSError, match="seccomp") as caught:
+        ascaller._confine()
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def test_what_is_no_pid_is_left_to_the_kernel() -> None:
+    proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        caller = Identity(proc)
+        caller._maps = b"", b""
+        for moved in (b"99999999999999999999", b"-1", b"x", b"1.5"):
+            assert caller._euid_to_move(moved) == caller.who.euid
+    finally:
+        os.close(proc)
+
+
+class Requests:
+    """Requests to a helper that read from a FIFO that is open for reading nowhere else."""
+
+    def __init__(self, directory: Path) -> None:
+        os.mkfifo(directory / "fifo")
+        self._directory = Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+        self._proc = Descriptor(os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY))
+        self.helper = HelperProcess(ascaller.__file__, 60.0, 60.0)
+
+    def start(self, key: int, timeout_s: float = 0) -> socket.socket:
+        """Send a request. Return the socket of the answer."""
+        request = {
+            "do": "read", "path": "", "number": 0, "name": "fifo", "lists": "", "most": 100,
+            "key": key, "timeout_s": timeout_s,
+        }  # fmt: skip
+        ours, theirs = socket.socketpair()
+        with theirs:
+            message = json.dumps(request).encode()
+            self.helper.ask(message, theirs.fileno(), self._proc.number, self._directory.number)
+        ours.settimeout(60)
+        return ours
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> Iterator[Requests]:
+    made = Requests(tmp_path)
+    yield made
+    made.helper.close()
+
+
+def test_children_that_take_too_long_are_killed(requests: Requests) -> None:
+    with requests.start(1, timeout_s=0.01) as late, requests.start(1) as other:
+        assert late.recv(100) == b""
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(100)
+
+
+def test_one_container_has_few_children_and_all_end_with_the_helper(requests: Requests) -> None:
+    mine = [requests.start(1) for _ in range(8)]
+    with requests.start(1) as refused:
+        assert refused.recv(100) == b"-%d" % errno.EAGAIN
+    mine.append(requests.start(2))
+    mine[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        mine[0].recv(100)
+    mine[0].settimeout(60)
+    requests.helper.close()
+    for answer in mine:
+        with answer:
+            assert answer.recv(100) == b""
+
+
+def test_a_child_that_has_ended_makes_room(requests: Requests) -> None:
+    for answer in [requests.start(1, timeout_s=0.01) for _ in range(8)]:
+        with answer:
+            answer.recv(100)
+    got = refused = b"-%d" % errno.EAGAIN
+    while got == refused:  # the last one may be about to end
+        with requests.start(1, timeout_s=0.01) as answer:
+            got = answer.recv(100)
+    assert got == b""

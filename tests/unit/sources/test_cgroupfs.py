@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import os
+import socket
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pylxcfs.sources import cgroupfs
 from pylxcfs.sources.cgroupfs import CgroupFiles, Place
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.identity import Identity
@@ -151,3 +157,27 @@ def test_a_process_of_the_host_has_the_cgroup_it_is_in(
     registry.callers.clear()
     with pytest.raises(PermissionError):
         own(files, "memory", "/user.slice/x", tmp_path)  # it is not known
+
+
+def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroupfs, "_MOST_TEXT", 10)
+    ours, theirs = socket.socketpair()
+    found = dataclasses.replace(place("/", "/"), files=SimpleNamespace(timeout_s=0))
+    with ours, theirs:
+        theirs.sendall(b"+" + b"x" * 11)
+        with pytest.raises(OSError, match="too long"):
+            found._answer(ours)
+
+
+def test_a_caller_that_has_ended_is_no_later_process(files: CgroupFiles) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        caller = files.caller(process.pid)
+        caller.check_alive()
+        assert files.credentials(caller)[1] == os.geteuid()
+        process.communicate()
+    with pytest.raises(OSError, match=r"."):
+        caller.check_alive()
+    with pytest.raises(OSError, match=r"."):
+        files.credentials(caller)
+    with pytest.raises(OSError, match=r"."):
+        files.caller(process.pid)

@@ -16,7 +16,7 @@ import trio
 
 from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
-from pylxcfs.tree import nodes
+from pylxcfs.tree import nodes, operations
 from pylxcfs.tree.cgroup import CgroupTree
 from pylxcfs.tree.names import Names
 from pylxcfs.tree.operations import Operations
@@ -80,6 +80,15 @@ class Place:
         self.done.append(("chown", name, uid, gid))
 
 
+@dataclass(frozen=True)
+class Caller:
+    pid: int
+    container: int
+
+
+A, B = Caller(A_PID, 1), Caller(B_PID, 2)
+
+
 @dataclass
 class Files:
     places: dict[int, Place]
@@ -98,13 +107,16 @@ class Files:
             ),
         }
 
-    def place(self, hierarchy: str, number: int, pid: int) -> Place:
+    def caller(self, pid: int) -> Caller:
+        return A if pid == A_PID else B
+
+    def place(self, hierarchy: str, number: int, caller: Caller) -> Place:
         if number not in self.places:
             raise OSError(errno.ESTALE, "gone")
         return self.places[number]
 
-    def credentials(self, pid: int) -> tuple[object, ...]:
-        return self.rights.get(pid, ("root",))
+    def credentials(self, caller: Caller) -> tuple[object, ...]:
+        return self.rights.get(caller.pid, ("root",))
 
 
 @pytest.fixture
@@ -208,12 +220,12 @@ def test_a_text_that_is_read_in_pieces_stays_the_same(tree: CgroupTree, files: F
     name = node(OWN, b"memory.stat")
     text = files.places[OWN].texts["memory.stat"]
     ticket = tree.redeem(_ticket(tree, name, 7, 0))
-    assert tree.read(ticket, 100) == text[:100]
+    assert tree.read(ticket, A, 100) == text[:100]
     files.places[OWN].texts["memory.stat"] = b"other"
-    assert tree.read(ticket._replace(offset=100), 10_000) == text[100:]
-    assert tree.read(ticket, 10_000) == b"other"
+    assert tree.read(ticket._replace(offset=100), A, 10_000) == text[100:]
+    assert tree.read(ticket, A, 10_000) == b"other"
     tree.release(7)
-    assert tree.read(ticket._replace(offset=2), 100) == b"her"
+    assert tree.read(ticket._replace(offset=2), A, 100) == b"her"
 
 
 def _ticket(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
@@ -223,37 +235,38 @@ def _ticket(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
 
 
 def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: Files) -> None:
-    files.rights = {1: ("user",), 2: ("user",), 3: ("root",)}
+    files.rights = {A_PID: ("user",), B_PID: ("user",), 7: ("root",)}
     name = node(OWN, b"tasks")
     ticket = tree.redeem(_ticket(tree, name, 7, 0))
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
-        tree.write(ticket, b"1")
-    tree.open(name, 1, os.O_WRONLY, 7)
-    tree.write(ticket._replace(pid=2), b"12")
+        tree.write(ticket, A, b"1")
+    tree.open(name, A, os.O_WRONLY, 7)
+    tree.write(ticket, B, b"12")
     with pytest.raises(Refused, match=os.strerror(errno.EACCES)):
-        tree.write(ticket._replace(pid=3), b"13")
+        tree.write(ticket, Caller(7, 1), b"13")
     assert files.places[OWN].written == [("tasks", b"12")]
     tree.release(7)
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
-        tree.write(ticket, b"1")
+        tree.write(ticket, A, b"1")
 
 
 def test_files_open_for_writing_are_bounded_for_each_container(tree: CgroupTree) -> None:
     name = node(OWN, b"tasks")
     handles = [5 << 22 | serial for serial in range(4096)]
     for handle in handles:
-        tree.open(name, 1, os.O_RDWR, handle)
+        tree.open(name, A, os.O_RDWR, handle)
     with pytest.raises(Refused, match=os.strerror(errno.ENFILE)):
-        tree.open(name, 1, os.O_WRONLY, 5 << 22 | 5000)
-    tree.open(name, 1, os.O_WRONLY, 6 << 22)
+        # Also with the handles of another of its pid namespaces.
+        tree.open(name, A, os.O_WRONLY, 7 << 22)
+    tree.open(name, B, os.O_WRONLY, 6 << 22)
     tree.release(handles[0])
-    tree.open(name, 1, os.O_WRONLY, 5 << 22 | 5000)
+    tree.open(name, A, os.O_WRONLY, 7 << 22)
 
 
 def test_a_handle_that_is_open_is_not_given_again(world: World, tree: CgroupTree) -> None:
     mount = world.caller_mount
     first = mount.cgroup_handle(tree, A_PID)
-    tree.open(node(OWN, b"tasks"), A_PID, os.O_WRONLY, first + 1)
+    tree.open(node(OWN, b"tasks"), A, os.O_WRONLY, first + 1)
     assert mount.cgroup_handle(tree, A_PID) == first + 2
     tree.release(first + 1)
     assert not tree.is_open(first + 1)
@@ -301,6 +314,31 @@ def test_modes_owners_and_o_trunc(ops: Operations, files: Files) -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
         change()
     assert caught.value.errno == errno.EPERM
+
+
+def test_with_too_many_threads_in_all_a_name_stays(
+    ops: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a lookup any error but ENOMEM would drop the name for all callers."""
+    monkeypatch.setattr(operations, "_MOST_THREADS", 0)
+    context: Any = SimpleNamespace(pid=A_PID)
+    for method, number in ((ops.lookup, errno.ENOMEM), (ops.rmdir, errno.EAGAIN)):
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            trio.run(method, node(OWN), b"tasks", context)
+        assert caught.value.errno == number
+
+
+def test_a_request_that_pyfuse3_does_not_take_leaves_no_ticket(
+    world: World, tree: CgroupTree
+) -> None:
+    def refuse(request: object) -> None:
+        raise Refused(errno.EAGAIN)
+
+    mount = world.caller_mount
+    mount.cgroup, mount.send = tree, refuse
+    with pytest.raises(Refused, match=os.strerror(errno.EAGAIN)):
+        mount.other((wire.READ, 1, node(OWN), A_PID, wire.READ_IN.pack(7, 0, 100, 0)))
+    assert not tree._tickets
 
 
 def test_an_error_of_cgroupfs_and_a_bug(ops: Operations, files: Files) -> None:

@@ -44,7 +44,7 @@ TAKE_S: Final = 5.0
 MOST_EACH: Final = 512
 MOST_STREAMS: Final = 16
 #: All connections; each has a descriptor and a pidfd. Containers have half of the descriptors.
-_MOST: Final = 8192
+MOST: Final = 8192
 _FDS_EACH: Final = 2
 #: Connections taken before those that have one are served.
 _AT_ONCE: Final = 16
@@ -83,14 +83,25 @@ class _Container:
     """What is open for one container."""
 
     turn: trio.Lock = field(default_factory=trio.Lock)
-    connections: int = 0
+    #: Its connections, each with the time of its last bytes; the longest idle one is the first.
+    connections: dict[trio.CancelScope, float] = field(default_factory=dict)
     streams: int = 0
+
+    @property
+    def idle_since(self) -> float:
+        """When its longest idle connection was last used."""
+        return next(iter(self.connections.values()))
+
+    def note_use(self, connection: trio.CancelScope) -> None:
+        """Note that bytes have come on a connection."""
+        if self.connections.pop(connection, None) is not None:
+            self.connections[connection] = trio.current_time()
 
 
 class Service:
     """Answers on `listener`, which listens already.
 
-    `request_s`, `take_s`, `most_each`: see the constants.
+    `request_s`, `take_s`, `most_each`, `most`: see the constants.
     """
 
     def __init__(
@@ -102,6 +113,7 @@ class Service:
         request_s: float = REQUEST_S,
         take_s: float = TAKE_S,
         most_each: int = MOST_EACH,
+        most: int = MOST,
     ) -> None:
         self._request_s, self._take_s, self._most_each = request_s, take_s, most_each
         self._query = query
@@ -111,9 +123,9 @@ class Service:
         self._pidns = query.registry.host_identity.pidns
         self._cgroupns = cgroupns_of(os.getpid())
         self._containers: dict[_Key, _Container] = {}
-        self._connections = 0
+        self._connections = 0  # of all containers
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = max(1, min(_MOST, soft // 3 // _FDS_EACH))
+        self._most = max(1, min(most, soft // 3 // _FDS_EACH))
         #: Replaced after each write to a limit that somebody watches.
         self._written = trio.Event()
         self._writes = 0
@@ -145,17 +157,39 @@ class Service:
             peer = Peer.of(connection)
             key = self._key(peer)
             container = self._containers.get(key) or _Container()
-            if container.connections >= self._most_each or self._connections >= self._most:
+            if len(container.connections) >= self._most_each:
                 connection.close()
                 self._guard.warn("limit", "too many connections; some are closed at once")
                 continue
+            if self._connections >= self._most:
+                self._close_one()
             self._containers[key] = container
-            container.connections += 1
+            scope = trio.CancelScope()
+            container.connections[scope] = trio.current_time()
             self._connections += 1
             connection.setblocking(False)
             ours = trio.socket.from_stdlib_socket(connection)
-            nursery.start_soon(self._serve, ours, peer, key, container)
+            nursery.start_soon(self._serve, ours, peer, key, container, scope)
         return True
+
+    def _close_one(self) -> None:
+        """Close the longest idle connection of the container that has most."""
+        key, container = max(
+            self._containers.items(),
+            key=lambda item: (len(item[1].connections), -item[1].idle_since),
+        )
+        scope = next(iter(container.connections))
+        scope.cancel()
+        self._drop(key, container, scope)
+        self._guard.warn("limit", "too many connections; idle ones of who has most are closed")
+
+    def _drop(self, key: _Key, container: _Container, scope: trio.CancelScope) -> None:
+        """Count a connection no more."""
+        if container.connections.pop(scope, None) is None:
+            return
+        self._connections -= 1
+        if not container.connections:
+            self._containers.pop(key, None)
 
     def _key(self, peer: Peer) -> _Key:
         """Return what the turns and limits of a peer go by."""
@@ -164,19 +198,30 @@ class Service:
         return outermost(peer.pid, self._pidns) or peer.pidns, 0
 
     async def _serve(
-        self, connection: trio.socket.SocketType, peer: Peer, key: _Key, container: _Container
+        self,
+        connection: trio.socket.SocketType,
+        peer: Peer,
+        key: _Key,
+        container: _Container,
+        scope: trio.CancelScope,
     ) -> None:
         try:
-            with connection, self._guard.attempting("connection"), contextlib.suppress(OSError):
-                await self._talk(connection, peer, container)
+            with (
+                scope,
+                connection,
+                self._guard.attempting("connection"),
+                contextlib.suppress(OSError),
+            ):
+                await self._talk(connection, peer, container, partial(container.note_use, scope))
         finally:
-            self._connections -= 1
-            container.connections -= 1
-            if not container.connections:
-                self._containers.pop(key, None)
+            self._drop(key, container, scope)
 
     async def _talk(
-        self, connection: trio.socket.SocketType, peer: Peer, container: _Container
+        self,
+        connection: trio.socket.SocketType,
+        peer: Peer,
+        container: _Container,
+        note_use: Callable[[], None],
     ) -> None:
         talk = Conversation()
         until = trio.current_time() + self._request_s
@@ -200,6 +245,7 @@ class Service:
                 continue
             with trio.move_on_at(until):
                 talk.receive(await connection.recv(MOST_BYTES))
+                note_use()
                 continue
             return  # it was silent, or slow
 

@@ -22,7 +22,7 @@ from pylxcfs.sources.identity import pidns_of
 from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
-from tests.kit.asking import CLIENT, get, line, serving
+from tests.kit.asking import CLIENT, Http, get, line, rest, serving
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
 from tests.kit.devices import USUAL, Allowed
@@ -161,6 +161,22 @@ def test_a_container_is_one_however_many_namespaces_it_makes(make_container):
         )
         assert outermost(pid, pidns_of(os.getpid())) == made.pidns
         assert outermost(made.pid, pidns_of(os.getpid())) == made.pidns
+
+
+def test_at_the_limit_on_all_connections_who_has_most_loses_one(tmp_path, make_container):
+    made = make_container(memory=100 * MIB)
+    with serving(tmp_path, most=3) as path, contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(3):
+            clients.append(Http(path))
+            stack.callback(clients[-1].close)
+            assert clients[-1].get("/v1/self")[0] == 200
+        used, idle, other = clients
+        assert used.get("/v1/self")[0] == 200
+        assert ask(made, path)["memory"]["limit_bytes"] == 100 * MIB
+        assert rest(idle.sock) == b""
+        for one in (used, other):
+            assert one.get("/v1/self")[0] == 200
 
 
 def as_told(devices: Iterable[Device]) -> set[tuple[str, int, int]]:

@@ -357,11 +357,11 @@ class Service:
         body = json.dumps(self._document(watched.resources, peer)).encode()
         return talk.event("resources", body)
 
-    def _attempt(self, work: Callable[[], _T]) -> _T | None:
+    def _attempt(self, work: Callable[[], _T | None]) -> _T | None:
         """Return the result of some work; None if it failed."""
-        found: list[_T] = []
-        self._guard.attempt("events", lambda: found.append(work()))
-        return found[0] if found else None
+        found = self._guard.call("events", work, lambda: None)
+        self._note()  # the work may have read writes that other streams wait for
+        return found
 
     async def _send(self, connection: trio.socket.SocketType, data: bytes) -> None:
         """Send all; raise TimeoutError if the client does not take it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,12 +15,15 @@ import pytest
 
 from pylxcfs import resources
 from pylxcfs.errors import Gone
+from pylxcfs.guard import Guard
+from pylxcfs.keeper.resources import listen
 from pylxcfs.resources import openapi
 from pylxcfs.resources.protocol import MOST_BYTES, Conversation
 from pylxcfs.resources.query import Query
-from pylxcfs.resources.service import MOST_STREAMS
+from pylxcfs.resources.service import MOST_STREAMS, Service
 from pylxcfs.resources.watch import Watched
 from tests.kit.asking import Http, connect, get, line, rest, serving
+from tests.unit.resources.conftest import v2_cgroup
 from tests.unit.resources.test_openapi import check
 
 GET = b"GET /v1/self HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -220,6 +224,21 @@ def test_a_stream_ends_when_its_cgroup_cannot_be_read(service, monkeypatch):
         line(service)
         assert list(events) == []
     client.close()
+
+
+def test_a_stream_that_reads_of_writes_wakes_the_others(tmp_path, v2):
+    v2_cgroup(v2, "a/b")
+    query = Query(root=str(v2.root))
+    with contextlib.closing(query), listen(str(tmp_path)) as listener:
+        service = Service(query, listener, Guard())
+        file = v2.root / "sys/fs/cgroup/a/b/memory.max"
+        watch = query.hierarchies.writes.watch(str(file))
+        waited_for = service._written
+        file.write_text("1\n")
+        service._attempt(query.hierarchies.writes.look)
+        assert watch is not None
+        assert watch.writes
+        assert waited_for.is_set()
 
 
 def test_a_bug_is_answered_and_logged(tmp_path, monkeypatch, caplog):

@@ -10,7 +10,7 @@ The first line says which it is. A request is at most 8 KiB and has no body.
     FIRST     any other line                  LINE
     LINE      an answer                       CLOSED
     HTTP      an answer                       HTTP, or CLOSED as HTTP says
-    HTTP      the answer "events"             EVENTS
+    HTTP      the answer "events"             EVENTS, to its end
     any       a request that is refused       CLOSED
 """
 
@@ -110,8 +110,6 @@ class Conversation:
                 self._http.receive_data(data)
             except h11.RemoteProtocolError:  # more data behind its end
                 self.state = State.CLOSED
-        elif self.state is State.EVENTS and not data:
-            self.state = State.CLOSED
 
     def request(self) -> Request | None:
         """Return the next request; None if more has to be received. Raise Refused."""
@@ -213,7 +211,7 @@ class Conversation:
         return self._chunk(b"event: %b\ndata: %b\n\n" % (name.encode(), body))
 
     def comment(self) -> bytes:
-        """Return a comment, which clients ignore: a client that is gone shows at the next one."""
+        """Return a comment, which clients ignore: one that takes nothing more shows by it."""
         return self._chunk(b":\n\n")
 
     def _chunk(self, data: bytes) -> bytes:

@@ -334,24 +334,49 @@ class Service:
                 await self._send(connection, talk.answer(_UNREADABLE, last=True))
                 return
             await self._send(connection, talk.begin_events())
-            data = self._event(talk, watched, peer)
-            while talk.state is State.EVENTS and peer.lives:
-                await self._send(connection, data)
-                await trio.sleep(_APART_S)
-                data = talk.comment()
-                with trio.move_on_after(COMMENT_S):
-                    while not watched.is_due:
-                        self._note()
-                        await self._written.wait()
-                if watched.is_due:
-                    async with container.turn:
-                        found = self._attempt(lambda: (watched.look(),))
-                    if found is None:
-                        return  # its cgroup has ended, or cannot be read
-                    if found[0] is not None:
-                        data = self._event(talk, watched, peer)
+            await self._send(connection, self._event(talk, watched, peer))
+            if talk.state is not State.EVENTS:
+                return  # HEAD
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_closed, connection, nursery.cancel_scope)
+                with self._guard.attempting("connection"), contextlib.suppress(OSError):
+                    await self._follow(connection, talk, peer, container, watched)
+                nursery.cancel_scope.cancel()
         finally:
             container.streams -= 1
+
+    async def _until_closed(
+        self, connection: trio.socket.SocketType, stream: trio.CancelScope
+    ) -> None:
+        """End a stream when its client closes the connection, or sends more than its request."""
+        with contextlib.suppress(OSError):
+            await connection.recv(1)
+        stream.cancel()
+
+    async def _follow(
+        self,
+        connection: trio.socket.SocketType,
+        talk: Conversation,
+        peer: Peer,
+        container: _Container,
+        watched: Watched,
+    ) -> None:
+        """Send an event after each change of a limit, until the process or its cgroup has ended."""
+        while peer.lives:
+            await trio.sleep(_APART_S)
+            data = talk.comment()
+            with trio.move_on_after(COMMENT_S):
+                while not watched.is_due:
+                    self._note()
+                    await self._written.wait()
+            if watched.is_due:
+                async with container.turn:
+                    found = self._attempt(lambda: (watched.look(),))
+                if found is None:
+                    return  # its cgroup has ended, or cannot be read
+                if found[0] is not None:
+                    data = self._event(talk, watched, peer)
+            await self._send(connection, data)
 
     def _event(self, talk: Conversation, watched: Watched, peer: Peer) -> bytes:
         body = json.dumps(self._document(watched.resources, peer)).encode()

@@ -168,8 +168,6 @@ def test_events():
         text += event.data
     assert text == b"event: resources\ndata: {}\n\n:\n\n"
     assert talk.state is State.EVENTS
-    talk.receive(b"")
-    assert talk.state is State.CLOSED
 
 
 @given(st.lists(st.one_of(st.binary(max_size=64), st.just(GET), st.just(b"self\n")), max_size=20))

@@ -192,6 +192,29 @@ def test_streams_of_events_are_limited(service):
         check(found, "Error")
 
 
+@pytest.mark.parametrize("end", ["shutdown", "send"])
+def test_a_stream_ends_with_its_client(service, monkeypatch, end):
+    """At once: no comment is sent here, by which it would be noticed as well."""
+    monkeypatch.setattr("pylxcfs.resources.service.COMMENT_S", float("inf"))
+    with ExitStack() as stack:
+        clients = [Http(service) for _ in range(MOST_STREAMS)]
+        for client in clients:
+            stack.callback(client.close)
+            check(next(client.events()), "Resources")
+        for client in clients:
+            assert client.sock is not None
+            if end == "shutdown":
+                client.sock.shutdown(socket.SHUT_WR)
+            else:
+                client.sock.sendall(GET)
+        for client in clients:
+            assert client.sock is not None
+            assert rest(client.sock) == b""
+        one_more = Http(service)
+        stack.callback(one_more.close)
+        check(next(one_more.events()), "Resources")
+
+
 def test_a_head_of_events_is_a_head(service):
     with connect(service) as connection:
         connection.sendall(GET.replace(b"GET", b"HEAD").replace(b"self", b"self/events"))

@@ -141,7 +141,7 @@ class _Cgroup(NamedTuple):
 
 
 class Query:
-    """Answers for any process that this one may see; for one thread at a time.
+    """Answers for any process that this one may see; for one thread at a time, but for `find`.
 
     `options`: those of the files that answers agree with. `sample`: count load averages of
     containers, from the second question on; they are not known without it.
@@ -229,7 +229,9 @@ class Query:
     def find(self, pid: int) -> tuple[ContainerSource, bool]:
         """Return the cgroups of a process, and whether they are another container's.
 
-        Raise Gone, SourceError.
+        For any thread, also while another one asks: what it keeps is in tables with locks
+        (sources/registry.py, sources/hostcallers.py). It may take long where a pid namespace was
+        not asked about before. Raise Gone, SourceError.
         """
         if pid == self._pid:
             return self._cgroups.of_cgroups(self._own.read()), False

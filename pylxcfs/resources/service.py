@@ -78,6 +78,10 @@ _BUG: Final = Answer.error(
 _Key = tuple[int, int]
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass
 class _Container:
     """What is open for one container."""
@@ -234,8 +238,7 @@ class Service:
                     except Refused as refused:
                         data = talk.refuse(refused)
                     if request is not None and request.what != "events":
-                        await self._prepare(peer)
-                        data = talk.answer(self._answer(request, peer))
+                        data = talk.answer(await self._answer(request, peer))
             if request is not None and request.what == "events":
                 await self._stream(connection, talk, peer, container)
                 return
@@ -250,43 +253,69 @@ class Service:
             return  # it was silent, or slow
 
     async def _prepare(self, peer: Peer) -> None:
-        """Find the container of a peer, in another thread if that may take long."""
-        if peer.pidns in (0, self._pidns) or self._query.registry.knows(Identity(peer.pidns, 0)):
-            return
-        work = partial(self._guard.attempt, "find", partial(self._query.find, peer.pid))
-        await trio.to_thread.run_sync(work)
+        """Find the container of a peer, in another thread where that may take long."""
+        if peer.pidns not in (0, self._pidns) and not self._is_known(peer):
+            work = partial(self._guard.attempt, "find", partial(self._find, peer.pid))
+            await trio.to_thread.run_sync(work)
 
-    def _answer(self, request: Request, peer: Peer) -> Answer:
+    def _find(self, pid: int) -> None:
+        container, _ = self._query.find(pid)
+        container.paths()  # where its cgroup namespace begins is asked for in it
+
+    def _is_known(self, peer: Peer) -> bool:
+        registry = self._query.registry
+        if not registry.knows(Identity(peer.pidns, 0)):
+            return False
+        identity = registry.identify(peer.pid)  # no search, as its pid namespace is known
+        return identity is None or registry.knows(identity)
+
+    async def _answer(self, request: Request, peer: Peer) -> Answer:
         """Return the answer to a request. Nothing is raised."""
         if request.what == "openapi":
             return openapi.ANSWER
-        work = self._of_process if request.what == "process" else self._of_self
-        answer = self._guard.call("request", work, lambda *_: _BUG, request, peer)
+        if not peer.pid:
+            return _NOT_SEEN
+        if request.what == "process":
+            search = partial(self._search, request.pid, peer)
+            found = await trio.to_thread.run_sync(self._guard.call, "find", search, _nothing)
+            if found is None:
+                return _NO_PROCESS if peer.lives else _ENDED
+            work: Callable[[], Answer] = partial(self._of_process, *found, peer)
+        else:
+            await self._prepare(peer)
+            work = partial(self._of_self, request, peer)
+        answer = self._guard.call("request", work, lambda: _BUG)
         self._note()
         return answer
 
     def _of_self(self, request: Request, peer: Peer) -> Answer:
-        if not peer.pid:
-            return _NOT_SEEN
         ask = self._query.devices if request.what == "devices" else self._query.of
         answer = self._read(ask, peer.pid, peer)
         return answer if peer.lives else _ENDED
 
-    def _of_process(self, request: Request, peer: Peer) -> Answer:
-        if not peer.pid:
-            return _NOT_SEEN
-        try:
-            pid = self._pid_of(request.pid, peer)
-            pidfd = Descriptor(os.pidfd_open(pid))
-            # Only now is the number not another's.
-            if self._pid_of(request.pid, peer) != pid:
-                return _NO_PROCESS
-        except (PylxcfsError, OSError):
-            return _NO_PROCESS if peer.lives else _ENDED
+    def _of_process(self, pid: int, pidfd: Descriptor, peer: Peer) -> Answer:
         answer = self._read(self._query.of, pid, peer)
         if not peer.lives:
             return _ENDED
         return _NO_PROCESS if has_ended(pidfd) else answer
+
+    def _search(self, number: int, peer: Peer) -> tuple[int, Descriptor] | None:
+        """Return a process by its number for the peer, found as for `_prepare`.
+
+        None if there is none. On kernels before 6.11 a process enters the pid namespace for that,
+        so this is for another thread.
+        """
+        try:
+            pid = self._pid_of(number, peer)
+            pidfd = Descriptor(os.pidfd_open(pid))
+            # Only now is the number not another's.
+            if self._pid_of(number, peer) != pid:
+                return None
+        except (PylxcfsError, OSError):
+            return None
+        with contextlib.suppress(PylxcfsError):  # it shows again when it is read
+            self._find(pid)
+        return pid, pidfd
 
     def _pid_of(self, number: int, peer: Peer) -> int:
         if peer.pidns == self._pidns:
@@ -384,7 +413,7 @@ class Service:
 
     def _attempt(self, work: Callable[[], _T | None]) -> _T | None:
         """Return the result of some work; None if it failed."""
-        found = self._guard.call("events", work, lambda: None)
+        found = self._guard.call("events", work, _nothing)
         self._note()  # the work may have read writes that other streams wait for
         return found
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pylxcfs.errors import Gone
 from pylxcfs.resources.peers import outermost
 from pylxcfs.resources.query import Query
 from pylxcfs.sources import request
+from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.sources.identity import pidns_of
 from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
@@ -147,6 +149,34 @@ def test_namespaces_inside_of_a_container_change_nothing(service, make_container
         ["unshare", "--pid", "--fork", "unshare", "--pid", "--fork", "--mount-proc"],
     ):
         assert ask(made, service, "self", *around)["memory"]["limit_bytes"] == 100 * MIB
+
+
+def test_what_enters_a_container_is_not_waited_for_in_the_loop(
+    tmp_path, make_container, monkeypatch
+):
+    """A container can stop a process that enters its namespaces."""
+    made = make_container(memory=100 * MIB, namespaces=["cgroup"])
+    query = Query(init_pid_method="scm")
+    entering, reading = set(), set()
+
+    def noted(owner: object, name: str, threads: set[int]) -> None:
+        work = getattr(owner, name)
+
+        def noting(*words, **more):
+            threads.add(threading.get_ident())
+            return work(*words, **more)
+
+        monkeypatch.setattr(owner, name, noting)
+
+    noted(HelperProcess, "ask", entering)
+    noted(query, "of", reading)
+    with serving(tmp_path, query) as path:
+        for around in ([], ["unshare", "--cgroup"], ["unshare", "--pid", "--fork"]):
+            for command in ("self", "pid 1"):
+                assert "scope" in ask(made, path, command, *around)
+    assert entering
+    assert len(reading) == 1
+    assert not entering & reading
 
 
 def test_a_container_is_one_however_many_namespaces_it_makes(make_container):

@@ -66,6 +66,16 @@ def has_ended(pidfd: Descriptor) -> bool:
     return bool(poll.poll(0))
 
 
+def hung_up(connection: socket.socket) -> bool:
+    """Return whether nobody is there to take an answer: the peer has closed, both ways.
+
+    Bytes that it has sent before may wait all the same.
+    """
+    poll = select.poll()
+    poll.register(connection, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
 def _pidfd_of(connection: socket.socket, pid: int) -> Descriptor | None:
     """Return a pidfd of the peer; None if it has ended."""
     try:

@@ -25,7 +25,7 @@ from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.resources import openapi
 from pylxcfs.resources.model import Devices, Resources
-from pylxcfs.resources.peers import Peer, has_ended, outermost
+from pylxcfs.resources.peers import Peer, has_ended, hung_up, outermost
 from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Watched
@@ -48,6 +48,8 @@ MOST: Final = 8192
 _FDS_EACH: Final = 2
 #: Connections taken before those that have one are served.
 _AT_ONCE: Final = 16
+#: Seconds for that. Those that were closed already cost little, and many may wait.
+_DRAIN_S: Final = 0.005
 #: Seconds between two comments in a stream of events, and the least between two events.
 COMMENT_S: Final = 15.0
 _APART_S: Final = 0.05
@@ -150,7 +152,8 @@ class Service:
 
     def _accept(self, nursery: trio.Nursery) -> bool:
         """Take some of the connections that wait; return False where none can be had now."""
-        for _ in range(_AT_ONCE):
+        until, taken = trio.current_time() + _DRAIN_S, 0
+        while taken < _AT_ONCE and trio.current_time() < until:
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -158,6 +161,10 @@ class Service:
             except OSError as error:
                 self._guard.warn("accept", "no connection can be taken: %s", error)
                 return False
+            if hung_up(connection):
+                connection.close()
+                continue
+            taken += 1
             peer = Peer.of(connection)
             key = self._key(peer)
             container = self._containers.get(key) or _Container()

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from pylxcfs.resources.peers import Peer
+from pylxcfs.resources.peers import Peer, hung_up
 
 
 class Kernel:
@@ -46,3 +46,24 @@ def test_a_peer_that_was_reaped_is_not_looked_for_by_its_number(number):
     assert peer.pidfd is None
     assert peer.pidns == 0
     assert not peer.lives
+
+
+def test_a_connection_that_was_closed_has_hung_up(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+
+        def connect(data: bytes) -> socket.socket:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(listener.getsockname())
+            connection.sendall(data)
+            return connection
+
+        for data in (b"", b"self\n"):
+            connect(data).close()
+            with listener.accept()[0] as ours:
+                assert hung_up(ours)
+            with connect(data) as theirs, listener.accept()[0] as ours:
+                assert not hung_up(ours)
+                theirs.shutdown(socket.SHUT_WR)
+                assert not hung_up(ours)  # it takes an answer

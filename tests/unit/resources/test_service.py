@@ -18,6 +18,7 @@ from pylxcfs.errors import Gone
 from pylxcfs.guard import Guard
 from pylxcfs.keeper.resources import listen
 from pylxcfs.resources import openapi
+from pylxcfs.resources.peers import Peer
 from pylxcfs.resources.protocol import MOST_BYTES, Conversation
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import MOST_STREAMS, Service
@@ -170,6 +171,21 @@ def test_more_connections_than_one_may_have_are_closed_and_others_are_served(tmp
         for one in held:
             one.close()
         assert line(path)["scope"]
+
+
+def test_connections_that_were_closed_in_the_queue_cost_no_look_at_their_peer(
+    tmp_path, monkeypatch
+):
+    peers = []
+    of = Peer.of
+    monkeypatch.setattr(Peer, "of", lambda connection: peers.append(1) or of(connection))
+    listener = listen(str(tmp_path))
+    for _ in range(100):
+        with connect(tmp_path / "resources.sock") as connection:
+            connection.sendall(b"self\n")
+    with serving(tmp_path, listener=listener) as path:
+        assert line(path)["scope"]
+    assert len(peers) == 1
 
 
 def test_many_requests_in_one_piece_are_all_answered(service):

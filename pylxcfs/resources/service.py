@@ -77,6 +77,9 @@ _BUG: Final = Answer.error(
     HTTPStatus.INTERNAL_SERVER_ERROR, "a bug of pylxcfs", "see the log of the service"
 )
 
+#: PID_MAX_LIMIT (include/linux/threads.h).
+_MOST_PID: Final = 1 << 22
+
 _Key = tuple[int, int]
 
 
@@ -283,6 +286,8 @@ class Service:
         if not peer.pid:
             return _NOT_SEEN
         if request.what == "process":
+            if request.pid > _MOST_PID:
+                return _NO_PROCESS
             search = partial(self._search, request.pid, peer)
             found = await trio.to_thread.run_sync(self._guard.call, "find", search, _nothing)
             if found is None:

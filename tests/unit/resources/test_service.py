@@ -68,6 +68,11 @@ def test_a_process_that_is_not_there(service):
     assert status == 404
     check(found, "Error")
     check(line(service, "pid 0"), "Error")
+    for number in (4194305, 2**31, 2**32 + os.getpid(), 9999999999):
+        assert get(service, f"/v1/processes/{number}")[0] == 404
+        assert "no such process" in line(service, f"pid {number}")["error"]
+    with pytest.raises(Gone):
+        next(resources.watch(2**40))
     assert "hint" in line(service, "what")
 
 

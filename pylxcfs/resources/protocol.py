@@ -135,6 +135,7 @@ class Conversation:
         while True:
             if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 self._http.start_next_cycle()
+                self._head = False  # the next request may be one that h11 refuses
             event = self._http.next_event()
             if isinstance(event, h11.Request):
                 found = self._understood(event)

@@ -152,6 +152,17 @@ def test_what_is_refused(data, status):
     assert talk.state is State.CLOSED
 
 
+def test_what_is_refused_behind_a_head_request_has_a_body():
+    talk, found = first(GET.replace(b"GET", b"HEAD") + b"GET /v1/self HTTP/1.1\r\n\r\n")
+    assert found == Request("self")
+    talk.answer(ANSWER)
+    with pytest.raises(Refused) as refused:
+        talk.request()
+    status, document, _ = response(talk.refuse(refused.value))
+    assert status == 400
+    assert document["error"]
+
+
 def test_events():
     talk, found = first(GET.replace(b"self", b"self/events"))
     assert found == Request("events")

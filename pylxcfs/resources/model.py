@@ -1,8 +1,8 @@
 """What the resources of a process are: the values, with units, and as JSON.
 
-The unit is in a field's name: bytes, s (seconds), cpus. `None` is "no limit" at a limit, and "not
-known" everywhere else, as each field says. `Resources.sources` tells for each value which file it
-was read from. No I/O is done here.
+Sizes and times have their unit in the field's name (_bytes, _s, _us); CPUs, threads and percent
+are counted as each class says. `None` is "no limit" at a limit that `Resources.sources` tells the
+file of, and "not known" everywhere else, as each field says. No I/O is done here.
 """
 
 from __future__ import annotations

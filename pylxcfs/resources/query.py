@@ -76,9 +76,9 @@ _HUGE_PREFIX: Final = "hugepages-"
 _HUGE_SUFFIX: Final = "kB"
 _LIST: Final = "devices.list"
 _MODULES: Final = "sys/kernel/security/lsm"
-#: Modules that label processes.
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC
 _MOST_LABEL: Final = 4096
+#: Modules that label processes.
 _LABELS: Final = frozenset({"apparmor", "selinux", "smack"})
 #: cpu.shares of one CPU, and the kernel's defaults (kernel/sched/sched.h).
 _SHARES_OF_ONE: Final = 1024

@@ -237,7 +237,7 @@ class Service:
         container: _Container,
         note_use: Callable[[], None],
     ) -> None:
-        talk = Conversation()
+        talk = Conversation(self._request_s)
         until = trio.current_time() + self._request_s
         while talk.state is not State.CLOSED:
             data, request = b"", None
@@ -375,7 +375,7 @@ class Service:
                 await self._send(connection, talk.answer(_UNREADABLE, last=True))
                 return
             await self._send(connection, talk.begin_events())
-            await self._send(connection, self._event(talk, watched, peer))
+            await self._send(connection, self._event(talk, watched.resources, (), peer))
             if talk.state is not State.EVENTS:
                 return  # HEAD
             async with trio.open_nursery() as nursery:
@@ -416,12 +416,14 @@ class Service:
                 if found is None:
                     return  # its cgroup has ended, or cannot be read
                 if found[0] is not None:
-                    data = self._event(talk, watched, peer)
+                    data = self._event(talk, *found[0], peer)
             await self._send(connection, data)
 
-    def _event(self, talk: Conversation, watched: Watched, peer: Peer) -> bytes:
-        body = json.dumps(self._document(watched.resources, peer)).encode()
-        return talk.event("resources", body)
+    def _event(
+        self, talk: Conversation, resources: Resources, changed: tuple[str, ...], peer: Peer
+    ) -> bytes:
+        document = {"changed": changed, **self._document(resources, peer)}
+        return talk.event("resources", json.dumps(document).encode())
 
     def _attempt(self, work: Callable[[], _T | None]) -> _T | None:
         """Return the result of some work; None if it failed."""

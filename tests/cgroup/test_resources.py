@@ -263,18 +263,20 @@ def test_changes_are_events(service, make_cgroup, make_container):
     events = made.popen(python(EVENTS, service), stdout=subprocess.PIPE)
     with events:
         limits = _limits(events.stdout)
-        assert next(limits) == 200 * MIB
+        changed = ["memory.limit_bytes", "memory.total_bytes"]
+        assert next(limits) == (200 * MIB, [])
         made.limits(memory=100 * MIB)
-        assert next(limits) == 100 * MIB
+        assert next(limits) == (100 * MIB, changed)
         parent.limits(memory=50 * MIB)
-        assert next(limits) == 50 * MIB
+        assert next(limits) == (50 * MIB, changed)
         events.kill()
 
 
-def _limits(stream) -> Iterator[int]:
+def _limits(stream) -> Iterator[tuple[int, list[str]]]:
     for text in stream:
         if text.startswith(b"data: "):
-            yield json.loads(text.removeprefix(b"data: "))["memory"]["limit_bytes"]
+            found = json.loads(text.removeprefix(b"data: "))
+            yield found["memory"]["limit_bytes"], found["changed"]
 
 
 def test_watch_yields_changes_until_the_end(make_cgroup, make_container):

@@ -20,7 +20,8 @@ class Source(NamedTuple):
     #: The file's name in its cgroup ("memory.max"; with "@" an extended attribute of it), a path
     #: (/proc/meminfo), or a system call.
     file: str
-    #: In the hierarchy: 0 is the process's own cgroup, 1 its parent. None outside of cgroups.
+    #: In the hierarchy: 0 is the cgroup that was asked about (of a process in another container,
+    #: that container's), 1 its parent. None outside of cgroups.
     level: int | None = None
     #: The file's path as this process sees it. Not told to containers.
     path: str | None = None
@@ -163,7 +164,9 @@ class Devices(NamedTuple):
 class Resources(NamedTuple):
     """What a process may use, uses, and has left, at one time."""
 
-    #: "container": limits apply. "host": none do, and memory, CPUs and load are the machine's.
+    #: "container": memory, CPUs and load are a container's, with limits or without, or those of a
+    #: cgroup that has limits. "host": they are the machine's, as no limit on memory or CPUs is
+    #: known.
     scope: str
     cpu: Cpu
     memory: Memory

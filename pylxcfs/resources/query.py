@@ -2,7 +2,8 @@
 
     pid namespace of the process        its resources
     another one than this process's     those of its container (sources/registry.py)
-    the same, or one may not see it     those of its own cgroup; the host's if nothing limits that
+    the same, or one may not see it     those of its own cgroup; the host's if nothing is known to
+                                        limit that
 
 The values that files of pylxcfs show as well are made by the same views. The descriptors of what
 was asked before stay open, so a second question costs a few reads.

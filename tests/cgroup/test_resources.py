@@ -344,3 +344,28 @@ def test_the_library_in_a_container_without_cgroups(make_container):
     assert "memory.limit_bytes" not in found["sources"]
     assert found["cpu"]["affinity"] == [0]
     assert found["advice"]["threads"]["value"] == 1
+
+
+def test_the_library_in_a_container_with_the_mounts_of_the_host_knows_no_limits(make_container):
+    """A path of its cgroup namespace names no directory of theirs."""
+    made = make_container(memory=300 * MIB, cpus=0.5, namespaces=["cgroup"])
+    found = library_in(made, 'exec "$@"')
+    told = {name: one["file"] for name, one in found["sources"].items() if one["level"] is not None}
+    assert told == {}
+    assert found["scope"] == "host"
+    assert found["memory"]["limit_bytes"] is found["memory"]["usage_bytes"] is None
+    assert "limit" not in found["advice"]["heap_bytes"]["reason"]
+
+
+def test_a_process_in_a_cgroup_below_is_told_of_its_container(service, make_container, make_below):
+    """As the files are."""
+    made = make_container(memory=300 * MIB)
+    below = make_below(made.cgroup.directory("memory"))
+    limit = below / "memory.limit_in_bytes"
+    if limit.exists():  # v1
+        limit.write_text(f"{100 * MIB}")
+    found = ask(
+        made, service, "self", "sh", "-ec", f'echo 0 > {below}/cgroup.procs; exec "$@"', "sh"
+    )
+    assert found["memory"]["limit_bytes"] == 300 * MIB
+    assert found["sources"]["memory.limit_bytes"]["level"] == 0

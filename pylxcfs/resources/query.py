@@ -17,6 +17,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
@@ -86,6 +87,10 @@ _SHARES_OF_ONE: Final = 1024
 _DEFAULT_WEIGHT: Final = 100
 #: Texts and sources that are remembered; a container has a few dozen.
 _MOST_KNOWN: Final = 4096
+#: Levels of cgroups whose files stay open for the next question. Of deeper cgroups only the one
+#: that was asked about last has its files open, so that nobody uses up this process's descriptors
+#: by nesting cgroups.
+LEVELS_KEPT: Final = 32
 
 _MEMINFO: Final = Source("/proc/meminfo")
 _LOADAVG: Final = Source("/proc/loadavg")
@@ -179,6 +184,7 @@ class Query:
         self._stalls: dict[str, tuple[bytes, Mapping[str, Stall]]] = {}
         self._known: dict[Origin, Source] = {}
         self._uncounted: set[str] = set()
+        self._deep: weakref.ref[ContainerSource] | None = None
         self._last_cgroup: tuple[Paths, bool, Cgroup] | None = None
 
     @property
@@ -220,12 +226,22 @@ class Query:
     def _where_it_is(self, pid: int, ask: Callable[[ContainerSource, bool], _T]) -> _T:
         """Return what `ask` says of the cgroups of a process."""
         try:
-            return ask(*self.find(pid))
+            return self._once(pid, ask)
         except Gone:
             if not os.path.exists(f"{self._proc}/{pid}"):
                 raise
             # Its cgroup was removed behind it, or it was moved: once more, from where it is now.
-            return ask(*self.find(pid))
+            return self._once(pid, ask)
+
+    def _once(self, pid: int, ask: Callable[[ContainerSource, bool], _T]) -> _T:
+        container, is_container = self.find(pid)
+        found = ask(container, is_container)
+        if max([path.count("/") for path in container.paths().values()], default=0) > LEVELS_KEPT:
+            last = self._deep() if self._deep is not None else None
+            if last is not None and last is not container:
+                last.release()
+            self._deep = weakref.ref(container)
+        return found
 
     def find(self, pid: int) -> tuple[ContainerSource, bool]:
         """Return the cgroups of a process, and whether they are another container's.

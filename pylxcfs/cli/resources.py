@@ -24,7 +24,7 @@ from pylxcfs.guard import Guard
 from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
 from pylxcfs.resources.model import Devices, Resources, Source
-from pylxcfs.resources.query import Query
+from pylxcfs.resources.query import LEVELS_KEPT, Query
 from pylxcfs.resources.watch import Change, watch
 from pylxcfs.server.server import options_of
 from pylxcfs.server.settings import Settings
@@ -32,8 +32,9 @@ from pylxcfs.server.settings import Settings
 _log = logging.getLogger(__name__)
 
 _MOST_DOCUMENT: Final = 1 << 20
-#: Descriptors that a container may keep open.
-_FDS_EACH: Final = 32
+#: Descriptors that a container may keep open: 20, and 9 for each level of its cgroups up to those
+#: that Query keeps open (LEVELS_KEPT), if all of them have limits.
+_FDS_EACH: Final = 20 + 9 * LEVELS_KEPT
 _NOT_KNOWN: Final = (
     "not known; --log-level=debug says why. On cgroup v2 it takes CAP_SYS_ADMIN: try sudo"
 )

@@ -92,10 +92,26 @@ def uses_maps(program: bytes) -> bool:
     )
 
 
-def allows(program: bytes, access: int, kind: int, major: int, minor: int, lookup: Lookup) -> bool:
-    """Return whether the program allows an access. Raise FormatError."""
+class Budget:
+    """Instructions that some runs may take together; each takes half a microsecond."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+
+def allows(
+    program: bytes,
+    access: int,
+    kind: int,
+    major: int,
+    minor: int,
+    lookup: Lookup,
+    budget: Budget | None = None,
+) -> bool:
+    """Return whether the program allows an access. Raise FormatError, also beyond `budget`."""
     try:
-        return _Run(program, _CONTEXT.pack(access << 16 | kind, major, minor), lookup).result() != 0
+        context = _CONTEXT.pack(access << 16 | kind, major, minor)
+        return _Run(program, context, lookup).result(budget or Budget(_MOST_STEPS)) != 0
     except (LookupError, ValueError, OverflowError, struct.error) as error:
         raise FormatError(f"BPF program ({error!r})") from None
 
@@ -116,14 +132,15 @@ class _Run:
         self._registers[1] = _CONTEXT_AT
         self._registers[10] = _STACK_AT + _STACK
 
-    def result(self) -> int:
+    def result(self, budget: Budget) -> int:
         """Return r0 at the exit."""
         registers, at = self._registers, 0
-        for _ in range(_MOST_STEPS):
+        for step in range(min(_MOST_STEPS, budget.left)):
             code, pair, offset, number = _INSN.unpack_from(self._program, at * 8)
             (target, source), kind = _registers_of(pair), code & 7
             at += 1
             if code == _EXIT:
+                budget.left -= step + 1
                 return registers[0] & 0xFFFFFFFF
             if code == _CALL:
                 self._call(at)

@@ -46,7 +46,7 @@ def heap_bytes(resources: Resources | None = None) -> Advice:
     memory = _or_own(resources).memory
     limited = memory.limit_bytes is not None and memory.limit_bytes <= memory.total_bytes
     part, whole = _LIMITED if limited else _UNLIMITED
-    what = f"the limit of {memory.total_bytes}" if limited else f"{memory.total_bytes} unlimited"
+    what = f"{'the limit of' if limited else 'this machine with'} {memory.total_bytes}"
     return Advice(memory.total_bytes * part // whole, f"{part}/{whole} of {what} bytes")
 
 

@@ -1,8 +1,8 @@
 """What the resources of a process are: the values, with units, and as JSON.
 
-The unit is in a field's name: bytes, s (seconds), cpus. `None` is "no limit" at a limit, and "not
-known" everywhere else, as each field says. `Resources.sources` tells for each value which file it
-was read from. No I/O is done here.
+Sizes and times have their unit in the field's name (_bytes, _s, _us); CPUs, threads and percent
+are counted as each class says. `None` is "no limit" at a limit that `Resources.sources` tells the
+file of, and "not known" everywhere else, as each field says. No I/O is done here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Source(NamedTuple):
     #: The file's name in its cgroup ("memory.max"; with "@" an extended attribute of it), a path
     #: (/proc/meminfo), or a system call.
     file: str
-    #: In the hierarchy: 0 is the process's own cgroup, 1 its parent. None outside of cgroups.
+    #: In the hierarchy: 0 is the cgroup that was asked about (of a process in another container,
+    #: that container's), 1 its parent. None outside of cgroups.
     level: int | None = None
     #: The file's path as this process sees it. Not told to containers.
     path: str | None = None
@@ -163,7 +164,9 @@ class Devices(NamedTuple):
 class Resources(NamedTuple):
     """What a process may use, uses, and has left, at one time."""
 
-    #: "container": limits apply. "host": none do, and memory, CPUs and load are the machine's.
+    #: "container": memory, CPUs and load are a container's, with limits or without, or those of a
+    #: cgroup that has limits. "host": they are the machine's, as no limit on memory or CPUs is
+    #: known.
     scope: str
     cpu: Cpu
     memory: Memory

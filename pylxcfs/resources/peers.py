@@ -1,13 +1,15 @@
 """Who is at the other end of a unix socket: SO_PEERCRED, SO_PEERPIDFD.
 
 The kernel notes the process that called connect(2), and translates its pid into the pid namespace
-of who asks. A pidfd tells whether that pid is still the same process. Linux before 6.5 gives none;
-there it is opened by pid, right after accept(2).
+of who asks. A pidfd tells whether that pid is still the same process. Linux before 6.5 gives none
+(ENOPROTOOPT); there it is opened by pid, right after accept(2). Linux 6.5 to 6.15 gives none of a
+process that was reaped (EINVAL, ESRCH): its pid may be another's, so there is no peer then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -59,9 +61,23 @@ def has_ended(pidfd: Descriptor) -> bool:
     return bool(poll.poll(0))
 
 
+def hung_up(connection: socket.socket) -> bool:
+    """Return whether nobody is there to take an answer: the peer has closed, both ways.
+
+    Bytes that it has sent before may wait all the same.
+    """
+    poll = select.poll()
+    poll.register(connection, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
 def _pidfd_of(connection: socket.socket, pid: int) -> Descriptor | None:
-    with contextlib.suppress(OSError):
+    """Return a pidfd of the peer; None if it has ended."""
+    try:
         return Descriptor(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD))
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            return None
     with contextlib.suppress(OSError):
         return Descriptor(os.pidfd_open(pid))
-    return None  # it has ended
+    return None

@@ -10,7 +10,7 @@ The first line says which it is. A request is at most 8 KiB and has no body.
     FIRST     any other line                  LINE
     LINE      an answer                       CLOSED
     HTTP      an answer                       HTTP, or CLOSED as HTTP says
-    HTTP      the answer "events"             EVENTS
+    HTTP      the answer "events"             EVENTS, to its end
     any       a request that is refused       CLOSED
 """
 
@@ -38,6 +38,16 @@ _TARGETS: Final = {
     "/v1/openapi.json": "openapi",
 }
 _JSON: Final = b"application/json"
+_METHODS: Final = (b"GET", b"HEAD")
+#: What is said of requests that h11 refuses, by its status.
+_MALFORMED: Final = {
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        f"the request has more than {MOST_BYTES} bytes",
+        "send fewer headers",
+    ),
+    HTTPStatus.NOT_IMPLEMENTED: ("a transfer encoding that is not known", "send no body"),
+}
+_NOT_HTTP: Final = "the request is malformed", "send HTTP/1.1 (RFC 9112), with a Host header"
 
 
 class State(Enum):
@@ -84,13 +94,15 @@ class Refused(Exception):
 
 
 class Conversation:
-    """One connection."""
+    """One connection. `request_s`: seconds for a request; HTTP clients are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_s: float = 0.0) -> None:
         self.state = State.FIRST
         self._first = b""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_BYTES)
         self._head = False
+        self._stays = False
+        self._keep_alive = b"timeout=%d" % request_s
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the client; b"" is its end."""
@@ -110,8 +122,6 @@ class Conversation:
                 self._http.receive_data(data)
             except h11.RemoteProtocolError:  # more data behind its end
                 self.state = State.CLOSED
-        elif self.state is State.EVENTS and not data:
-            self.state = State.CLOSED
 
     def request(self) -> Request | None:
         """Return the next request; None if more has to be received. Raise Refused."""
@@ -130,13 +140,15 @@ class Conversation:
         try:
             return self._next()
         except h11.RemoteProtocolError as error:
-            raise Refused(error.error_status_hint, str(error), "see /v1/openapi.json") from None
+            status = HTTPStatus(error.error_status_hint)
+            raise Refused(status, *_MALFORMED.get(status, _NOT_HTTP)) from None
 
     def _next(self) -> Request | None:
         found: Request | None = None
         while True:
             if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 self._http.start_next_cycle()
+                self._head = False  # the next request may be one that h11 refuses
             event = self._http.next_event()
             if isinstance(event, h11.Request):
                 found = self._understood(event)
@@ -158,6 +170,9 @@ class Conversation:
 
     def _understood(self, event: h11.Request) -> Request:
         self._head = event.method == b"HEAD"
+        self._stays = event.http_version == b"1.1" and not any(
+            name == b"connection" and b"close" in value.lower() for name, value in event.headers
+        )
         target = event.target.partition(b"?")[0].decode("latin-1")
         # http://localhost/v1/self, as a proxy is asked.
         target = re.sub(r"^http://[^/]*", "", target)
@@ -167,7 +182,7 @@ class Conversation:
             raise Refused(
                 HTTPStatus.NOT_FOUND, "there is no such resource", "GET /v1/openapi.json lists all"
             )
-        if event.method not in (b"GET", b"HEAD"):
+        if event.method not in _METHODS:
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "nothing can be changed here", "use GET")
         return Request(what, 0 if match is None else int(match.group(1)))
 
@@ -177,8 +192,12 @@ class Conversation:
             self.state = State.CLOSED
             return answer.body
         headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(answer.body))]
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append((b"allow", b", ".join(_METHODS)))
         if last:
             headers.append((b"connection", b"close"))
+        elif self._stays:
+            headers.append((b"keep-alive", self._keep_alive))
         parts = [
             self._http.send(
                 h11.Response(
@@ -213,7 +232,7 @@ class Conversation:
         return self._chunk(b"event: %b\ndata: %b\n\n" % (name.encode(), body))
 
     def comment(self) -> bytes:
-        """Return a comment, which clients ignore: a client that is gone shows at the next one."""
+        """Return a comment, which clients ignore: one that takes nothing more shows by it."""
         return self._chunk(b":\n\n")
 
     def _chunk(self, data: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
     pid namespace of the process        its resources
     another one than this process's     those of its container (sources/registry.py)
-    the same, or one may not see it     those of its own cgroup; the host's if nothing limits that
+    the same, or one may not see it     those of its own cgroup; the host's if nothing is known to
+                                        limit that
 
 The values that files of pylxcfs show as well are made by the same views. The descriptors of what
 was asked before stay open, so a second question costs a few reads.
@@ -16,6 +17,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
@@ -76,15 +78,19 @@ _HUGE_PREFIX: Final = "hugepages-"
 _HUGE_SUFFIX: Final = "kB"
 _LIST: Final = "devices.list"
 _MODULES: Final = "sys/kernel/security/lsm"
-#: Modules that label processes.
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC
 _MOST_LABEL: Final = 4096
+#: Modules that label processes.
 _LABELS: Final = frozenset({"apparmor", "selinux", "smack"})
 #: cpu.shares of one CPU, and the kernel's defaults (kernel/sched/sched.h).
 _SHARES_OF_ONE: Final = 1024
 _DEFAULT_WEIGHT: Final = 100
 #: Texts and sources that are remembered; a container has a few dozen.
 _MOST_KNOWN: Final = 4096
+#: Levels of cgroups whose files stay open for the next question. Of deeper cgroups only the one
+#: that was asked about last has its files open, so that nobody uses up this process's descriptors
+#: by nesting cgroups.
+LEVELS_KEPT: Final = 32
 
 _MEMINFO: Final = Source("/proc/meminfo")
 _LOADAVG: Final = Source("/proc/loadavg")
@@ -141,7 +147,7 @@ class _Cgroup(NamedTuple):
 
 
 class Query:
-    """Answers for any process that this one may see; for one thread at a time.
+    """Answers for any process that this one may see; for one thread at a time, but for `find`.
 
     `options`: those of the files that answers agree with. `sample`: count load averages of
     containers, from the second question on; they are not known without it.
@@ -178,6 +184,7 @@ class Query:
         self._stalls: dict[str, tuple[bytes, Mapping[str, Stall]]] = {}
         self._known: dict[Origin, Source] = {}
         self._uncounted: set[str] = set()
+        self._deep: weakref.ref[ContainerSource] | None = None
         self._last_cgroup: tuple[Paths, bool, Cgroup] | None = None
 
     @property
@@ -219,17 +226,29 @@ class Query:
     def _where_it_is(self, pid: int, ask: Callable[[ContainerSource, bool], _T]) -> _T:
         """Return what `ask` says of the cgroups of a process."""
         try:
-            return ask(*self.find(pid))
+            return self._once(pid, ask)
         except Gone:
             if not os.path.exists(f"{self._proc}/{pid}"):
                 raise
             # Its cgroup was removed behind it, or it was moved: once more, from where it is now.
-            return ask(*self.find(pid))
+            return self._once(pid, ask)
+
+    def _once(self, pid: int, ask: Callable[[ContainerSource, bool], _T]) -> _T:
+        container, is_container = self.find(pid)
+        found = ask(container, is_container)
+        if max([path.count("/") for path in container.paths().values()], default=0) > LEVELS_KEPT:
+            last = self._deep() if self._deep is not None else None
+            if last is not None and last is not container:
+                last.release()
+            self._deep = weakref.ref(container)
+        return found
 
     def find(self, pid: int) -> tuple[ContainerSource, bool]:
         """Return the cgroups of a process, and whether they are another container's.
 
-        Raise Gone, SourceError.
+        For any thread, also while another one asks: what it keeps is in tables with locks
+        (sources/registry.py, sources/hostcallers.py). It may take long where a pid namespace was
+        not asked about before. Raise Gone, SourceError.
         """
         if pid == self._pid:
             return self._cgroups.of_cgroups(self._own.read()), False

@@ -25,7 +25,7 @@ from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.resources import openapi
 from pylxcfs.resources.model import Devices, Resources
-from pylxcfs.resources.peers import Peer, has_ended
+from pylxcfs.resources.peers import Peer, has_ended, hung_up
 from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Watched
@@ -44,10 +44,12 @@ TAKE_S: Final = 5.0
 MOST_EACH: Final = 512
 MOST_STREAMS: Final = 16
 #: All connections; each has a descriptor and a pidfd. Containers have half of the descriptors.
-_MOST: Final = 8192
+MOST: Final = 8192
 _FDS_EACH: Final = 2
 #: Connections taken before those that have one are served.
 _AT_ONCE: Final = 16
+#: Seconds for that. Those that were closed already cost little, and many may wait.
+_DRAIN_S: Final = 0.005
 #: Seconds between two comments in a stream of events, and the least between two events.
 COMMENT_S: Final = 15.0
 _APART_S: Final = 0.05
@@ -75,7 +77,14 @@ _BUG: Final = Answer.error(
     HTTPStatus.INTERNAL_SERVER_ERROR, "a bug of pylxcfs", "see the log of the service"
 )
 
+#: PID_MAX_LIMIT (include/linux/threads.h).
+_MOST_PID: Final = 1 << 22
+
 _Key = tuple[int, int]
+
+
+def _nothing() -> None:
+    return None
 
 
 @dataclass
@@ -83,14 +92,25 @@ class _Container:
     """What is open for one container."""
 
     turn: trio.Lock = field(default_factory=trio.Lock)
-    connections: int = 0
+    #: Its connections, each with the time of its last bytes; the longest idle one is the first.
+    connections: dict[trio.CancelScope, float] = field(default_factory=dict)
     streams: int = 0
+
+    @property
+    def idle_since(self) -> float:
+        """When its longest idle connection was last used."""
+        return next(iter(self.connections.values()))
+
+    def note_use(self, connection: trio.CancelScope) -> None:
+        """Note that bytes have come on a connection."""
+        if self.connections.pop(connection, None) is not None:
+            self.connections[connection] = trio.current_time()
 
 
 class Service:
     """Answers on `listener`, which listens already.
 
-    `request_s`, `take_s`, `most_each`: see the constants.
+    `request_s`, `take_s`, `most_each`, `most`: see the constants.
     """
 
     def __init__(
@@ -102,6 +122,7 @@ class Service:
         request_s: float = REQUEST_S,
         take_s: float = TAKE_S,
         most_each: int = MOST_EACH,
+        most: int = MOST,
     ) -> None:
         self._request_s, self._take_s, self._most_each = request_s, take_s, most_each
         self._query = query
@@ -111,9 +132,9 @@ class Service:
         self._pidns = query.registry.host_identity.pidns
         self._cgroupns = cgroupns_of(os.getpid())
         self._containers: dict[_Key, _Container] = {}
-        self._connections = 0
+        self._connections = 0  # of all containers
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = max(1, min(_MOST, soft // 3 // _FDS_EACH))
+        self._most = max(1, min(most, soft // 3 // _FDS_EACH))
         #: Replaced after each write to a limit that somebody watches.
         self._written = trio.Event()
         self._writes = 0
@@ -134,7 +155,8 @@ class Service:
 
     def _accept(self, nursery: trio.Nursery) -> bool:
         """Take some of the connections that wait; return False where none can be had now."""
-        for _ in range(_AT_ONCE):
+        until, taken = trio.current_time() + _DRAIN_S, 0
+        while taken < _AT_ONCE and trio.current_time() < until:
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -142,20 +164,46 @@ class Service:
             except OSError as error:
                 self._guard.warn("accept", "no connection can be taken: %s", error)
                 return False
+            if hung_up(connection):
+                connection.close()
+                continue
+            taken += 1
             peer = Peer.of(connection)
             key = self._key(peer)
             container = self._containers.get(key) or _Container()
-            if container.connections >= self._most_each or self._connections >= self._most:
+            if len(container.connections) >= self._most_each:
                 connection.close()
                 self._guard.warn("limit", "too many connections; some are closed at once")
                 continue
+            if self._connections >= self._most:
+                self._close_one()
             self._containers[key] = container
-            container.connections += 1
+            scope = trio.CancelScope()
+            container.connections[scope] = trio.current_time()
             self._connections += 1
             connection.setblocking(False)
             ours = trio.socket.from_stdlib_socket(connection)
-            nursery.start_soon(self._serve, ours, peer, key, container)
+            nursery.start_soon(self._serve, ours, peer, key, container, scope)
         return True
+
+    def _close_one(self) -> None:
+        """Close the longest idle connection of the container that has most."""
+        key, container = max(
+            self._containers.items(),
+            key=lambda item: (len(item[1].connections), -item[1].idle_since),
+        )
+        scope = next(iter(container.connections))
+        scope.cancel()
+        self._drop(key, container, scope)
+        self._guard.warn("limit", "too many connections; idle ones of who has most are closed")
+
+    def _drop(self, key: _Key, container: _Container, scope: trio.CancelScope) -> None:
+        """Count a connection no more."""
+        if container.connections.pop(scope, None) is None:
+            return
+        self._connections -= 1
+        if not container.connections:
+            self._containers.pop(key, None)
 
     def _key(self, peer: Peer) -> _Key:
         """Return what the turns and limits of a peer go by."""
@@ -164,21 +212,32 @@ class Service:
         return outermost(peer.pid, self._pidns) or peer.pidns, 0
 
     async def _serve(
-        self, connection: trio.socket.SocketType, peer: Peer, key: _Key, container: _Container
+        self,
+        connection: trio.socket.SocketType,
+        peer: Peer,
+        key: _Key,
+        container: _Container,
+        scope: trio.CancelScope,
     ) -> None:
         try:
-            with connection, self._guard.attempting("connection"), contextlib.suppress(OSError):
-                await self._talk(connection, peer, container)
+            with (
+                scope,
+                connection,
+                self._guard.attempting("connection"),
+                contextlib.suppress(OSError),
+            ):
+                await self._talk(connection, peer, container, partial(container.note_use, scope))
         finally:
-            self._connections -= 1
-            container.connections -= 1
-            if not container.connections:
-                self._containers.pop(key, None)
+            self._drop(key, container, scope)
 
     async def _talk(
-        self, connection: trio.socket.SocketType, peer: Peer, container: _Container
+        self,
+        connection: trio.socket.SocketType,
+        peer: Peer,
+        container: _Container,
+        note_use: Callable[[], None],
     ) -> None:
-        talk = Conversation()
+        talk = Conversation(self._request_s)
         until = trio.current_time() + self._request_s
         while talk.state is not State.CLOSED:
             data, request = b"", None
@@ -189,8 +248,7 @@ class Service:
                     except Refused as refused:
                         data = talk.refuse(refused)
                     if request is not None and request.what != "events":
-                        await self._prepare(peer)
-                        data = talk.answer(self._answer(request, peer))
+                        data = talk.answer(await self._answer(request, peer))
             if request is not None and request.what == "events":
                 await self._stream(connection, talk, peer, container)
                 return
@@ -200,47 +258,76 @@ class Service:
                 continue
             with trio.move_on_at(until):
                 talk.receive(await connection.recv(MOST_BYTES))
+                note_use()
                 continue
             return  # it was silent, or slow
 
     async def _prepare(self, peer: Peer) -> None:
-        """Find the container of a peer, in another thread if that may take long."""
-        if peer.pidns in (0, self._pidns) or self._query.registry.knows(Identity(peer.pidns, 0)):
-            return
-        work = partial(self._guard.attempt, "find", partial(self._query.find, peer.pid))
-        await trio.to_thread.run_sync(work)
+        """Find the container of a peer, in another thread where that may take long."""
+        if peer.pidns not in (0, self._pidns) and not self._is_known(peer):
+            work = partial(self._guard.attempt, "find", partial(self._find, peer.pid))
+            await trio.to_thread.run_sync(work)
 
-    def _answer(self, request: Request, peer: Peer) -> Answer:
+    def _find(self, pid: int) -> None:
+        container, _ = self._query.find(pid)
+        container.paths()  # where its cgroup namespace begins is asked for in it
+
+    def _is_known(self, peer: Peer) -> bool:
+        registry = self._query.registry
+        if not registry.knows(Identity(peer.pidns, 0)):
+            return False
+        identity = registry.identify(peer.pid)  # no search, as its pid namespace is known
+        return identity is None or registry.knows(identity)
+
+    async def _answer(self, request: Request, peer: Peer) -> Answer:
         """Return the answer to a request. Nothing is raised."""
         if request.what == "openapi":
             return openapi.ANSWER
-        work = self._of_process if request.what == "process" else self._of_self
-        answer = self._guard.call("request", work, lambda *_: _BUG, request, peer)
+        if not peer.pid:
+            return _NOT_SEEN
+        if request.what == "process":
+            if request.pid > _MOST_PID:
+                return _NO_PROCESS
+            search = partial(self._search, request.pid, peer)
+            found = await trio.to_thread.run_sync(self._guard.call, "find", search, _nothing)
+            if found is None:
+                return _NO_PROCESS if peer.lives else _ENDED
+            work: Callable[[], Answer] = partial(self._of_process, *found, peer)
+        else:
+            await self._prepare(peer)
+            work = partial(self._of_self, request, peer)
+        answer = self._guard.call("request", work, lambda: _BUG)
         self._note()
         return answer
 
     def _of_self(self, request: Request, peer: Peer) -> Answer:
-        if not peer.pid:
-            return _NOT_SEEN
         ask = self._query.devices if request.what == "devices" else self._query.of
         answer = self._read(ask, peer.pid, peer)
         return answer if peer.lives else _ENDED
 
-    def _of_process(self, request: Request, peer: Peer) -> Answer:
-        if not peer.pid:
-            return _NOT_SEEN
-        try:
-            pid = self._pid_of(request.pid, peer)
-            pidfd = Descriptor(os.pidfd_open(pid))
-            # Only now is the number not another's.
-            if self._pid_of(request.pid, peer) != pid:
-                return _NO_PROCESS
-        except (PylxcfsError, OSError):
-            return _NO_PROCESS if peer.lives else _ENDED
+    def _of_process(self, pid: int, pidfd: Descriptor, peer: Peer) -> Answer:
         answer = self._read(self._query.of, pid, peer)
         if not peer.lives:
             return _ENDED
         return _NO_PROCESS if has_ended(pidfd) else answer
+
+    def _search(self, number: int, peer: Peer) -> tuple[int, Descriptor] | None:
+        """Return a process by its number for the peer, found as for `_prepare`.
+
+        None if there is none. On kernels before 6.11 a process enters the pid namespace for that,
+        so this is for another thread.
+        """
+        try:
+            pid = self._pid_of(number, peer)
+            pidfd = Descriptor(os.pidfd_open(pid))
+            # Only now is the number not another's.
+            if self._pid_of(number, peer) != pid:
+                return None
+        except (PylxcfsError, OSError):
+            return None
+        with contextlib.suppress(PylxcfsError):  # it shows again when it is read
+            self._find(pid)
+        return pid, pidfd
 
     def _pid_of(self, number: int, peer: Peer) -> int:
         if peer.pidns == self._pidns:
@@ -288,34 +375,61 @@ class Service:
                 await self._send(connection, talk.answer(_UNREADABLE, last=True))
                 return
             await self._send(connection, talk.begin_events())
-            data = self._event(talk, watched, peer)
-            while talk.state is State.EVENTS and peer.lives:
-                await self._send(connection, data)
-                await trio.sleep(_APART_S)
-                data = talk.comment()
-                with trio.move_on_after(COMMENT_S):
-                    while not watched.is_due:
-                        self._note()
-                        await self._written.wait()
-                if watched.is_due:
-                    async with container.turn:
-                        found = self._attempt(lambda: (watched.look(),))
-                    if found is None:
-                        return  # its cgroup has ended, or cannot be read
-                    if found[0] is not None:
-                        data = self._event(talk, watched, peer)
+            await self._send(connection, self._event(talk, watched.resources, (), peer))
+            if talk.state is not State.EVENTS:
+                return  # HEAD
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_closed, connection, nursery.cancel_scope)
+                with self._guard.attempting("connection"), contextlib.suppress(OSError):
+                    await self._follow(connection, talk, peer, container, watched)
+                nursery.cancel_scope.cancel()
         finally:
             container.streams -= 1
 
-    def _event(self, talk: Conversation, watched: Watched, peer: Peer) -> bytes:
-        body = json.dumps(self._document(watched.resources, peer)).encode()
-        return talk.event("resources", body)
+    async def _until_closed(
+        self, connection: trio.socket.SocketType, stream: trio.CancelScope
+    ) -> None:
+        """End a stream when its client closes the connection, or sends more than its request."""
+        with contextlib.suppress(OSError):
+            await connection.recv(1)
+        stream.cancel()
 
-    def _attempt(self, work: Callable[[], _T]) -> _T | None:
+    async def _follow(
+        self,
+        connection: trio.socket.SocketType,
+        talk: Conversation,
+        peer: Peer,
+        container: _Container,
+        watched: Watched,
+    ) -> None:
+        """Send an event after each change of a limit, until the process or its cgroup has ended."""
+        while peer.lives:
+            await trio.sleep(_APART_S)
+            data = talk.comment()
+            with trio.move_on_after(COMMENT_S):
+                while not watched.is_due:
+                    self._note()
+                    await self._written.wait()
+            if watched.is_due:
+                async with container.turn:
+                    found = self._attempt(lambda: (watched.look(),))
+                if found is None:
+                    return  # its cgroup has ended, or cannot be read
+                if found[0] is not None:
+                    data = self._event(talk, *found[0], peer)
+            await self._send(connection, data)
+
+    def _event(
+        self, talk: Conversation, resources: Resources, changed: tuple[str, ...], peer: Peer
+    ) -> bytes:
+        document = {"changed": changed, **self._document(resources, peer)}
+        return talk.event("resources", json.dumps(document).encode())
+
+    def _attempt(self, work: Callable[[], _T | None]) -> _T | None:
         """Return the result of some work; None if it failed."""
-        found: list[_T] = []
-        self._guard.attempt("events", lambda: found.append(work()))
-        return found[0] if found else None
+        found = self._guard.call("events", work, _nothing)
+        self._note()  # the work may have read writes that other streams wait for
+        return found
 
     async def _send(self, connection: trio.socket.SocketType, data: bytes) -> None:
         """Send all; raise TimeoutError if the client does not take it."""

@@ -84,8 +84,8 @@ def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Cha
             raise SourceError("out of inotify instances; raise fs.inotify.max_user_instances")
         try:
             pidfd = Descriptor(os.pidfd_open(pid))
-        except OSError as error:
-            raise Gone(f"process {pid}: {error.strerror}") from None
+        except (OSError, OverflowError) as error:
+            raise Gone(f"process {pid}: {error}") from None
         watched = Watched(query, pid)
         yield Change(watched.resources, ())
         poller = select.poll()

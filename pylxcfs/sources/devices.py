@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from pylxcfs.errors import Gone, SourceError
+from pylxcfs.errors import FormatError, Gone, SourceError
 from pylxcfs.formats import bpf, deviceslist
 from pylxcfs.sources.cgroups import Origin, Place
 from pylxcfs.sources.kept import Descriptor, KeptFile
@@ -59,6 +59,12 @@ _MAP_INFO: Final = struct.Struct("=IIII")
 #: Programs in effect for one cgroup (BPF_CGROUP_MAX_PROGS), and bytes of one.
 _MOST_PROGRAMS: Final = 64
 _MOST_BYTES: Final = 1 << 16
+#: Instructions that all runs for one question may take, some 0.3 s: whoever may load programs could
+#: make every question as long as he likes. The programs of runtimes take a tenth of that.
+_MOST_STEPS: Final = 1 << 19
+
+#: Whether it is a block device, and major and minor number; None: every number.
+_Numbers = tuple[bool, int | None, int | None]
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -112,17 +118,27 @@ class _Answers:
     def __init__(self, text: bytes | None, numbers: tuple[int, ...] | None) -> None:
         self.text = text
         self.numbers = numbers
-        self._rules = deviceslist.parse(text) if text is not None else None
+        self._rules = _by_device(deviceslist.parse(text)) if text is not None else None
         self._programs = [instructions(number) for number in numbers or ()]
         #: Maps change while the programs stay.
         self.use_maps = any(map(bpf.uses_maps, self._programs))
         self._maps = _Maps()
         self._known: dict[Device, bool] = {}
+        self._budget = bpf.Budget(0)
+        #: The programs are not understood, or too long.
+        self._failed: FormatError | None = None
 
     def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
         if self._rules is None and not self._programs:
             return None
-        return frozenset(device for device in devices if self._may_open(device))
+        if self._failed is not None:
+            raise self._failed.with_traceback(None)
+        self._budget = bpf.Budget(_MOST_STEPS)
+        try:
+            return frozenset([device for device in devices if self._may_open(device)])
+        except FormatError as error:
+            self._failed = error
+            raise
 
     def _may_open(self, device: Device) -> bool:
         known = self._known.get(device)
@@ -135,17 +151,27 @@ class _Answers:
         return known
 
     def _rule_allows(self, device: Device, letter: str) -> bool:
+        is_block, major, minor = device
         return self._rules is None or any(
-            rule.is_block == device.is_block
-            and rule.major in (None, device.major)
-            and rule.minor in (None, device.minor)
-            and letter in rule.access
-            for rule in self._rules
+            letter in self._rules.get((is_block, *numbers), "")
+            for numbers in ((major, minor), (major, None), (None, minor), (None, None))
         )
 
     def _program_allows(self, program: bytes, device: Device, access: int) -> bool:
         kind = bpf.BLOCK if device.is_block else bpf.CHAR
-        return bpf.allows(program, access, kind, device.major, device.minor, self._maps.value)
+        numbers = device.major, device.minor
+        return bpf.allows(program, access, kind, *numbers, self._maps.value, self._budget)
+
+
+def _by_device(rules: Iterable[deviceslist.Rule] | None) -> dict[_Numbers, str] | None:
+    """Return what is allowed by kind and numbers; one list may have tens of thousands of rules."""
+    if rules is None:
+        return None
+    found: dict[_Numbers, str] = {}
+    for rule in rules:
+        numbers = rule.is_block, rule.major, rule.minor
+        found[numbers] = found.get(numbers, "") + rule.access
+    return found
 
 
 def effective(directory: str) -> tuple[int, ...]:

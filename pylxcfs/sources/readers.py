@@ -5,7 +5,7 @@ The same for pure and hybrid hosts. Knows no process and no container.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Protocol, TypeVar
@@ -73,6 +73,16 @@ _LIMITS: Mapping[str, Mapping[int, tuple[str, ...]]] = {
     "cpuset": dict.fromkeys((1, 2), ("cpuset.cpus", "cpuset.mems")),
     "pids": dict.fromkeys((1, 2), ("pids.max",)),
 }
+
+
+#: Levels at either end of a path that `limit_files` has.
+_MOST_LEVELS = 16
+
+
+def _ends(directories: Sequence[str]) -> Sequence[str]:
+    if len(directories) <= 2 * _MOST_LEVELS:
+        return directories
+    return [*directories[:_MOST_LEVELS], *directories[-_MOST_LEVELS:]]
 
 
 class Readers:
@@ -212,13 +222,17 @@ class Readers:
         return found
 
     def limit_files(self) -> list[str]:
-        """Return the files by which the limits of this cgroup change."""
+        """Return the files by which the limits of this cgroup change.
+
+        Of deep cgroups only the levels at both ends have a place in it, as each file costs a watch
+        and who nests cgroups makes as many as he likes.
+        """
         places = {name: self._hierarchies.place(name, self._paths) for name in _LIMITS}
         return [
             f"{directory}/{file}"
             for name, place in places.items()
             if place is not None
-            for directory in place.limiting
+            for directory in _ends(place.limiting)
             for file in _LIMITS[name][place.version]
         ]
 

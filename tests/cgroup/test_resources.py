@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from pylxcfs import resources
 from pylxcfs.errors import Gone
 from pylxcfs.resources.query import Query
 from pylxcfs.sources import request
+from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.sources.identity import outermost, pidns_of
 from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
-from tests.kit.asking import CLIENT, get, line, serving
+from tests.kit.asking import CLIENT, Http, get, line, rest, serving
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
 from tests.kit.devices import USUAL, Allowed
@@ -148,6 +150,34 @@ def test_namespaces_inside_of_a_container_change_nothing(service, make_container
         assert ask(made, service, "self", *around)["memory"]["limit_bytes"] == 100 * MIB
 
 
+def test_what_enters_a_container_is_not_waited_for_in_the_loop(
+    tmp_path, make_container, monkeypatch
+):
+    """A container can stop a process that enters its namespaces."""
+    made = make_container(memory=100 * MIB, namespaces=["cgroup"])
+    query = Query(init_pid_method="scm")
+    entering, reading = set(), set()
+
+    def noted(owner: object, name: str, threads: set[int]) -> None:
+        work = getattr(owner, name)
+
+        def noting(*words, **more):
+            threads.add(threading.get_ident())
+            return work(*words, **more)
+
+        monkeypatch.setattr(owner, name, noting)
+
+    noted(HelperProcess, "ask", entering)
+    noted(query, "of", reading)
+    with serving(tmp_path, query) as path:
+        for around in ([], ["unshare", "--cgroup"], ["unshare", "--pid", "--fork"]):
+            for command in ("self", "pid 1"):
+                assert "scope" in ask(made, path, command, *around)
+    assert entering
+    assert len(reading) == 1
+    assert not entering & reading
+
+
 def test_a_container_is_one_however_many_namespaces_it_makes(make_container):
     made = make_container()
     with made.popen(
@@ -161,6 +191,22 @@ def test_a_container_is_one_however_many_namespaces_it_makes(make_container):
         assert outermost(pid, pidns_of(os.getpid())) == made.pidns
         assert outermost(made.pid, pidns_of(os.getpid())) == made.pidns
         assert outermost(os.getpid(), pidns_of(os.getpid())) == pidns_of(os.getpid())
+
+
+def test_at_the_limit_on_all_connections_who_has_most_loses_one(tmp_path, make_container):
+    made = make_container(memory=100 * MIB)
+    with serving(tmp_path, most=3) as path, contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(3):
+            clients.append(Http(path))
+            stack.callback(clients[-1].close)
+            assert clients[-1].get("/v1/self")[0] == 200
+        used, idle, other = clients
+        assert used.get("/v1/self")[0] == 200
+        assert ask(made, path)["memory"]["limit_bytes"] == 100 * MIB
+        assert rest(idle.sock) == b""
+        for one in (used, other):
+            assert one.get("/v1/self")[0] == 200
 
 
 def as_told(devices: Iterable[Device]) -> set[tuple[str, int, int]]:
@@ -217,18 +263,20 @@ def test_changes_are_events(service, make_cgroup, make_container):
     events = made.popen(python(EVENTS, service), stdout=subprocess.PIPE)
     with events:
         limits = _limits(events.stdout)
-        assert next(limits) == 200 * MIB
+        changed = ["memory.limit_bytes", "memory.total_bytes"]
+        assert next(limits) == (200 * MIB, [])
         made.limits(memory=100 * MIB)
-        assert next(limits) == 100 * MIB
+        assert next(limits) == (100 * MIB, changed)
         parent.limits(memory=50 * MIB)
-        assert next(limits) == 50 * MIB
+        assert next(limits) == (50 * MIB, changed)
         events.kill()
 
 
-def _limits(stream) -> Iterator[int]:
+def _limits(stream) -> Iterator[tuple[int, list[str]]]:
     for text in stream:
         if text.startswith(b"data: "):
-            yield json.loads(text.removeprefix(b"data: "))["memory"]["limit_bytes"]
+            found = json.loads(text.removeprefix(b"data: "))
+            yield found["memory"]["limit_bytes"], found["changed"]
 
 
 def test_watch_yields_changes_until_the_end(make_cgroup, make_container):
@@ -296,3 +344,28 @@ def test_the_library_in_a_container_without_cgroups(make_container):
     assert "memory.limit_bytes" not in found["sources"]
     assert found["cpu"]["affinity"] == [0]
     assert found["advice"]["threads"]["value"] == 1
+
+
+def test_the_library_in_a_container_with_the_mounts_of_the_host_knows_no_limits(make_container):
+    """A path of its cgroup namespace names no directory of theirs."""
+    made = make_container(memory=300 * MIB, cpus=0.5, namespaces=["cgroup"])
+    found = library_in(made, 'exec "$@"')
+    told = {name: one["file"] for name, one in found["sources"].items() if one["level"] is not None}
+    assert told == {}
+    assert found["scope"] == "host"
+    assert found["memory"]["limit_bytes"] is found["memory"]["usage_bytes"] is None
+    assert "limit" not in found["advice"]["heap_bytes"]["reason"]
+
+
+def test_a_process_in_a_cgroup_below_is_told_of_its_container(service, make_container, make_below):
+    """As the files are."""
+    made = make_container(memory=300 * MIB)
+    below = make_below(made.cgroup.directory("memory"))
+    limit = below / "memory.limit_in_bytes"
+    if limit.exists():  # v1
+        limit.write_text(f"{100 * MIB}")
+    found = ask(
+        made, service, "self", "sh", "-ec", f'echo 0 > {below}/cgroup.procs; exec "$@"', "sh"
+    )
+    assert found["memory"]["limit_bytes"] == 300 * MIB
+    assert found["sources"]["memory.limit_bytes"]["level"] == 0

@@ -91,10 +91,19 @@ def get(path: Path | str, target: str = "/v1/self") -> tuple[int, dict[str, Any]
 
 
 @contextlib.contextmanager
-def serving(directory: Path, query: Query | None = None, **options: Any) -> Iterator[Path]:
-    """Serve in a thread; yield the path of the socket."""
+def serving(
+    directory: Path,
+    query: Query | None = None,
+    *,
+    listener: socket.socket | None = None,
+    **options: Any,
+) -> Iterator[Path]:
+    """Serve in a thread; yield the path of the socket. `listener`: the directory's, else a new one.
+
+    It is closed at the end.
+    """
     query = query or Query(sample=True)
-    listener = listen(str(directory))
+    listener = listener or listen(str(directory))
     started, failed = threading.Event(), []
     scope = trio.CancelScope()
     tokens: list[trio.lowlevel.TrioToken] = []

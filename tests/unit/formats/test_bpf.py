@@ -132,3 +132,17 @@ def test_what_is_not_understood_is_an_error(program: bytes) -> None:
 def test_any_bytes_are_run_or_refused(program: bytes) -> None:
     with contextlib.suppress(FormatError):
         run(program, lookup=lambda number, key: None)
+
+
+def test_a_budget_is_for_all_runs():
+    budget = bpf.Budget(5)
+    program = insn(0xB7, 0, number=1) + EXIT
+
+    def ask() -> bool:
+        return bpf.allows(program, bpf.READ, bpf.CHAR, 1, 3, no_map, budget)
+
+    assert ask()
+    assert ask()
+    assert budget.left == 1
+    with pytest.raises(FormatError):
+        ask()

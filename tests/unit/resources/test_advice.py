@@ -37,7 +37,7 @@ def test_threads(cpu, number, reason):
     ("memory", "number", "reason"),
     [
         (Memory(4 * GIB, 4 * GIB, 0, 4 * GIB, 4 * GIB), 3 * GIB, "3/4 of the limit"),
-        (Memory(None, 8 * GIB, 0, GIB, GIB), 2 * GIB, "1/4 of 8589934592 unlimited"),
+        (Memory(None, 8 * GIB, 0, GIB, GIB), 2 * GIB, "1/4 of this machine with 8589934592"),
         # A limit above what the machine has is none.
         (Memory(64 * GIB, 8 * GIB, 0, GIB, GIB), 2 * GIB, "1/4 of"),
         (Memory(0, 0, 0, 0, 0), 0, "3/4 of the limit of 0"),

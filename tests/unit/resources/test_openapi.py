@@ -22,8 +22,27 @@ DOCUMENT = json.loads(openapi.ANSWER.body)
 def check(value: Any, schema: str) -> None:
     """Fail if the value is not as the document says."""
     whole = {**DOCUMENT["components"]["schemas"][schema], "components": DOCUMENT["components"]}
-    validator = jsonschema.Draft202012Validator(whole)
+    validator = jsonschema.Draft202012Validator(_closed(whole))
     validator.validate(json.loads(json.dumps(value)))
+
+
+def _closed(schema: Any) -> Any:
+    """Return a schema by which a field that is not described is an error."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return {**{name: _closed(value) for name, value in schema.items()}, **closed}
+
+
+def check_event(value: dict[str, Any]) -> list[str]:
+    """Fail if an event is not as the document says; return what it says has changed."""
+    _, event = DOCUMENT["components"]["schemas"]["Event"]["allOf"]
+    rest = {name: one for name, one in value.items() if name not in event["properties"]}
+    jsonschema.Draft202012Validator(event).validate(value)
+    check(rest, "Resources")
+    return value["changed"]
 
 
 def test_the_document_is_openapi():

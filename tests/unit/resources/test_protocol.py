@@ -134,6 +134,7 @@ def test_head_has_no_body():
         (GET[:-2] + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", 413),
         (b"GET /v1/self HTTP/1.1\r\n\r\n", 400),
         (GET[:-2] + b"Content-Length: -1\r\n\r\n", 400),
+        (GET[:-2] + b"Transfer-Encoding: gzip\r\n\r\n", 501),
         (GET[:-2] + b"X: " + b"y" * MOST_BYTES, 431),
         (b"GET /" + b"y" * 2 * MOST_BYTES + b" HTTP/1.1\r\n", 431),
         (b"\x16\x03\x01 HTTP/\n\n\n", 400),
@@ -152,6 +153,50 @@ def test_what_is_refused(data, status):
     assert talk.state is State.CLOSED
 
 
+def test_what_h11_says_is_not_told():
+    for data, hint in (
+        (GET[:-2] + b"Transfer-Encoding: gzip\r\n\r\n", "send no body"),
+        (GET[:-2] + b"X: " + b"y" * MOST_BYTES, "send fewer headers"),
+        (b"GET /v1/self HTTP/1.1\r\n\r\n", "Host"),
+    ):
+        talk = Conversation()
+        talk.receive(data)
+        with pytest.raises(Refused) as refused:
+            talk.request()
+        assert hint in json.loads(refused.value.answer.body)["hint"]
+
+
+def test_a_method_that_is_not_allowed_names_those_that_are():
+    talk = Conversation()
+    talk.receive(GET.replace(b"GET", b"PUT"))
+    with pytest.raises(Refused) as refused:
+        talk.request()
+    assert b"\r\nallow: GET, HEAD\r\n" in talk.refuse(refused.value)
+
+
+def test_a_client_is_told_how_long_a_connection_stays():
+    for version, more, told in (
+        (b"1.1", b"", True),
+        (b"1.1", b"Connection: Close\r\n", False),
+        (b"1.0", b"", False),
+    ):
+        talk = Conversation(request_s=10.0)
+        talk.receive(b"GET /v1/self HTTP/" + version + b"\r\nHost: x\r\n" + more + b"\r\n")
+        assert talk.request() == Request("self")
+        assert (b"\r\nkeep-alive: timeout=10\r\n" in talk.answer(ANSWER)) is told
+
+
+def test_what_is_refused_behind_a_head_request_has_a_body():
+    talk, found = first(GET.replace(b"GET", b"HEAD") + b"GET /v1/self HTTP/1.1\r\n\r\n")
+    assert found == Request("self")
+    talk.answer(ANSWER)
+    with pytest.raises(Refused) as refused:
+        talk.request()
+    status, document, _ = response(talk.refuse(refused.value))
+    assert status == 400
+    assert document["error"]
+
+
 def test_events():
     talk, found = first(GET.replace(b"self", b"self/events"))
     assert found == Request("events")
@@ -168,8 +213,6 @@ def test_events():
         text += event.data
     assert text == b"event: resources\ndata: {}\n\n:\n\n"
     assert talk.state is State.EVENTS
-    talk.receive(b"")
-    assert talk.state is State.CLOSED
 
 
 @given(st.lists(st.one_of(st.binary(max_size=64), st.just(GET), st.just(b"self\n")), max_size=20))

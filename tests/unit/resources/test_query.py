@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylxcfs import resources
+from pylxcfs.cli.resources import _FDS_EACH
 from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import cpulist, meminfo, uptime
-from pylxcfs.resources.query import Query
+from pylxcfs.resources.query import LEVELS_KEPT, Query
 from pylxcfs.sources import devices
+from pylxcfs.sources.readers import Readers
 from pylxcfs.views import VIEWS
 from pylxcfs.views import syscpu as syscpu_view
 from pylxcfs.views.model import CpuView, Options
@@ -349,3 +352,53 @@ def test_devices_of_this_process():
     found = resources.devices()
     check(found.document(), "Devices")
     assert resources.devices(os.getpid()) == found
+
+
+def _deep(tree: Tree, version: str, depth: int) -> str:
+    """Make a cgroup with a limit on each level; return its text of /proc/PID/cgroup."""
+    for level in range(1, depth + 1):
+        directory = "/".join([f"of{depth}"] * level)
+        if version == "v1":
+            v1_cgroup(tree, directory, memory=level * MIB, quota=50000, pids="50")
+        else:
+            v2_cgroup(tree, directory, memory=str(MIB), swap="1", cpu="50000 100000", pids="50")
+    names = ["4:memory:", "3:cpu:", "2:pids:", "1:cpuset:"] if version == "v1" else ["0::"]
+    return "".join([f"{name}/{directory}\n" for name in names])
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_deep_cgroups_use_no_more_descriptors_than_are_counted_with(version, request):
+    tree = request.getfixturevalue(version)
+    query = Query(root=str(tree.root))
+    kept = query._cgroups  # as the containers of a registry are
+    found = []
+    with contextlib.closing(query):
+        before = len(os.listdir("/proc/self/fd"))
+        for depth in (60, 61, 62, LEVELS_KEPT):
+            tree.write("proc/self/cgroup", _deep(tree, version, depth))
+            for _ in range(3):
+                assert query.of().cpu.quota == 0.5
+            found.append(kept.of_cgroups(query._own.read()).is_open)
+            opened = [one.is_open for one in kept._known.values()]
+            if depth > LEVELS_KEPT:
+                assert opened[-1]
+                assert sum(opened) == 1
+        query._deep = None
+        for container in kept._known.values():
+            if container is not kept.of_cgroups(query._own.read()):
+                container.release()
+        used = len(os.listdir("/proc/self/fd")) - before
+    assert all(found)
+    assert used <= _FDS_EACH
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_changes_are_watched_at_both_ends_of_deep_cgroups(version, request):
+    tree = request.getfixturevalue(version)
+    tree.write("proc/self/cgroup", _deep(tree, version, 60))
+    query = Query(root=str(tree.root))
+    with contextlib.closing(query):
+        container, _ = query.find(os.getpid())
+        files = container.read(Readers.limit_files)
+    levels = {file.count("/of60") for file in files}
+    assert levels == {*range(1, 17), *range(45, 61)}

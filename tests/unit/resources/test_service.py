@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,13 +15,17 @@ import pytest
 
 from pylxcfs import resources
 from pylxcfs.errors import Gone
+from pylxcfs.guard import Guard
+from pylxcfs.keeper.resources import listen
 from pylxcfs.resources import openapi
+from pylxcfs.resources.peers import Peer
 from pylxcfs.resources.protocol import MOST_BYTES, Conversation
 from pylxcfs.resources.query import Query
-from pylxcfs.resources.service import MOST_STREAMS
+from pylxcfs.resources.service import MOST_STREAMS, Service
 from pylxcfs.resources.watch import Watched
 from tests.kit.asking import Http, connect, get, line, rest, serving
-from tests.unit.resources.test_openapi import check
+from tests.unit.resources.conftest import v2_cgroup
+from tests.unit.resources.test_openapi import check, check_event
 
 GET = b"GET /v1/self HTTP/1.1\r\nHost: x\r\n\r\n"
 #: For what is cut off: much longer than a good client needs for one step.
@@ -63,6 +68,11 @@ def test_a_process_that_is_not_there(service):
     assert status == 404
     check(found, "Error")
     check(line(service, "pid 0"), "Error")
+    for number in (4194305, 2**31, 2**32 + os.getpid(), 9999999999):
+        assert get(service, f"/v1/processes/{number}")[0] == 404
+        assert "no such process" in line(service, f"pid {number}")["error"]
+    with pytest.raises(Gone):
+        next(resources.watch(2**40))
     assert "hint" in line(service, "what")
 
 
@@ -168,6 +178,21 @@ def test_more_connections_than_one_may_have_are_closed_and_others_are_served(tmp
         assert line(path)["scope"]
 
 
+def test_connections_that_were_closed_in_the_queue_cost_no_look_at_their_peer(
+    tmp_path, monkeypatch
+):
+    peers = []
+    of = Peer.of
+    monkeypatch.setattr(Peer, "of", lambda connection: peers.append(1) or of(connection))
+    listener = listen(str(tmp_path))
+    for _ in range(100):
+        with connect(tmp_path / "resources.sock") as connection:
+            connection.sendall(b"self\n")
+    with serving(tmp_path, listener=listener) as path:
+        assert line(path)["scope"]
+    assert len(peers) == 1
+
+
 def test_many_requests_in_one_piece_are_all_answered(service):
     with connect(service) as connection:
         connection.sendall(GET * 40 + GET[:-2] + b"Connection: close\r\n\r\n")
@@ -181,11 +206,34 @@ def test_streams_of_events_are_limited(service):
             client = Http(service)
             stack.callback(client.close)
             events = client.events()
-            check(next(events), "Resources")
+            assert check_event(next(events)) == []
             streams.append(events)
         status, found = get(service, "/v1/self/events")
         assert status == 429
         check(found, "Error")
+
+
+@pytest.mark.parametrize("end", ["shutdown", "send"])
+def test_a_stream_ends_with_its_client(service, monkeypatch, end):
+    """At once: no comment is sent here, by which it would be noticed as well."""
+    monkeypatch.setattr("pylxcfs.resources.service.COMMENT_S", float("inf"))
+    with ExitStack() as stack:
+        clients = [Http(service) for _ in range(MOST_STREAMS)]
+        for client in clients:
+            stack.callback(client.close)
+            assert check_event(next(client.events())) == []
+        for client in clients:
+            assert client.sock is not None
+            if end == "shutdown":
+                client.sock.shutdown(socket.SHUT_WR)
+            else:
+                client.sock.sendall(GET)
+        for client in clients:
+            assert client.sock is not None
+            assert rest(client.sock) == b""
+        one_more = Http(service)
+        stack.callback(one_more.close)
+        assert check_event(next(one_more.events())) == []
 
 
 def test_a_head_of_events_is_a_head(service):
@@ -213,13 +261,28 @@ def test_a_stream_ends_when_its_cgroup_cannot_be_read(service, monkeypatch):
 
     client = Http(service)
     events = client.events()
-    check(next(events), "Resources")
+    assert check_event(next(events)) == []
     with monkeypatch.context() as patch:
         patch.setattr(Watched, "is_due", property(lambda self: True))
         patch.setattr(Watched, "look", gone)
         line(service)
         assert list(events) == []
     client.close()
+
+
+def test_a_stream_that_reads_of_writes_wakes_the_others(tmp_path, v2):
+    v2_cgroup(v2, "a/b")
+    query = Query(root=str(v2.root))
+    with contextlib.closing(query), listen(str(tmp_path)) as listener:
+        service = Service(query, listener, Guard())
+        file = v2.root / "sys/fs/cgroup/a/b/memory.max"
+        watch = query.hierarchies.writes.watch(str(file))
+        waited_for = service._written
+        file.write_text("1\n")
+        service._attempt(query.hierarchies.writes.look)
+        assert watch is not None
+        assert watch.writes
+        assert waited_for.is_set()
 
 
 def test_a_bug_is_answered_and_logged(tmp_path, monkeypatch, caplog):

@@ -24,6 +24,19 @@ _log = logging.getLogger(__name__)
 _QUIET_S = 60.0
 
 
+class Attempt:
+    """Work that nothing waits for, which may fail."""
+
+    def __init__(self, guard: Guard, place: str) -> None:
+        self._guard, self._place = guard, place
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        return self._guard.ended(self._place, error)
+
+
 class Guard:
     """Runs what may fail and answers with the fallback when it does; counts failures by place."""
 
@@ -52,8 +65,8 @@ class Guard:
         except PylxcfsError as error:
             self.unavailable[place] += 1
             _log.debug("%s: %s; the host's file is served", place, error)
-        except Exception:  # noqa: BLE001  the one place where this is right
-            self._report(place)
+        except Exception as error:  # noqa: BLE001  the one place where this is right
+            self._report(place, error)
         return fallback(*args, **kwargs)
 
     def attempt(self, place: str, work: Callable[[], object]) -> bool:
@@ -65,15 +78,33 @@ class Guard:
 
         return self.call(place, done, lambda: False)
 
+    def attempting(self, place: str) -> Attempt:
+        """Return a context that ends with an error of the work in it, as `attempt` does.
+
+        For work that awaits.
+        """
+        return Attempt(self, place)
+
+    def ended(self, place: str, error: BaseException | None) -> bool:
+        """Note how an attempt ended; return whether its error goes no further."""
+        if isinstance(error, PylxcfsError):
+            self.unavailable[place] += 1
+            _log.debug("%s: %s", place, error)
+        elif isinstance(error, Exception):
+            self._report(place, error)
+        else:
+            return False
+        return True
+
     def warn(self, place: str, text: str, *args: object) -> None:
         """Log a warning, once a minute a place."""
         if self._is_due(place):
             _log.warning(text, *args)
 
-    def _report(self, place: str) -> None:
+    def _report(self, place: str, error: Exception) -> None:
         self.failures[place] += 1
         if self._is_due(place):
-            _log.exception("%s: a bug of pylxcfs; the fallback is served", place)
+            _log.error("%s: a bug of pylxcfs; the fallback is served", place, exc_info=error)
 
     def _is_due(self, place: str) -> bool:
         now = self._clock()

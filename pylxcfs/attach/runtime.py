@@ -215,11 +215,24 @@ def patch_file(
     os.replace(f"{path}.pylxcfs", path)
 
 
-#: What is covered unless the command says otherwise: all that pylxcfs serves.
+#: What is covered: all that pylxcfs serves.
 PATHS = (
     *("proc/cpuinfo", "proc/diskstats", "proc/loadavg", "proc/meminfo", "proc/pressure"),
     *("proc/slabinfo", "proc/stat", "proc/swaps", "proc/uptime", "proc/vmstat"),
     *("sys/devices/system/cpu", "sys/devices/system/memory", "sys/devices/system/node"),
+)
+#: What is covered where the mount has it (--enable-devices).
+DEVICES = (
+    *("sys/block", "sys/bus/pci/devices", "sys/dev/block", "sys/dev/char"),
+    *(
+        f"sys/class/{name}"
+        for name in (
+            *("accel", "block", "bsg", "drm", "hidraw", "infiniband", "infiniband_mad"),
+            *("infiniband_verbs", "input", "kfd", "mem", "misc", "nvme", "nvme-generic"),
+            *("scsi_generic", "sound", "tpm", "tty", "usbmisc", "vfio", "video4linux"),
+            "virtio-ports",
+        )
+    ),
 )
 
 
@@ -235,6 +248,7 @@ def main() -> None:
     if "create" in words or "run" in words:
         try:
             paths = [path for path in PATHS if os.path.exists(f"/{path}")]
+            paths += [path for path in DEVICES if os.path.lexists(f"{mountpoint}/{path}")]
             config = os.path.join(_bundle(words), "config.json")
             # Without the socket the runtime would refuse to start the container.
             agent = socket if os.path.exists(socket) else None

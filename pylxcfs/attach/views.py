@@ -19,6 +19,7 @@ from pylxcfs.attach import asking
 from pylxcfs.errors import SourceError
 from pylxcfs.keeper import fusemount
 from pylxcfs.sources.helper import HelperProcess
+from pylxcfs.tree import nodes
 from pylxcfs.views import VIEWS
 
 #: Directories that are covered as one, as the mount has a link for each.
@@ -28,12 +29,14 @@ SYSFS: Final = (
     "sys/devices/system/node",
     "sys/devices/system/memory",
 )
+#: Directories that are covered where the mount has them (--enable-devices).
+DEVICES: Final = nodes.DEVICES_OF_SYSFS
 #: Bytes of an answer from inside.
 _MOST_TEXT: Final = 1 << 16
 
 
 def paths() -> list[str]:
-    """Return everything that can be covered: "proc/meminfo", "proc/pressure"."""
+    """Return everything but DEVICES that can be covered: "proc/meminfo", "proc/pressure"."""
     found = dict.fromkeys(
         PRESSURE if view.path.startswith(f"{PRESSURE}/") else view.path for view in VIEWS
     )

@@ -30,7 +30,6 @@ def attach(
 ) -> list[dict[str, Any]]:
     """Attach containers; return what was done in each, as --json prints it."""
     _need_root()
-    wanted = engines.chosen(files)
     keeper = instance.owner(config.pid_path)
     if keeper is None:
         raise HostError("no instance runs", "start one: pylxcfs mount (or name its --runtime-dir)")
@@ -38,13 +37,14 @@ def attach(
     mounts = Mounts.find(place, runtime.caller_mount(config))
     if mounts is None:
         raise HostError("the instance has no mount here", "see its log: pylxcfs status")
+    wanted = engines.chosen(files, engines.served(place))
     return _each(names, every, lambda one: work.attach(mounts, one, wanted, take_over=True))
 
 
 def detach(names: Sequence[str], every: bool, files: str | None) -> list[dict[str, Any]]:
     """Detach containers; return what was done in each, as --json prints it."""
     _need_root()
-    wanted = engines.chosen(files)
+    wanted = engines.chosen(files, engines.everything())
     return _each(names, every, lambda one: work.detach(one, wanted))
 
 
@@ -56,7 +56,7 @@ def companion(config_fd: int) -> None:
     mounts = Mounts.find(config.mountpoint, runtime.caller_mount(config))
     if mounts is None:
         return
-    watcher = watch.Watch(mounts, engines.served())
+    watcher = watch.Watch(mounts, engines.served(config.mountpoint))
     if config.heal:
         watcher.heal()
     if config.attach_new:

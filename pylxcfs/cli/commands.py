@@ -348,7 +348,7 @@ def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> 
     from pylxcfs.cli import engines as work
 
     place = _mountpoint_of_instance(context)
-    content = lambda: engines.cdi(place, work.served())  # noqa: E731
+    content = lambda: engines.cdi(place, work.served(place))  # noqa: E731
     click.echo(work.change(action, directory, engines.CDI_FILE, content))
 
 
@@ -363,7 +363,7 @@ def hooks(context: click.Context, /, action: str, directory: str, **_: object) -
     from pylxcfs.cli import engines as work
 
     place = _mountpoint_of_instance(context)
-    content = lambda: engines.hooks(place, work.served())  # noqa: E731
+    content = lambda: engines.hooks(place, work.served(place))  # noqa: E731
     click.echo(work.change(action, directory, engines.HOOKS_FILE, content))
 
 
@@ -377,7 +377,7 @@ def docker_args(context: click.Context, /, files: str | None, **_: object) -> No
     from pylxcfs.cli import engines as work
 
     place = _mountpoint_of_instance(context)
-    click.echo(engines.docker_args(place, work.chosen(files)))
+    click.echo(engines.docker_args(place, work.chosen(files, work.served(place))))
 
 
 @cli.command(short_help="Add the files to the config.json of an OCI bundle.")
@@ -499,6 +499,69 @@ def agent(numbers: tuple[int, int, int, int, int]) -> None:
     from pylxcfs.cli import syscalls as work
 
     work.serve(*numbers)
+
+
+@cli.command(short_help="Print what a process may use, uses, and has left.")
+@click.option("--pid", type=click.IntRange(1), help="The process.  [default: this one]")
+@click.option("--devices", is_flag=True, help="Print the devices that it may open instead.")
+@click.option("--watch", is_flag=True, help="Print it again after each change of a limit.")
+@_as_json
+@_options("cpu_view", "disable_swap", "init_pid_method", "log_level")
+@click.pass_context
+def resources(
+    context: click.Context,
+    /,
+    pid: int | None,
+    devices: bool,
+    watch: bool,
+    as_json: bool,
+    **_: object,
+) -> None:
+    """Print CPUs, memory, processes, pressure and more of a process, and where each value is from.
+
+    No instance has to run. With --watch until the process ends; with --json a line each time.
+    """
+    if devices and watch:
+        raise UsageError("--devices and --watch exclude each other", "leave out one of them")
+    config = options.load(_flags(context), os.environ, context.params["config_file"])
+    log.setup(config.log_level)
+    from pylxcfs.cli import resources as work
+    from pylxcfs.server.settings import Settings
+
+    settings = Settings.parse(config.document())
+    pid = pid or os.getpid()
+    if devices:
+        click.echo(work.devices_text(settings, pid, as_json=as_json))
+        return
+    for text in work.texts(settings, pid, watch=watch, as_json=as_json):
+        click.echo(text)
+
+
+@cli.command(short_help="Tell processes what they may use, without a mount.")
+@_options("runtime_dir", "cpu_view", "loadavg", "disable_swap", "init_pid_method", "log_level")
+@click.pass_context
+def resources_service(context: click.Context, /, **_: object) -> None:
+    """Answer on RUNTIME_DIR/resources.sock, or on systemd's socket, in the foreground.
+
+    As part of an instance: pylxcfs mount --resources. Needs the package h11: pip install
+    'pylxcfs[resources]'.
+    """
+    from pylxcfs.cli import resources as work
+
+    config, invalid = _load_or_last_good(context)
+    log.setup(config.log_level)
+    _warn(invalid)
+    work.run_alone(config)
+
+
+@cli.command(hidden=True)
+@click.argument("listener", type=int)
+@click.argument("config_fd", type=int)
+def answer_resources(listener: int, config_fd: int) -> None:
+    """Be asked about resources, as a child of the keeper."""
+    from pylxcfs.cli import resources as work
+
+    work.serve(listener, config_fd)
 
 
 _every = click.option("--all", "every", is_flag=True, help="Every pod that does not say off.")
@@ -691,13 +754,14 @@ def uninstall_(prefix: str, root: str | None, now: bool, dry_run: bool) -> None:
     from pylxcfs.cli import install as work
 
     place = work.Place(prefix, root or "")
-    if work.is_enabled(place) and not dry_run:
+    units = work.enabled(place)
+    if units and not dry_run:
         if not now:
             raise HostError(
-                "the unit is enabled",
-                "run: systemctl disable --now pylxcfs (or this command with --now)",
+                f"{' and '.join(units)}: enabled",
+                f"run: systemctl disable --now {' '.join(units)} (or this command with --now)",
             )
-        work.systemctl("disable", "--now", work.UNIT)
+        work.systemctl("disable", "--now", *units)
     steps = work.uninstall(place, dry_run=dry_run)
     for step in steps:
         click.echo(step)

@@ -14,14 +14,25 @@ from pylxcfs.attach import engines, runtime, views
 from pylxcfs.errors import HostError, UsageError
 
 
-def served() -> list[str]:
-    """Return the paths that this host has."""
-    return [path for path in views.paths() if os.path.exists(f"/{path}")]
+def served(mountpoint: str | None = None) -> list[str]:
+    """Return the paths that this host has.
+
+    Of the directories of devices those that the mount has.
+    """
+    devices = views.DEVICES if mountpoint is not None else ()
+    return [
+        *(path for path in views.paths() if os.path.exists(f"/{path}")),
+        *(path for path in devices if os.path.lexists(f"{mountpoint}/{path}")),
+    ]
 
 
-def chosen(files: str | None) -> list[str]:
-    """Return the paths of --files, or all that this host has. Raise UsageError."""
-    known = served()
+def everything() -> list[str]:
+    """Return all that can be covered, by any instance."""
+    return [path for path in (*views.paths(), *views.DEVICES) if os.path.exists(f"/{path}")]
+
+
+def chosen(files: str | None, known: list[str]) -> list[str]:
+    """Return the paths of --files, or all that are known. Raise UsageError."""
     if files is None:
         return known
     wanted = [path.strip().strip("/") for path in files.split(",") if path.strip()]
@@ -56,7 +67,7 @@ def patch_spec(
     socket: str | None,
 ) -> None:
     """Add hook, mounts and the agent's socket to a config.json. Raise UsageError."""
-    paths = chosen(files)
+    paths = chosen(files, served(mountpoint))
     plain = [one for one in paths if one in engines.RUNC_ALLOWS or one.startswith("sys/")]
     added: list[dict[str, Any]] = [runtime.mount_of(mountpoint, one) for one in plain]
     try:

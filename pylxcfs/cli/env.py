@@ -9,16 +9,13 @@ import json
 import sys
 from typing import Any
 
-import psutil
-
-from pylxcfs.errors import FormatError, SourceError, UsageError, UserError
+from pylxcfs.cli import resources
+from pylxcfs.errors import UsageError
 from pylxcfs.kubernetes import annotations as keys
 from pylxcfs.kubernetes import environment
 from pylxcfs.kubernetes.annotations import variable_names
 from pylxcfs.kubernetes.environment import Limits
-from pylxcfs.server.server import Computation, options_of
 from pylxcfs.server.settings import Settings
-from pylxcfs.views import cpus
 
 
 def chosen(names: str | None) -> tuple[str, ...]:
@@ -35,25 +32,8 @@ def chosen(names: str | None) -> tuple[str, ...]:
 
 def of_process(settings: Settings, pid: int) -> Limits:
     """Return the limits that a process has. Raise UserError."""
-    if not psutil.pid_exists(pid):
-        raise UserError(f"there is no process {pid}", "give --pid a process that runs")
-    computation = Computation(settings)
-    containers = computation.containers
-    owner = containers.identify(pid)
-    if owner is None:
-        raise UserError(f"the namespaces of process {pid} cannot be read", "run this as root")
-    if owner.pidns == containers.host_pidns:
-        container = containers.host_caller(pid)
-    else:
-        container = containers.get(owner, pid)
-    if container is None:  # a process of the host that nothing limits
-        return Limits(len(computation.host.online_cpus()), None, _gpus(pid))
-    try:
-        memory = container.memory()
-        seen = len(cpus.visible(computation.host, container, options_of(settings)))
-    except (SourceError, FormatError) as error:
-        raise UserError(f"the cgroup of process {pid}: {error}", "see pylxcfs doctor") from error
-    return Limits(seen, memory.limit if memory else None, _gpus(pid))
+    found = resources.of_process(settings, pid)
+    return Limits(len(found.cpu.visible), found.memory.limit_bytes, _gpus(pid))
 
 
 def of_text(text: str) -> Limits:

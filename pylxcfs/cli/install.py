@@ -24,10 +24,14 @@ from pylxcfs.cli.options import BY_NAME, DEFAULT_FILE, OPTIONS, Option
 from pylxcfs.errors import HostError, UsageError
 
 UNIT: Final = "pylxcfs.service"
+SOCKET: Final = "pylxcfs.socket"
 DEFAULT_PREFIX: Final = "/usr/local"
-_TEMPLATE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), UNIT)
-#: Below the directory that has the unit.
-_ENABLED: Final = f"/etc/systemd/system/multi-user.target.wants/{UNIT}"
+_HERE: Final = os.path.dirname(os.path.abspath(__file__))
+#: What systemd makes when a unit is enabled.
+_ENABLED: Final = {
+    UNIT: f"/etc/systemd/system/multi-user.target.wants/{UNIT}",
+    SOCKET: f"/etc/systemd/system/sockets.target.wants/{SOCKET}",
+}
 _COMPLETIONS: Final = {
     "bash": "share/bash-completion/completions/pylxcfs",
     "zsh": "share/zsh/site-functions/_pylxcfs",
@@ -82,14 +86,14 @@ class Place:
     def unit(self) -> str:
         """The path of the unit: an administrator's, or below PREFIX a package's."""
         local = self._prefix == DEFAULT_PREFIX
-        return (
-            f"/etc/systemd/system/{UNIT}" if local else f"{self._prefix}/lib/systemd/system/{UNIT}"
-        )
+        directory = "/etc/systemd/system" if local else f"{self._prefix}/lib/systemd/system"
+        return f"{directory}/{UNIT}"
 
     def files(self, cli: click.Command, command: str) -> dict[str, bytes]:
         """Return what is installed, by path."""
         texts = {
             self.unit: unit(command),
+            self.unit.removesuffix(UNIT) + SOCKET: _template(SOCKET),
             f"{self._prefix}/share/man/man8/pylxcfs.8": manpage.page(),
             DEFAULT_FILE: config_example(),
         }
@@ -139,13 +143,17 @@ def _word(path: str) -> str:
 
 def unit(command: str) -> str:
     """Return the unit, which starts this command."""
-    with open(_TEMPLATE, encoding="utf-8") as file:
-        lines = file.read().splitlines()
+    lines = _template(UNIT).splitlines()
     for i, line in enumerate(lines):
         key, _, value = line.partition("=")
         if key in ("ExecStart", "ExecStopPost") and value.split()[0] == "pylxcfs":
             lines[i] = f"{key}={command}{value.removeprefix('pylxcfs')}"
     return "\n".join(lines) + "\n"
+
+
+def _template(name: str) -> str:
+    with open(os.path.join(_HERE, name), encoding="utf-8") as file:
+        return file.read()
 
 
 def completion(cli: click.Command, shell: str) -> str:
@@ -243,9 +251,9 @@ def _to_remove(place: Place, record: Record) -> list[Step]:
     return steps
 
 
-def is_enabled(place: Place) -> bool:
-    """Return whether systemd would start the unit, and miss it."""
-    return os.path.lexists(place.on_disk(_ENABLED))
+def enabled(place: Place) -> list[str]:
+    """Return the units that systemd would start, and miss."""
+    return [name for name, path in _ENABLED.items() if os.path.lexists(place.on_disk(path))]
 
 
 def systemctl(*words: str) -> None:

@@ -70,6 +70,15 @@ def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn
             if not kept:
                 raise
             _log.warning("%s; %s", error, error.hint)
+    if config.resources:
+        from pylxcfs.cli.resources import need_package  # most do without it
+
+        try:
+            need_package()
+        except HostError as error:
+            if not kept:
+                raise
+            _log.warning("%s; %s", error, error.hint)
     own = own_namespaces()
     if own:
         _log.warning(
@@ -141,9 +150,11 @@ def keeper_argv(config: Config, pid_fd: int, config_fd: int) -> list[str]:
     return [
         *(sys.executable, "-I", "-S", "-c", _KEEPER.format(root=_ROOT)),
         *(word for pair in keeper.items() for word in pair),
+        *(["--devices"] if config.enable_devices else []),
         *(["--keep-mounted"] if config.keep_mounted else []),
         *(["--companion"] if config.heal or config.attach_new or config.move_new else []),
         *(["--seccomp-agent"] if config.seccomp_agent else []),
+        *(["--resources"] if config.resources else []),
         *(["--metrics"] if config.metrics_listen else []),
         *("--", *_SERVER),
     ]

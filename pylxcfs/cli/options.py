@@ -150,6 +150,13 @@ class Config:
         "Answer sysinfo(2) and sched_getaffinity(2) of containers whose runtime sends their seccomp"
         " listener to RUNTIME_DIR/seccomp.sock.",
     )
+    resources: bool = _row(
+        Switch(),
+        False,
+        "--resources/--no-resources",
+        "Tell processes of containers what they may use, at RUNTIME_DIR/resources.sock. Needs the"
+        " package h11 (pylxcfs[resources]).",
+    )
     cpu_view: str = _row(
         Choice("quota", "cpuset"),
         "quota",
@@ -205,12 +212,26 @@ class Config:
         "Show the container's own counters in vmstat instead of the host's.",
         live=True,
     )
+    enable_devices: bool = _row(
+        Switch(),
+        False,
+        "--enable-devices/--disable-devices",
+        "Serve /sys/class, /sys/block, /sys/dev and /sys/bus/pci/devices with the devices that a"
+        " container may open.",
+    )
     enable_psi_poll: bool = _row(
         Switch(),
         False,
         "--enable-psi-poll/--disable-psi-poll",
         "Allow triggers on /proc/pressure files. A pending poll can keep a machine from"
         " suspending.",
+    )
+    enable_cgroup: bool = _row(
+        Switch(),
+        False,
+        "--enable-cgroup/--disable-cgroup",
+        "Serve MOUNTPOINT/cgroup: a tree like cgroupfs, in which a container sees and changes its"
+        " own cgroups only.",
     )
     init_pid_method: str = _row(
         Choice("auto", "ioctl", "scm"),

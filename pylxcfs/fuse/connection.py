@@ -41,8 +41,9 @@ _MOST_STUCK: Final = 8
 _MOMENT_S: Final = 0.0001
 _MOST_MOMENTS: Final = 10
 
-#: node id, pid of the caller (0: not visible here), body -> the data of the answer.
-Handler = Callable[[int, int, bytes], bytes]
+#: node id, pid of the caller (0: not visible here), body -> the data of the answer; None: as if it
+#: had no handler.
+Handler = Callable[[int, int, bytes], bytes | None]
 
 #: A request in service: opcode, unique, node id, pid, body.
 Request = tuple[int, int, int, int, bytes]
@@ -255,7 +256,9 @@ class Loop(threading.Thread):
         requests = self._connection.requests
         handler = requests.handlers.get(opcode)
         try:
-            data = handler(node, pid, body) if handler else requests.other(request)
+            data = handler(node, pid, body) if handler else None
+            if data is None:
+                data = requests.other(request)
         except Refused as refused:
             return wire.error_reply(unique, refused.errno)
         return None if data is None else wire.data_reply(unique, data)

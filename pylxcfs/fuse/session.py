@@ -2,6 +2,8 @@
 
     /dev/fuse -> loop -> socket pair -> libfuse, pyfuse3 -> socket pair -> relay -> /dev/fuse
 
+On its way back an answer gets numbers for st_ino that fit 32 bits: for pyfuse3 they are node ids.
+
 INIT was answered by the keeper, once in the life of the mount; libfuse is told an INIT that offers
 what was negotiated (init.py), and its answer goes nowhere.
 
@@ -17,6 +19,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pylxcfs.errors import Refused
@@ -35,6 +38,10 @@ _log = logging.getLogger(__name__)
 _WAITING: Final = 16 << 20
 _SO_SNDBUFFORCE: Final = 32
 
+#: Requests that pyfuse3 answers at once. Those on cgroups may block, and a container may have some
+#: of them (tree/operations.py).
+_MOST_TASKS: Final = 4096
+
 #: How long a server that ends waits for answers of pyfuse3.
 _LEAVE_S: Final = 1.0
 
@@ -42,9 +49,15 @@ _LEAVE_S: Final = 1.0
 class Session:
     """The socket pair between the loop and libfuse."""
 
-    def __init__(self, device: int, guard: Guard) -> None:
+    def __init__(
+        self, device: int, guard: Guard, inode_number: Callable[[int], int] = lambda node: node
+    ) -> None:
+        """`inode_number`: from a node id to st_ino."""
         self._device = device
         self._guard = guard
+        self._inode_number = inode_number
+        #: Opcodes of requests with attributes in their answers, by `unique`.
+        self._with_attributes: dict[int, int] = {}
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self._theirs):
             with contextlib.suppress(OSError):  # without CAP_NET_ADMIN the default has to do
@@ -59,9 +72,12 @@ class Session:
         opcode, unique, node, pid, body = request
         length = wire.IN_HEADER.size + len(body)
         header = wire.IN_HEADER.pack(length, opcode, unique, node, 0, 0, pid, 0)
+        if opcode in wire.ATTRIBUTES_AT:
+            self._with_attributes[unique] = opcode
         try:
             self._ours.send(header + body, socket.MSG_DONTWAIT)
         except OSError as error:
+            self._with_attributes.pop(unique, None)
             self._guard.warn("pass on", "a request was not passed on: %s", error)
             raise Refused(errno.EAGAIN) from error
         self._passed += 1
@@ -73,7 +89,7 @@ class Session:
         pyfuse3.init(operations, f"/dev/fd/{self._theirs.fileno()}", set())
         task_status.started()
         try:
-            await pyfuse3.main()
+            await pyfuse3.main(max_tasks=_MOST_TASKS)
         finally:
             pyfuse3.close(unmount=False)
 
@@ -88,6 +104,10 @@ class Session:
         self._ours.recv(1 << 20)
         while data := self._ours.recv(1 << 20):
             self._answered += 1
+            _, number, unique = wire.OUT_HEADER.unpack_from(data)
+            opcode = self._with_attributes.pop(unique, None)
+            if opcode is not None and not number:
+                data = wire.renumbered(opcode, data, self._inode_number)
             try:
                 os.write(self._device, data)
             except OSError as error:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import stat
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 # Requests (enum fuse_opcode).
 LOOKUP: Final = 1
 FORGET: Final = 2
 GETATTR: Final = 3
+SETATTR: Final = 4
 READLINK: Final = 5
+MKDIR: Final = 9
 OPEN: Final = 14
 READ: Final = 15
 WRITE: Final = 16
@@ -40,8 +43,10 @@ NAMES: Final = {
     LOOKUP: "lookup",
     FORGET: "forget",
     GETATTR: "getattr",
-    4: "setattr",
+    SETATTR: "setattr",
     READLINK: "readlink",
+    MKDIR: "mkdir",
+    11: "rmdir",
     OPEN: "open",
     READ: "read",
     WRITE: "write",
@@ -95,6 +100,9 @@ POLL_SCHEDULE_NOTIFY: Final = 1
 #: struct fuse_release_in: fh.
 RELEASE_IN: Final = struct.Struct("=Q")
 
+#: The words with which READ, READDIR, READDIRPLUS and WRITE begin: fh, offset.
+HANDLE_AND_OFFSET: Final = struct.Struct("=QQ")
+
 #: struct fuse_open_out: fh, open flags.
 OPEN_OUT: Final = struct.Struct("=QI4x")
 FOPEN_DIRECT_IO: Final = 1
@@ -117,6 +125,17 @@ DIRENT: Final = struct.Struct("=QQII")
 #: st_blksize: with it and a true st_size, glibc, Go, Python, Node and Rust take a whole text in one
 #: read(2).
 BLOCK_SIZE: Final = 65536
+
+#: The number with which attributes and a directory entry begin.
+INODE: Final = struct.Struct("=Q")
+#: Where attributes are in answers, and in each entry of a listing.
+ATTRIBUTES_AT: Final = {
+    LOOKUP: ENTRY_OUT.size,
+    MKDIR: ENTRY_OUT.size,
+    GETATTR: ATTR_OUT.size,
+    SETATTR: ATTR_OUT.size,
+    READDIRPLUS: ENTRY_OUT.size,
+}
 
 #: A notification has its code in place of an error and no `unique`; this one names a poller.
 NOTIFY_POLL: Final = struct.Struct("=IiQQ")
@@ -181,6 +200,25 @@ def _attr(ino: int, found: Attributes) -> bytes:
         ino, found.size, 0, mtime, mtime, mtime, nsec, nsec, nsec,
         found.mode, found.nlink, 0, 0, 0, BLOCK_SIZE, 0,
     )  # fmt: skip
+
+
+def renumbered(opcode: int, reply: bytes, inode_number: Callable[[int], int]) -> bytes:
+    """Return an answer with other numbers for st_ino: `inode_number` of the node ids it has."""
+    changed = bytearray(reply)
+    start, end = OUT_HEADER.size, len(reply)
+    while start < end:
+        where = [start + ATTRIBUTES_AT[opcode]]
+        length = end - start
+        if opcode == READDIRPLUS:
+            entry = start + ENTRY_OUT.size + ATTR.size
+            where.append(entry)
+            _, _, name_length, _ = DIRENT.unpack_from(reply, entry)
+            length = -(-(entry + DIRENT.size + name_length - start) // 8) * 8
+        for place in where:
+            (node,) = INODE.unpack_from(reply, place)
+            INODE.pack_into(changed, place, inode_number(node))
+        start += length
+    return bytes(changed)
 
 
 def dirent(ino: int, offset: int, mode: int, name: bytes) -> bytes:

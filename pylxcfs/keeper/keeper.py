@@ -35,6 +35,7 @@ from pylxcfs.keeper import banner, child, fusemount, holder, reload, report, res
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
 from pylxcfs.keeper.listeners import Listeners
 from pylxcfs.keeper.report import ERR, INFO, NOTICE, WARNING, say
+from pylxcfs.keeper.resources import Resources
 from pylxcfs.keeper.settings import Settings
 
 #: A server gets this long to say that it serves (or the watchdog's time, if that is longer).
@@ -100,6 +101,7 @@ class Keeper:
         *,
         adopted: bool,
         listeners: Mapping[str, int] | None = None,
+        resources_sockets: Mapping[str, int] | None = None,
     ) -> None:
         """Hold `mounts` by kind; `previous` are descriptors of an older version's mount."""
         self._settings = settings
@@ -123,6 +125,9 @@ class Keeper:
         #: Seccomp listeners of containers, and the agent that answers their calls.
         self._listeners: Listeners | None = None
         self._kept_listeners = dict(listeners or {})
+        #: The socket where processes ask about their resources, and the process that answers.
+        self._resources: Resources | None = None
+        self._kept_resources = dict(resources_sockets or {})
         #: Answers Prometheus, if that is wanted.
         self._metrics: child.Child | None = None
         #: Rescue servers by the kind of their mount.
@@ -130,7 +135,7 @@ class Keeper:
         #: What is to be done when: at most one time for each piece of work.
         self._at: dict[Callable[[], None], float] = {}
         self._failures, self._aborts, self._rescue_failures = Row(), Row(), Row()
-        self._agent_failures = Row()
+        self._agent_failures, self._resources_failures = Row(), Row()
         self._announced = False  # reading through the mount has worked once
         self._started = False  # there was a server
         self._replacing = False
@@ -153,6 +158,8 @@ class Keeper:
         self._start()
         if self._settings.seccomp_agent or self._kept_listeners:
             self._listen()
+        if self._settings.resources or self._kept_resources:
+            self._listen_for_resources()
         self._start_metrics()
         while self._exit_code is None:
             self._wait()
@@ -205,6 +212,8 @@ class Keeper:
             handlers |= self._listeners.handlers()
             if self._listeners.agent is not None:
                 handlers[self._listeners.agent.pidfd] = self._on_agent_end
+        if self._resources is not None and self._resources.process is not None:
+            handlers[self._resources.process.pidfd] = self._on_resources_end
         if self._metrics is not None:
             handlers[self._metrics.pidfd] = partial(self._on_metrics_end, self._metrics)
         if self._resolver is not None:
@@ -374,6 +383,45 @@ class Keeper:
             say(WARNING, f"the seccomp agent has ended ({_describe(code)}); starting another")
             self._after(self._agent_failures.delay, self._start_agent)
 
+    # The resources service
+
+    def _listen_for_resources(self) -> None:
+        """Open the socket, or take it from systemd, and start the process that answers."""
+        command = [*self._settings.server[:-1], "answer-resources"]
+        try:
+            self._resources = Resources(
+                self._settings.runtime_dir,
+                command,
+                self._settings.config_fd,
+                self._notifier,
+                self._kept_resources,
+            )
+        except OSError as error:
+            say(ERR, f"no resources service: {error}")
+        else:
+            self._start_resources()
+
+    def _start_resources(self) -> None:
+        if self._resources is None or self._resources.process is not None or self._stopping:
+            return
+        try:
+            self._resources.start()
+        except OSError as error:
+            say(ERR, f"the resources service cannot start now ({error.strerror}); trying again")
+            self._after(BACKOFF_S[1], self._start_resources)
+
+    def _on_resources_end(self) -> None:
+        assert self._resources is not None, "its process has ended"
+        code = self._resources.reap()
+        if self._stopping:
+            return
+        if code == -signal.SIGKILL:
+            self._start_resources()
+            return
+        self._resources_failures.add()
+        say(WARNING, f"the resources service has ended ({_describe(code)}); starting it again")
+        self._after(self._resources_failures.delay, self._start_resources)
+
     # Prometheus
 
     def _start_metrics(self) -> None:
@@ -507,7 +555,8 @@ class Keeper:
         if self._previous:
             wanted[rescue.PREVIOUS] = self._previous[holder.PREVIOUS[0]]
         for kind in wanted.keys() - self._rescues.keys():
-            work = partial(rescue.serve, kind, wanted[kind], self._settings.files)
+            settings = self._settings
+            work = partial(rescue.serve, kind, wanted[kind], settings.files, settings.devices)
             try:
                 self._rescues[kind] = child.fork(work)
             except OSError as error:
@@ -661,6 +710,8 @@ class Keeper:
     def _replace(self) -> None:
         self._failures.clear()
         self._rescue_pause = RESCUE_S[0]
+        if self._resources is not None:
+            self._resources.restart()
         if self._server is None:
             self._start()
         else:
@@ -706,6 +757,8 @@ class Keeper:
             report.replace_file(f"{self._settings.runtime_dir}/config.json", resolver.document)
         except OSError as error:
             say(WARNING, f"reload: config.json cannot be written: {error.strerror}")
+        if self._resources is not None:
+            self._resources.restart()
         if self._server is None:
             self._end_reload()
         else:
@@ -766,6 +819,8 @@ class Keeper:
                 process.send(signal.SIGKILL)
         if self._listeners is not None:
             self._listeners.close(keep=self._keep)
+        if self._resources is not None:
+            self._resources.close(keep=self._keep)
         if not self._keep:
             for mount in self._mounts.values():
                 self._remove_stored(mount.descriptors)

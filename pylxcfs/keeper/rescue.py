@@ -51,12 +51,14 @@ _POLL_ALWAYS: Final = 0x145
 class Rescue:
     """The answers of one mount."""
 
-    def __init__(self, kind: str, files: Sequence[str], root: str = "/") -> None:
+    def __init__(
+        self, kind: str, files: Sequence[str], root: str = "/", *, devices: bool = False
+    ) -> None:
         """Answer with files below `root`; `files[i]` is that of view i ("proc/meminfo")."""
         self._kind = kind
         self._files = files
         self._root = root
-        self._sysfs = SysTree(root)
+        self._sysfs = SysTree(root, devices=devices)
         self._texts: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, handle): born, text
         self._handles = 0
         self._host = 0 if kind == fusemount.CALLER else _host_pair()
@@ -88,6 +90,8 @@ class Rescue:
     def _answer(self, opcode: int, node: int, request: bytes) -> bytes:
         """Return the data of the answer. Raise OSError with the errno of any other."""
         index, body = nodes.index_of(node), wire.IN_HEADER.size
+        if self._kind == fusemount.CALLER and nodes.is_cgroup(node):
+            raise OSError(errno.EIO, "nobody can work on cgroups for the caller now")
         if opcode == wire.LOOKUP:
             index = self._child(index, request[body:].rstrip(b"\0"))
             found = self._node(index)
@@ -234,7 +238,7 @@ def _pieces(number: int) -> Iterator[bytes]:
         yield piece
 
 
-def serve(kind: str, connection: int, files: Sequence[str]) -> int:
+def serve(kind: str, connection: int, files: Sequence[str], devices: bool) -> int:
     """Answer a connection until it ends or SIGTERM comes.
 
     Runs in a process of its own. read(2) is called directly: os.read would go on with it after a
@@ -245,7 +249,7 @@ def serve(kind: str, connection: int, files: Sequence[str]) -> int:
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    rescue = Rescue(kind, files)
+    rescue = Rescue(kind, files, devices=devices)
     fusemount.resend(connection)
     buffer = ctypes.create_string_buffer(_BUFFER)
     # As servers do (fuse/queue.py): the flag belongs to the open file that all share.

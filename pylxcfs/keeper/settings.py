@@ -1,15 +1,17 @@
 """The keeper's own arguments.
 
     --mountpoint M --runtime-dir R --pidfile P --config-fd N [--pid-fd N] [--watchdog S]
-    [--max-failures N] [--keep-mounted] [--companion] [--metrics] [--seccomp-agent]
-    --files F1,F2,... -- SERVER COMMAND...
+    [--max-failures N] [--keep-mounted] [--companion] [--metrics] [--seccomp-agent] [--devices]
+    [--resources] --files F1,F2,... -- SERVER COMMAND...
 
 cli/launch.py checks the values and writes them. The configuration document is behind --config-fd;
---files are the host's files of the views, in the order of their table. The process that starts
-the keeper locks the pid file; --pid-fd only keeps that lock. The last word of the server's command
-is replaced by `resolve` to get the one that reads the configuration again, and by `companion FD`
-for the process that heals and attaches containers, by `metrics FD` for the one that Prometheus
-reads, and by `agent FD...` for the one that answers system calls. Standard library only.
+--files are the host's files of the views, in the order of their table; with --devices the
+directories of devices are served, too. The process that starts the keeper locks the pid file;
+--pid-fd only keeps that lock. The last word of the server's command is replaced by `resolve` to get
+the one that reads the configuration again, and by `companion FD` for the process that heals and
+attaches containers, by `metrics FD` for the one that Prometheus reads, by `agent FD...` for the
+one that answers system calls, and by `answer-resources FD...` for the one that is asked about
+resources. Standard library only.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ class Settings(NamedTuple):
     pid_fd: int = -1
     watchdog: float = 2.0
     max_failures: int = 5
+    devices: bool = False
     keep_mounted: bool = False
     companion: bool = False
     metrics: bool = False
     seccomp_agent: bool = False
+    resources: bool = False
 
     @property
     def caller_mountpoint(self) -> str:
@@ -55,7 +59,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-_SWITCHES = frozenset({"keep_mounted", "companion", "metrics", "seccomp_agent"})
+_SWITCHES = frozenset(
+    {"keep_mounted", "companion", "metrics", "seccomp_agent", "resources", "devices"}
+)
 
 
 def parse(argv: list[str]) -> Settings:

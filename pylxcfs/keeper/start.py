@@ -13,7 +13,7 @@ from collections.abc import MutableMapping
 from typing import NoReturn
 
 from pylxcfs.errors import HostError, UserError
-from pylxcfs.keeper import child, fusemount, holder, listeners, mountpoint, sdnotify
+from pylxcfs.keeper import child, fusemount, holder, listeners, mountpoint, resources, sdnotify
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
 from pylxcfs.keeper.holder import PREVIOUS
 from pylxcfs.keeper.keeper import Keeper
@@ -76,6 +76,13 @@ class _Kept:
             del self._given[name]
         return found
 
+    def resources(self) -> dict[str, int]:
+        """Return the listening socket of the resources service."""
+        found = resources.named(self._given)
+        for name in found:
+            del self._given[name]
+        return found
+
     def drop_rest(self) -> None:
         """Forget what no version that is known has kept."""
         self._drop(self._given)
@@ -109,13 +116,22 @@ def _run(settings: Settings) -> int:
     caller = kept.mount(CALLER, settings.caller_mountpoint)
     previous = kept.previous(settings.mountpoint)
     calls = kept.listeners()
+    asked = kept.resources()
     kept.drop_rest()
     mounts = {
         OWN: own or _mount(OWN, settings.mountpoint),
         CALLER: caller or _mount(CALLER, settings.caller_mountpoint),
     }
     adopted = own is not None or bool(previous)
-    keeper = Keeper(settings, notifier, mounts, previous, adopted=adopted, listeners=calls)
+    keeper = Keeper(
+        settings,
+        notifier,
+        mounts,
+        previous,
+        adopted=adopted,
+        listeners=calls,
+        resources_sockets=asked,
+    )
     return keeper.run()
 
 

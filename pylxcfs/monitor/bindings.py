@@ -73,7 +73,7 @@ def bound(mounts: Sequence[Mount], pidns: int, known: Devices) -> dict[str, str]
         top[mount.mountpoint] = mount  # the last one covers those before
     found = {f"/{path}": NONE for path in views.paths()}
     for target, mount in top.items():
-        if target.startswith(("/proc/", "/sys/")):
+        if target.startswith(("/proc/", "/sys/")) and not target.startswith("/sys/fs/cgroup"):
             kind = _kind(mount, pidns, known)
             if kind is not None:
                 found[target] = kind

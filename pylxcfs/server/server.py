@@ -26,7 +26,9 @@ from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
+from pylxcfs.sources.cgroupfs import CgroupFiles
 from pylxcfs.sources.cgroups import Hierarchies
+from pylxcfs.sources.devices import effective, instructions
 from pylxcfs.sources.identity import Identity
 from pylxcfs.sources.initpid import InitFinder
 from pylxcfs.sources.loadavg import Sampler
@@ -37,6 +39,7 @@ from pylxcfs.sources.registry import Registry
 from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
 from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.cgroup import CgroupTree
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.names import Names
 from pylxcfs.tree.own import OwnMount
@@ -92,8 +95,8 @@ class Computation:
         self.guard = Guard()
         self.host = HostFiles()
         self.host.recent_ns = _recent_ns(settings)
-        self.sysfs = SysTree()
-        hierarchies = Hierarchies.discover()
+        self.sysfs = SysTree(devices=settings.enable_devices)
+        self._hierarchies = hierarchies = Hierarchies.discover()
         self._state = StateFile(os.path.join(settings.runtime_dir, "state.json"))
         self.inheritance = Inheritance({}, 0, 0)
         self.sampler = Sampler(hierarchies, give_way, self.guard.attempt)
@@ -108,6 +111,8 @@ class Computation:
             on_new=lambda identity, container: self.inheritance.hand_over(identity, container),
             attempt=self.guard.attempt,
         )
+        if settings.enable_devices:
+            _check_devices(hierarchies)
         self.prewarm = Prewarm(self.registry)
         self.containers = Containers(
             self.registry, hierarchies, self.prewarm, f"{settings.runtime_dir}/caller"
@@ -134,6 +139,10 @@ class Computation:
         """Return whether the state should be saved before its time."""
         return is_urgent(self.registry.containers())
 
+    def cgroup_files(self, settings: Settings) -> CgroupFiles:
+        """Return cgroupfs for callers, with the helper that works there for them."""
+        return CgroupFiles(self._hierarchies, self.registry, settings.request_timeout)
+
     def start(self) -> None:
         """Start what works in the background."""
         self.registry.start()
@@ -158,11 +167,13 @@ class Server:
         own, caller = memory.read(descriptors.own_memory), memory.read(descriptors.caller_memory)
         own_device = device_of_server(descriptors.own, can_resend=own.can_resend)
         caller_device = device_of_server(descriptors.caller, can_resend=caller.can_resend)
-        self.session = Session(caller_device, guard)
+        self.session = Session(caller_device, guard, _inode_number)
         self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
         served = [os.path.exists("/" + view.host) for view in VIEWS]
-        self.names = names = Names(contents, served)
+        self.cgroup_files = computation.cgroup_files(settings) if settings.enable_cgroup else None
+        cgroup = CgroupTree(self.cgroup_files) if self.cgroup_files else None
+        self.names = names = Names(contents, served, cgroup)
         callers = Callers(computation.containers, own.secret)
         self.own = OwnMount(
             names,
@@ -184,6 +195,7 @@ class Server:
             _ttl_ns(settings),
             self.triggers if settings.enable_psi_poll else None,
             self.session.send,
+            cgroup=cgroup,
         )
         timeout_s = settings.request_timeout
         self.own_connection = Connection(
@@ -204,6 +216,8 @@ class Server:
         self.own_connection.serve()
         self.caller_connection.serve()
         self.computation.start()
+        if self.cgroup_files is not None:
+            _start_cgroup(self.cgroup_files)
         if self.settings.enable_psi_poll:
             self.triggers.start()
             self.triggers.wake_all_pollers()
@@ -252,6 +266,18 @@ class Server:
         self.caller_connection.give_way()
 
 
+def _inode_number(node: int) -> int:
+    """Return st_ino of a node of the caller mount: only below cgroup/ it is another number."""
+    return nodes.inode_number(node) if nodes.is_cgroup(node) else node
+
+
+def _start_cgroup(files: CgroupFiles) -> None:
+    try:
+        files.start()
+    except SourceError as error:
+        _log.warning("cgroup/ does not work: %s; docs/cgroup.md says what it needs", error)
+
+
 def _shown(own: OwnMount) -> dict[tuple[Identity, int], bytes]:
     """Return what readers were shown of proc/stat, by container and epoch."""
     index = nodes.FILES + [view.path for view in VIEWS].index("proc/stat")
@@ -288,6 +314,21 @@ def _prepare(finder: InitFinder) -> None:
         else:
             return
     _log.warning("containers cannot be told apart here, all see the host: %s", failed)
+
+
+def _check_devices(hierarchies: Hierarchies) -> None:
+    """Say so at the start if it will not be known what containers may open."""
+    if hierarchies.v2 is None or "devices" in hierarchies.v1:
+        return
+    try:
+        for number in effective(hierarchies.v2.mountpoint):
+            instructions(number)
+    except SourceError as error:
+        _log.warning(
+            "--enable-devices: containers see all devices of the host: %s; allow bpf(2), with"
+            " CAP_SYS_ADMIN and, on older kernels, CAP_NET_ADMIN (docs/hpc.md)",
+            error,
+        )
 
 
 def _containers_that_fit() -> int:

@@ -42,7 +42,9 @@ class Settings:
     disable_swap: bool = False
     disable_zswap: bool = False
     vmstat: bool = False
+    enable_devices: bool = False
     enable_psi_poll: bool = False
+    enable_cgroup: bool = False
     init_pid_method: str = "auto"
     max_containers: int = 5000
     log_level: str = "info"

@@ -13,7 +13,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from pylxcfs.errors import Gone
@@ -49,6 +49,14 @@ _V1_HIERARCHIES = ("pids", "memory", "cpu", "cpuacct", "freezer", "name=systemd"
 _NOT_CONTROLLERS = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "none"})
 
 
+class Origin(NamedTuple):
+    """The file that a value was read from."""
+
+    path: str
+    #: 0: the cgroup's own directory, 1: its parent's, and so on.
+    level: int
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The directory of one cgroup in the hierarchy of one controller."""
@@ -78,6 +86,10 @@ class Place:
         """Return the directories above one of them that may limit its processes."""
         return self.limiting[self.directories.index(directory) + 1 :]
 
+    def origin(self, directory: str, name: str) -> Origin:
+        """Return the origin of a value in file `name` of one of the directories."""
+        return Origin(f"{directory}/{name}", self.directories.index(directory))
+
     def nearest(self, name: str) -> str | None:
         """Return the closest of the directories that has file `name`."""
         for directory in self.directories:
@@ -100,7 +112,8 @@ class Hierarchies:
         self._v2_tells = not v1 or not _V2_MAIN.isdisjoint(self._v2_controllers)
         # Many containers have the same ancestors: one descriptor for all.
         self._shared: WeakValueDictionary[str, SharedFile] = WeakValueDictionary()
-        self._writes = Writes()
+        #: Writes to the files that settings are made of.
+        self.writes = Writes()
 
     @classmethod
     def discover(cls, root: str = "/") -> Hierarchies:
@@ -161,9 +174,11 @@ class Hierarchies:
 
         None where that does not tell containers apart.
         """
-        if self.v2 is None or not self._v2_tells:
-            return None
-        return _place(2, self.v2, paths.get(UNIFIED))
+        return self.in_v2(paths) if self._v2_tells else None
+
+    def in_v2(self, paths: Paths) -> Place | None:
+        """Return the place in the v2 hierarchy, also where it tells no containers apart."""
+        return _place(2, self.v2, paths.get(UNIFIED)) if self.v2 is not None else None
 
     def named(self, hierarchy: str, paths: Paths) -> Place | None:
         """Return the place in one v1 hierarchy ("pids", "name=systemd")."""
@@ -194,7 +209,7 @@ class Hierarchies:
 
     def setting(self, files: Sequence[KeptFile], compute: Callable[[], _T]) -> Setting[_T]:
         """Return the value that `compute` makes of `files`, which only writes change."""
-        return Setting(self._writes, files, compute)
+        return Setting(self.writes, files, compute)
 
 
 def _strip(path: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from pylxcfs.errors import Gone, PylxcfsError, SourceError
@@ -23,7 +23,7 @@ from pylxcfs.sources.cgroups import Hierarchies, Paths
 from pylxcfs.sources.kept import PinnedFile, read_optional, read_whole
 from pylxcfs.sources.readers import Readers
 from pylxcfs.units import NS_PER_TICK
-from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
+from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Device, Ledger, Load, Memory
 
 #: Seconds after which init's cgroup is read again.
 _RECHECK_SECONDS = 1.0
@@ -104,31 +104,35 @@ class ContainerSource:
 
     def memory(self) -> Memory | None:
         """Return limits and usage of memory and swap; None without the controller."""
-        return self._read(Readers.memory)
+        return self.read(Readers.memory)
 
     def cpu_limit(self) -> CpuLimit:
         """Return its CPUs and its quota."""
-        return self._read(Readers.cpu_limit)
+        return self.read(Readers.cpu_limit)
 
     def cpu_usage(self) -> CpuUsage | None:
         """Return its CPU time; None where it is not counted."""
-        return self._read(Readers.cpu_usage)
+        return self.read(Readers.cpu_usage)
 
     def block_io(self) -> Mapping[tuple[int, int], BlockIO] | None:
         """Return its I/O by (major, minor); None where not counted."""
-        return self._read(Readers.block_io)
+        return self.read(Readers.block_io)
 
     def pressure(self, resource: str) -> bytes | None:
         """Return the text of RESOURCE.pressure; None on v1 or with PSI off."""
-        return self._read(lambda readers: readers.pressure(resource))
+        return self.read(lambda readers: readers.pressure(resource))
 
     def slabinfo(self) -> bytes | None:
         """Return the text of v1's memory.kmem.slabinfo; None without it."""
-        return self._read(Readers.slabinfo)
+        return self.read(Readers.slabinfo)
 
     def mems(self) -> frozenset[int] | None:
         """Return its NUMA nodes; None without the cpuset controller."""
-        return self._read(Readers.mems)
+        return self.read(Readers.mems)
+
+    def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
+        """Return those of some devices that it may open; None: all."""
+        return self.read(lambda readers: readers.may_open(devices))
 
     def started_ns(self) -> int:
         """Return the CLOCK_BOOTTIME at which it started; 0 for host processes."""
@@ -154,7 +158,7 @@ class ContainerSource:
         self._ask_for_load()
         if self.sampled is not None:
             return self.sampled
-        total = self._read(Readers.threads)
+        total = self.read(Readers.threads)
         if self._hierarchies.thread_place(self._paths) is None:
             return None
         state = self.load_state
@@ -181,6 +185,19 @@ class ContainerSource:
         """Whether it has files of its cgroup open, from an earlier read."""
         return self._readers is not None
 
+    def read(self, get: Callable[[Readers], _T]) -> _T:
+        """Return what `get` says of its cgroup as it is now. Raise Gone, SourceError."""
+        try:
+            return get(self._current())
+        except Gone:
+            # The cgroup has ended, but was init in it? If it was moved it is elsewhere now.
+            self._readers = None
+        try:
+            return get(self._current())
+        except Gone:
+            self.gone = True
+            raise
+
     def warm(self) -> None:
         """Open the files that views read, and watch the limits.
 
@@ -200,18 +217,6 @@ class ContainerSource:
         """Close its cgroup's files; the next call opens what it needs."""
         self.released = True
         self._readers = None
-
-    def _read(self, get: Callable[[Readers], _T]) -> _T:
-        try:
-            return get(self._current())
-        except Gone:
-            # The cgroup has ended, but was init in it? If it was moved it is elsewhere now.
-            self._readers = None
-        try:
-            return get(self._current())
-        except Gone:
-            self.gone = True
-            raise
 
     def _ask_for_load(self) -> None:
         if self._want_load is not None and not self.load_wanted:

@@ -29,6 +29,9 @@ _ANSWER_SIZE = 1 << 18
 #: Seconds to the next start after a helper that was late: doubled each time, up to the second.
 _PAUSE_S = (0.5, 64.0)
 
+#: Seconds that one has to end by itself.
+_END_S = 1.0
+
 #: Helpers that were killed and have not ended.
 _MOST_LATE = 8
 
@@ -113,9 +116,15 @@ class HelperProcess:
         return ours
 
     def _end(self) -> None:
+        """Let it end with its connection, and what it has started with it; else kill it."""
+        if self._connection is not None:
+            self._connection.close()
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._forget()
 
     def _leave(self) -> None:
@@ -160,10 +169,14 @@ class Translator(HelperProcess):
 
     def init_of(self, namespace: Descriptor) -> int:
         """Return the pid of a pid namespace's init. Raise Gone, SourceError."""
-        init = int(self.ask(b"P", namespace.number))
-        if init <= 0:
-            raise Gone("pid namespace: its init is not visible to the server")
-        return init
+        return self.process_of(namespace, 1)
+
+    def process_of(self, namespace: Descriptor, number: int) -> int:
+        """Return the pid of process `number` of a pid namespace. Raise Gone, SourceError."""
+        pid = int(self.ask(b"P%d" % number, namespace.number))
+        if pid <= 0:
+            raise Gone(f"pid namespace: its process {number} is not visible to the server")
+        return pid
 
     def cgroups_of(self, pid: int) -> list[bytes]:
         """Return /proc/PID/cgroup as the cgroup namespace of PID itself shows it.

@@ -14,6 +14,7 @@ from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.sources.kept import read_whole
 from pylxcfs.sources.procfs import HostFiles
+from pylxcfs.views.model import CpuLimit, Memory
 
 #: Cgroups that are kept, each with some 20 descriptors.
 _MAX_KNOWN = 16
@@ -38,6 +39,10 @@ class HostCallers:
         except PylxcfsError:
             return None
 
+    def of_cgroups(self, text: bytes) -> ContainerSource:
+        """Return the cgroups in a text of /proc/PID/cgroup, limited or not. Raise Gone."""
+        return self._container(text)
+
     def close(self) -> None:
         """Drop all of them."""
         with self._lock:
@@ -55,9 +60,16 @@ class HostCallers:
 
     def _limited(self, container: ContainerSource) -> bool:
         limit = container.cpu_limit()
-        if limit.quota is not None:
-            return True
-        if limit.cpuset is not None and not limit.cpuset.issuperset(self._host.online_cpus()):
-            return True
-        memory = container.memory()
-        return memory is not None and (memory.limit is not None or memory.swap_limit is not None)
+        return limits_cpus(limit, self._host.online_cpus()) or limits_memory(container.memory())
+
+
+def limits_cpus(limit: CpuLimit, online: tuple[int, ...]) -> bool:
+    """Return whether a process with this limit has less than the machine's CPUs."""
+    if limit.quota is not None:
+        return True
+    return limit.cpuset is not None and not limit.cpuset.issuperset(online)
+
+
+def limits_memory(memory: Memory | None) -> bool:
+    """Return whether there is a limit on memory or swap."""
+    return memory is not None and (memory.limit is not None or memory.swap_limit is not None)

@@ -7,8 +7,16 @@ Knows no cgroup and keeps nothing.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from pylxcfs.errors import PylxcfsError
+from pylxcfs.sources.initpid import NS_GET_PARENT
+from pylxcfs.sources.kept import Descriptor
+
+#: MAX_PID_NS_LEVEL (include/linux/pid_namespace.h).
+_MOST_LEVELS: Final = 32
 
 
 class Identity(NamedTuple):
@@ -47,3 +55,25 @@ def cgroupns_of(pid: int, proc: str = "/proc") -> int:
         return int(os.readlink(f"{proc}/{pid}/ns/cgroup")[8:-1])
     except (OSError, ValueError):
         return 0
+
+
+def outermost(pid: int, own: int) -> int:
+    """Return the outermost pid namespace around a process, below `own`.
+
+    That is its container, however many namespaces it has made inside: `own` for a process that is
+    in that one. 0 if it cannot be read.
+    """
+    try:
+        namespace = Descriptor.open(f"/proc/{pid}/ns/pid")
+        found = os.fstat(namespace.number).st_ino
+        for _ in range(_MOST_LEVELS):
+            if found == own:
+                return own
+            parent = Descriptor(fcntl.ioctl(namespace.number, NS_GET_PARENT))
+            number = os.fstat(parent.number).st_ino
+            if number == own:
+                break
+            namespace, found = parent, number
+    except (PylxcfsError, OSError):
+        return 0
+    return found

@@ -62,23 +62,37 @@ class InitFinder:
             namespace = _ancestor(namespace, pidns)
         if self.method != "scm":
             try:
-                return _translate_one(namespace)
+                return _translate(namespace, 1)
             except OSError as error:
                 if error.errno not in _UNKNOWN:
                     raise translate(error, f"/proc/{pid}/ns/pid") from None
                 if self.method == "ioctl":
                     raise SourceError("this kernel has no NS_GET_TGID_FROM_PIDNS") from None
             self.method = "scm"
-        return self._from_inside(namespace)
+        return self._from_inside(namespace, 1)
 
-    def _from_inside(self, namespace: Descriptor) -> int:
+    def process(self, pid: int, number: int) -> int:
+        """Return the pid of process `number` in the pid namespace of process `pid`.
+
+        Raise Gone if there is none, SourceError where that cannot be found.
+        """
+        namespace = Descriptor.open(f"/proc/{pid}/ns/pid")
+        if self.method != "scm":
+            try:
+                return _translate(namespace, number)
+            except OSError as error:
+                if error.errno not in _UNKNOWN or self.method == "ioctl":
+                    raise translate(error, f"process {number}") from None
+        return self._from_inside(namespace, number)
+
+    def _from_inside(self, namespace: Descriptor, wanted: int) -> int:
         number = os.fstat(namespace.number).st_ino
         if time.monotonic() < self._again.get(number, 0.0):
             raise SourceError(
                 f"pid namespace {number}: its root has stopped the process that entered it"
             )
         try:
-            return self.translator.init_of(namespace)
+            return self.translator.process_of(namespace, wanted)
         except SourceError as error:
             if "stopped" in str(error):
                 if len(self._again) >= _MOST_FAILED:
@@ -112,8 +126,8 @@ def _ancestor(namespace: Descriptor, pidns: int) -> Descriptor:
     raise Gone(f"pid namespace {pidns}: the process is not in it")
 
 
-def _translate_one(namespace: Descriptor) -> int:
-    init: int = fcntl.ioctl(namespace.number, NS_GET_TGID_FROM_PIDNS, 1)
-    if init <= 0:
-        raise Gone("pid namespace: its init is not visible to the server")
-    return init
+def _translate(namespace: Descriptor, number: int) -> int:
+    pid: int = fcntl.ioctl(namespace.number, NS_GET_TGID_FROM_PIDNS, number)
+    if pid <= 0:
+        raise Gone(f"pid namespace: its process {number} is not visible to the server")
+    return pid

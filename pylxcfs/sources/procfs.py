@@ -77,6 +77,16 @@ class HostFiles:
         except OSError as error:
             raise translate(error, self._path(path)) from None
 
+    def readlink(self, path: str) -> str:
+        """Return where a symbolic link of the host leads.
+
+        `path` is relative to the root. Raise Gone or SourceError.
+        """
+        try:
+            return os.readlink(self._path(path))
+        except OSError as error:
+            raise translate(error, self._path(path)) from None
+
     def now_ns(self) -> int:
         """Return CLOCK_BOOTTIME in nanoseconds."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

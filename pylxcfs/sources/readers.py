@@ -5,17 +5,19 @@ The same for pure and hybrid hosts. Knows no process and no container.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol, TypeVar
 
 from pylxcfs.formats import cgroupvalue
 from pylxcfs.sources import v1, v2
-from pylxcfs.sources.cgroups import Hierarchies, Paths, Place
+from pylxcfs.sources.cgroups import Hierarchies, Origin, Paths, Place
+from pylxcfs.sources.devices import DeviceRules
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.request import RequestReader
-from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Memory
+from pylxcfs.sources.v1 import Found, HugePages, Pids
+from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Device, Memory
 
 _T = TypeVar("_T")
 #: Constructors of a reader, by the version of the hierarchy.
@@ -24,16 +26,22 @@ _Kinds = Mapping[int, Callable[[Place, Hierarchies], _T]]
 
 class _MemoryReader(Protocol):
     def read(self) -> Memory | None: ...
+    def limit_origin(self) -> Origin: ...
+    def swap_origin(self) -> Origin | None: ...
+    def usage_origin(self) -> Origin: ...
     def slabinfo(self) -> bytes | None: ...
 
 
 class _QuotaReader(Protocol):
     def read(self) -> float | None: ...
+    def origin(self) -> Origin: ...
+    def weight(self) -> Found[int] | None: ...
 
 
 class _CpusetReader(Protocol):
     def cpus(self) -> frozenset[int] | None: ...
     def mems(self) -> frozenset[int] | None: ...
+    def origin(self, what: str) -> Origin: ...
 
 
 class _UsageReader(Protocol):
@@ -48,7 +56,33 @@ _MEMORY: _Kinds[_MemoryReader] = {1: v1.MemoryReader, 2: v2.MemoryReader}
 _QUOTA: _Kinds[_QuotaReader] = {1: v1.QuotaReader, 2: v2.QuotaReader}
 _CPUSET: _Kinds[_CpusetReader] = {1: v1.CpusetReader, 2: v2.CpusetReader}
 _USAGE: _Kinds[_UsageReader] = {1: v1.UsageReader, 2: v2.UsageReader}
+_PIDS: _Kinds[v1.PidsReader] = {1: v1.PidsReader, 2: v2.PidsReader}
 _BLOCKIO: _Kinds[_BlockIOReader] = {1: v1.BlockIOReader, 2: v2.BlockIOReader}
+
+
+#: Files that limit a cgroup, by controller and version. inotify reports writes to them.
+_LIMITS: Mapping[str, Mapping[int, tuple[str, ...]]] = {
+    "memory": {
+        1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+        2: ("memory.max", "memory.swap.max"),
+    },
+    "cpu": {
+        1: ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"),
+        2: ("cpu.max", "cpu.weight"),
+    },
+    "cpuset": dict.fromkeys((1, 2), ("cpuset.cpus", "cpuset.mems")),
+    "pids": dict.fromkeys((1, 2), ("pids.max",)),
+}
+
+
+#: Levels at either end of a path that `limit_files` has.
+_MOST_LEVELS = 16
+
+
+def _ends(directories: Sequence[str]) -> Sequence[str]:
+    if len(directories) <= 2 * _MOST_LEVELS:
+        return directories
+    return [*directories[:_MOST_LEVELS], *directories[-_MOST_LEVELS:]]
 
 
 class Readers:
@@ -62,6 +96,7 @@ class Readers:
         self._hierarchies = hierarchies
         self._paths = paths
         self._pressure: v2.PressureReader | None = None
+        self._hugetlb: dict[str, v1.HugetlbReader | None] = {}
         #: cgroup.controllers, which changes when v2's parent enables or disables a controller.
         self._controllers: KeptFile | None = None
         self._enabled: bytes | None = None
@@ -92,6 +127,10 @@ class Readers:
     @cached_property
     def _usage(self) -> _UsageReader | None:
         return self._reader("cpuacct", _USAGE)
+
+    @cached_property
+    def _pids(self) -> v1.PidsReader | None:
+        return self._reader("pids", _PIDS)
 
     @cached_property
     def _block_io(self) -> _BlockIOReader | None:
@@ -128,6 +167,74 @@ class Readers:
 
     def block_io(self) -> Mapping[tuple[int, int], BlockIO] | None:
         return self._block_io.read() if self._block_io is not None else None
+
+    @cached_property
+    def _devices(self) -> DeviceRules:
+        return DeviceRules(
+            self._hierarchies.named("devices", self._paths),
+            self._hierarchies.in_v2(self._paths),
+        )
+
+    def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
+        return self._devices.may_open(devices)
+
+    def device_origins(self) -> dict[str, Origin]:
+        """Return the rules that the last answer of `may_open` follows from."""
+        return self._devices.origins()
+
+    def pids(self) -> Pids | None:
+        """Return the number of threads, and the limit on it."""
+        return self._pids.read() if self._pids is not None else None
+
+    def huge_pages(self, size: str) -> HugePages | None:
+        """Return limit and usage of one size of huge pages, as in "2MB"."""
+        if size not in self._hugetlb:
+            kinds: _Kinds[v1.HugetlbReader] = {
+                1: partial(v1.HugetlbReader, size=size),
+                2: partial(v2.HugetlbReader, size=size),
+            }
+            self._hugetlb[size] = self._reader("hugetlb", kinds)
+        reader = self._hugetlb[size]
+        return None if reader is None else reader.read()
+
+    def cpu_weight(self) -> Found[int] | None:
+        """Return v1's cpu.shares or v2's cpu.weight; the origin says which."""
+        return self._quota.weight() if self._quota is not None else None
+
+    def origins(self) -> dict[str, Origin]:
+        """Return where the values of the last read came from, by name.
+
+        As far as there is such a controller.
+        """
+        memory, quota, cpuset = self._memory, self._quota, self._cpuset
+        found: dict[str, Origin] = {}
+        if memory is not None:
+            found["memory.limit_bytes"] = self._request.memory_origin(memory.limit_origin())
+            found["memory.usage_bytes"] = memory.usage_origin()
+            swap = memory.swap_origin()
+            if swap is not None:
+                found["swap.limit_bytes"] = swap
+        if quota is not None:
+            found["cpu.quota"] = self._request.cpu_origin(quota.origin())
+        if cpuset is not None:
+            found["cpu.cpuset"] = cpuset.origin("cpus")
+            found["numa_nodes"] = cpuset.origin("mems")
+        return found
+
+    def limit_files(self) -> list[str]:
+        """Return the files by which the limits of this cgroup change.
+
+        Of deep cgroups only the levels at both ends have a place in it, as each file costs a watch
+        and who nests cgroups makes as many as he likes.
+        """
+        places = {name: self._hierarchies.place(name, self._paths) for name in _LIMITS}
+        return [
+            f"{directory}/{file}"
+            for name, place in places.items()
+            if place is not None
+            for directory in _ends(place.limiting)
+            for file in _LIMITS[name][place.version]
+        ]
 
     def threads(self) -> int | None:
         """Return pids.current: the threads in the cgroup and below it.

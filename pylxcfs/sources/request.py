@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from pylxcfs.formats import cgroupvalue
-from pylxcfs.sources.cgroups import Hierarchies, Paths
+from pylxcfs.sources.cgroups import Hierarchies, Origin, Paths
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.settings import Setting
 
@@ -33,16 +33,39 @@ class RequestReader:
     """What a cgroup requests of what it has no limit of; None without a request."""
 
     def __init__(self, hierarchies: Hierarchies, paths: Paths) -> None:
+        self._hierarchies, self._paths = hierarchies, paths
         self._memory = _setting(hierarchies, paths, _MEMORY, _bytes)
         self._cpus = _setting(hierarchies, paths, _CPU, _fraction)
+        #: Whether the last answer was the request, by controller.
+        self._is_request = {"memory": False, "cpu": False}
 
     def memory(self, limit: int | None) -> int | None:
         """Return the smaller of a limit and the bytes that are requested."""
-        return _smaller(limit, self._memory)
+        found = _smaller(limit, self._memory)
+        self._is_request["memory"] = found != limit
+        return found
 
     def cpus(self, quota: float | None) -> float | None:
         """Return the smaller of a quota and the CPUs that are requested."""
-        return _smaller(quota, self._cpus)
+        found = _smaller(quota, self._cpus)
+        self._is_request["cpu"] = found != quota
+        return found
+
+    def memory_origin(self, limit: Origin) -> Origin:
+        """Return where the last answer was from, for the origin of the limit."""
+        return self._origin(_MEMORY, limit)
+
+    def cpu_origin(self, quota: Origin) -> Origin:
+        """Return where the last answer was from, for the origin of the quota."""
+        return self._origin(_CPU, quota)
+
+    def _origin(self, limit: tuple[str, dict[int, str]], origin: Origin) -> Origin:
+        controller, names = limit
+        if not self._is_request[controller]:
+            return origin
+        place = self._hierarchies.place(controller, self._paths)
+        assert place is not None, "it had a request"
+        return place.origin(place.own, f"{names[place.version]}@{ATTRIBUTE}")
 
 
 def _smaller(limit: _T | None, setting: Setting[_T | None] | None) -> _T | None:

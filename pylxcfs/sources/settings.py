@@ -66,13 +66,15 @@ class Writes:
     def __init__(self) -> None:
         #: How many times `look` found writes to any file.
         self.count = 0
+        #: While this is set `look` finds none: for many values of one time, after one look.
+        self.held = False
         self._lock = threading.RLock()
         self._watches: dict[int, _Reference] = {}
         # Weak, so that the instance is closed with its last user: a user has 128 of them.
         ended = weakref.WeakMethod(self._ended)
         self._on_end = lambda reference: _call(ended(), reference)
         self._refused = False
-        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
         if self._fd >= 0:
             self._descriptor = Descriptor(self._fd)
@@ -97,9 +99,13 @@ class Writes:
                 reference.number = number
             return watch
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable after a write; -1 where nothing is watched."""
+        return self._fd
+
     def look(self) -> int:
         """Note the writes until now; return `count`."""
-        if self._fd >= 0:
+        if self._fd >= 0 and not self.held:
             with self._lock:
                 if self._poll.poll(0):
                     self._note(os.read(self._fd, _MOST_EVENTS * _EVENT.size))

@@ -9,7 +9,8 @@ container's root. So it has no capability, one descriptor, a directory of /proc 
 lives for a moment.
 
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
-    b"P"            the pid of the namespace's init, in the helper's pid namespace, in decimal
+    b"P" + PID      the pid of that process of the namespace, in the helper's pid namespace, in
+                    decimal; without PID of its init
     b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it, and behind NULs
                     that of the helper's own, as it is shown there and here
 The answer is b"+" and that, or b"-" and the reason.
@@ -50,10 +51,10 @@ def enter(namespace: int, kind: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def init_of(namespace: int) -> bytes:
-    """Return the pid of a pid namespace's init.
+def process_of(namespace: int, pid: int) -> bytes:
+    """Return the pid of a process that has number `pid` in a pid namespace.
 
-    A process inside opens pid 1 (pidfd_open, Linux 5.3) and sends the descriptor; the kernel says
+    A process inside opens it (pidfd_open, Linux 5.3) and sends the descriptor; the kernel says
     in fdinfo which pid that is here (pidfd_show_fdinfo).
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -61,7 +62,7 @@ def init_of(namespace: int) -> bytes:
         with theirs:
             child = os.fork()
             if child == 0:
-                _in_child(lambda: _send_from_inside(namespace, theirs))
+                _in_child(lambda: _send_from_inside(namespace, pid, theirs))
         try:
             _wait_for_message(ours, child)
             message, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
@@ -71,7 +72,7 @@ def init_of(namespace: int) -> bytes:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     if not message or not descriptors:
-        raise ProcessLookupError("cannot enter the pid namespace: its init has ended")
+        raise ProcessLookupError("no such process in the pid namespace, or its init has ended")
     with open(f"/proc/self/fdinfo/{descriptors[0]}", "rb") as file:
         text = file.read()
     os.close(descriptors[0])
@@ -115,7 +116,7 @@ def _in_child(task: Callable[[], None]) -> None:
         os._exit(status)
 
 
-def _send_from_inside(namespace: int, to: socket.socket) -> None:
+def _send_from_inside(namespace: int, pid: int, to: socket.socket) -> None:
     enter(namespace, _CLONE_NEWPID)
     os.chroot("/proc/self/fdinfo")
     os.chdir("/")
@@ -128,13 +129,13 @@ def _send_from_inside(namespace: int, to: socket.socket) -> None:
         return
     inside = os.fork()  # setns() moves the children of the caller, not the caller
     if inside == 0:
-        _in_child(_send)
+        _in_child(lambda: _send(pid))
     os.waitpid(inside, 0)
 
 
-def _send() -> None:
+def _send(pid: int) -> None:
     with socket.socket(fileno=0) as to:
-        socket.send_fds(to, [b"1"], [os.pidfd_open(1)])
+        socket.send_fds(to, [b"1"], [os.pidfd_open(pid)])
 
 
 def cgroups_seen_from(namespace: int, pid: int, own: int) -> bytes:
@@ -155,8 +156,8 @@ def _cgroup(process: str) -> bytes:
 def answer(request: bytes, namespace: int, own: int) -> bytes:
     """Return the answer to one request."""
     try:
-        if request == b"P":
-            return b"+" + init_of(namespace)
+        if request[:1] == b"P":
+            return b"+" + process_of(namespace, int(request[1:] or b"1"))
         return b"+" + cgroups_seen_from(namespace, int(request[1:]), own)
     except (OSError, ValueError) as error:
         return b"-" + str(error).encode()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pylxcfs.formats import blkio, cgroupvalue, cpuacct, cpulist, memorystat
-from pylxcfs.sources.cgroups import Hierarchies, Place
+from pylxcfs.sources.cgroups import Hierarchies, Origin, Place
 from pylxcfs.sources.kept import KeptFile
 from pylxcfs.sources.settings import Setting
 from pylxcfs.units import GIB
@@ -25,6 +25,14 @@ _T = TypeVar("_T", int, float)
 #: memory.kmem.slabinfo of a cgroup with more kernel memory than this is not read. Before Linux
 #: 5.9 the kernel walks the cgroup's slabs for it (get_slabinfo, mm/slub.c), milliseconds for a GiB.
 _MOST_SLABS = GIB
+
+
+class Found(NamedTuple, Generic[_T]):
+    """The smallest limit of a cgroup and its ancestors."""
+
+    value: _T
+    #: The file that sets it.
+    origin: Origin
 
 
 class MemoryReader:
@@ -50,6 +58,7 @@ class MemoryReader:
             "memory.memsw.usage_in_bytes",
         )
         self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
+        self._counts_swap = False
 
     def read(self) -> Memory | None:
         usage_text = self._usage.read()
@@ -63,17 +72,22 @@ class MemoryReader:
         kernel = self._kernel.read()
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
-        limit = self._limit.get() if limits[0] is None else cgroupvalue.limit_v1(limits[0])
+        if limits[0] is None:
+            limit = value_of(self._limit.get())
+        else:
+            limit = cgroupvalue.limit_v1(limits[0])
         # Without a limit no ancestor has one.
         left = None if limit is None else self._above.left()
         memsw_usage = self._memsw_usage.read()
+        self._counts_swap = memsw_usage is not None
         swap_limit = swap_left = None
         if memsw_usage is None:
             swap_usage = None
         else:
-            memsw = (
-                self._memsw_limit.get() if limits[1] is None else cgroupvalue.limit_v1(limits[1])
-            )
+            if limits[1] is None:
+                memsw = value_of(self._memsw_limit.get())
+            else:
+                memsw = cgroupvalue.limit_v1(limits[1])
             # The limit is on the sum. Without one on memory all of the sum may be in swap.
             swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
             sum_left = None if memsw is None else self._memsw_above.left()
@@ -95,13 +109,44 @@ class MemoryReader:
             swap_left=swap_left,
         )
 
+    def limit_origin(self) -> Origin:
+        """Return the file that sets the limit, or says that there is none."""
+        return origin_of(self._limit.get()) or self._own_limit
+
+    def swap_origin(self) -> Origin | None:
+        """Return the file that sets the limit of memory and swap together.
+
+        None where swap was not counted at the last read.
+        """
+        if not self._counts_swap:
+            return None
+        return origin_of(self._memsw_limit.get()) or self._own_memsw_limit
+
+    def usage_origin(self) -> Origin:
+        """Return the file of the usage."""
+        return self._usage_origin
+
+    # Files never asked for cost nothing: most containers are read by files alone.
+
     @cached_property
-    def _limit(self) -> Setting[int | None]:
+    def _own_limit(self) -> Origin:
+        return self._place.origin(self._place.own, "memory.limit_in_bytes")
+
+    @cached_property
+    def _own_memsw_limit(self) -> Origin:
+        return self._place.origin(self._place.own, "memory.memsw.limit_in_bytes")
+
+    @cached_property
+    def _usage_origin(self) -> Origin:
+        return self._place.origin(self._place.own, "memory.usage_in_bytes")
+
+    @cached_property
+    def _limit(self) -> Setting[Found[int] | None]:
         name = "memory.limit_in_bytes"
         return smallest(self._hierarchies, self._place, name, cgroupvalue.limit)
 
     @cached_property
-    def _memsw_limit(self) -> Setting[int | None]:
+    def _memsw_limit(self) -> Setting[Found[int] | None]:
         return smallest(
             self._hierarchies, self._place, "memory.memsw.limit_in_bytes", cgroupvalue.limit
         )
@@ -116,18 +161,34 @@ class MemoryReader:
 
 def smallest(
     hierarchies: Hierarchies, place: Place, name: str, parse: Callable[[bytes], _T | None]
-) -> Setting[_T | None]:
+) -> Setting[Found[_T] | None]:
     """Return the smallest limit of a cgroup and its ancestors.
 
-    From their files `name`. The setting's value is None without any limit.
+    From their files `name`. The setting's value is None without any limit. Of levels with the same
+    limit the lowest counts.
     """
     files = [hierarchies.shared(f"{directory}/{name}") for directory in place.limiting]
 
-    def read() -> _T | None:
-        texts = [text for file in files if (text := file.read()) is not None]
-        return min([value for value in map(parse, texts) if value is not None], default=None)
+    def read() -> Found[_T] | None:
+        found: Found[_T] | None = None
+        for level, file in enumerate(files):
+            text = file.read()
+            value = None if text is None else parse(text)
+            if value is not None and (found is None or value < found.value):
+                found = Found(value, Origin(file.path, level))
+        return found
 
     return hierarchies.setting(files, read)
+
+
+def value_of(found: Found[_T] | None) -> _T | None:
+    """Return the limit; None for no limit."""
+    return None if found is None else found.value
+
+
+def origin_of(found: Found[_T] | None) -> Origin | None:
+    """Return the file that sets a limit; None for no limit."""
+    return None if found is None else found.origin
 
 
 class Above:
@@ -207,21 +268,54 @@ class QuotaReader:
         files = [file for pair in pairs for file in pair]
         self._smallest = hierarchies.setting(files, partial(_smallest_quota, pairs))
 
+        self._place, self._hierarchies = place, hierarchies
+        self._found: Found[float] | None = None
+
     def read(self) -> float | None:
-        return self._smallest.get()
+        self._found = found = self._smallest.get()
+        return value_of(found)
+
+    def origin(self) -> Origin:
+        """Return the file that set the quota at the last read, or said that there is none."""
+        return origin_of(self._found) or self._own_quota
+
+    @cached_property
+    def _own_quota(self) -> Origin:
+        return self._place.origin(self._place.own, "cpu.cfs_quota_us")
+
+    @cached_property
+    def _shares(self) -> WeightReader:
+        return WeightReader(self._place, self._hierarchies, "cpu.shares")
+
+    def weight(self) -> Found[int] | None:
+        """Return cpu.shares."""
+        return self._shares.read()
 
 
-def _smallest_quota(pairs: Sequence[tuple[KeptFile, KeptFile]]) -> float | None:
-    smallest: float | None = None
-    for quota_file, period_file in pairs:
+class WeightReader:
+    """The file of a cgroup's part of the CPU time, where several want it."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies, name: str) -> None:
+        self._origin = place.origin(place.nearest(name) or place.own, name)
+        file = KeptFile(self._origin.path)
+        self._text = hierarchies.setting([file], file.read)
+
+    def read(self) -> Found[int] | None:
+        text = self._text.get()
+        return None if text is None else Found(cgroupvalue.number(text), self._origin)
+
+
+def _smallest_quota(pairs: Sequence[tuple[KeptFile, KeptFile]]) -> Found[float] | None:
+    smallest: Found[float] | None = None
+    for level, (quota_file, period_file) in enumerate(pairs):
         quota = quota_file.read()
         if quota is None or quota.startswith(b"-"):
             continue
         period = period_file.read()
         if period is not None:
             cpus = cgroupvalue.cfs(quota, period)
-            if cpus is not None and (smallest is None or cpus < smallest):
-                smallest = cpus
+            if cpus is not None and (smallest is None or cpus < smallest.value):
+                smallest = Found(cpus, Origin(quota_file.path, level))
     return smallest
 
 
@@ -239,6 +333,17 @@ class CpusetReader:
 
     def mems(self) -> frozenset[int] | None:
         return _first_set([self._mems]) or _first_set(self._configured("cpuset.mems"))
+
+    def origin(self, what: str) -> Origin:
+        """Return the file of the sets, `what` is cpus or mems."""
+        return self._origins[what]
+
+    @cached_property
+    def _origins(self) -> dict[str, Origin]:
+        place = self._place
+        return {
+            what: place.origin(place.own, f"cpuset.effective_{what}") for what in ("cpus", "mems")
+        }
 
     def _configured(self, name: str) -> list[KeptFile]:
         """Return the configured sets, for Linux before 3.17 without effective ones.
@@ -308,6 +413,77 @@ class UsageReader:
             cpuacct.parse_usage_percpu(user), cpuacct.parse_usage_percpu(system), strict=False
         )
         return dict(enumerate(times))
+
+
+class PidsReader:
+    """pids.max and pids.current, which v1 and v2 have alike."""
+
+    def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
+        own = place.nearest("pids.current") or place.own
+        self._limit = smallest(hierarchies, place, "pids.max", cgroupvalue.limit)
+        self._current = KeptFile(own, "pids.current")
+        self._above = Above(hierarchies, place.above(own), "pids.max", "pids.current", None)
+        self._origin = place.origin(own, "pids.current")
+        self._own_limit = place.origin(own, "pids.max")
+
+    def read(self) -> Pids | None:
+        text = self._current.read()
+        if text is None:
+            return None
+        found = self._limit.get()
+        return Pids(
+            threads=cgroupvalue.number(text),
+            origin=self._origin,
+            limit=value_of(found),
+            limit_origin=origin_of(found) or self._own_limit,
+            left=self._above.left() if found is not None else None,
+        )
+
+
+class Pids(NamedTuple):
+    """Threads of a cgroup."""
+
+    threads: int
+    origin: Origin
+    limit: int | None
+    limit_origin: Origin
+    #: The least that a level above leaves; None if none has a limit.
+    left: int | None
+
+
+class HugePages(NamedTuple):
+    """Pages of one size, in bytes."""
+
+    usage: int
+    origin: Origin
+    limit: int | None
+    limit_origin: Origin
+
+
+class HugetlbReader:
+    """hugetlb.SIZE.*: limit and usage of one size of huge pages ("2MB")."""
+
+    LIMIT, USAGE = "limit_in_bytes", "usage_in_bytes"
+
+    def __init__(self, place: Place, hierarchies: Hierarchies, size: str) -> None:
+        limit, usage = (sys.intern(f"hugetlb.{size}.{one}") for one in (self.LIMIT, self.USAGE))
+        counted = place.nearest(usage)
+        own = counted or place.own
+        self._limit = smallest(hierarchies, place, limit, cgroupvalue.limit)
+        self._usage = None if counted is None else KeptFile(own, usage)
+        self._origin, self._own_limit = place.origin(own, usage), place.origin(own, limit)
+
+    def read(self) -> HugePages | None:
+        text = self._usage.read() if self._usage is not None else None
+        if text is None:
+            return None
+        found = self._limit.get()
+        return HugePages(
+            usage=cgroupvalue.number(text),
+            origin=self._origin,
+            limit=value_of(found),
+            limit_origin=origin_of(found) or self._own_limit,
+        )
 
 
 #: v1's limits of one disk, in bytes and in requests a second.

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 
 from pylxcfs.formats import cgroupvalue, cpulist, cpustat, iostat, memorystat
-from pylxcfs.sources.cgroups import Hierarchies, Place
+from pylxcfs.sources import v1
+from pylxcfs.sources.cgroups import Hierarchies, Origin, Place
 from pylxcfs.sources.kept import KeptFile
-from pylxcfs.sources.v1 import Above, smallest
+from pylxcfs.sources.v1 import Above, Found, WeightReader, origin_of, smallest, value_of
 from pylxcfs.views.model import BlockIO, CpuUsage, Memory
 
 
@@ -29,6 +31,11 @@ class MemoryReader:
         self._usage = KeptFile(own, "memory.current")
         self._swap_usage = KeptFile(own, "memory.swap.current")
         self._stat = KeptFile(own, "memory.stat")
+        self._place, self._own = place, own
+        #: Limits of the last read.
+        self._found: Found[int] | None = None
+        self._swap_found: Found[int] | None = None
+        self._counts_swap = False
         above = place.above(own)
         self._above = Above(hierarchies, above, "memory.max", "memory.current", None)
         self._swap_above = Above(hierarchies, above, "memory.swap.max", "memory.swap.current", None)
@@ -40,8 +47,10 @@ class MemoryReader:
             return None
         swap_usage = self._swap_usage.read()
         # Without a limit no ancestor has one.
-        limit = self._limit.get()
-        swap_limit = None if swap_usage is None else self._swap_limit.get()
+        self._found = found = self._limit.get()
+        self._counts_swap = swap_usage is not None
+        self._swap_found = swap_found = self._swap_limit.get() if self._counts_swap else None
+        limit, swap_limit = value_of(found), value_of(swap_found)
         return Memory(
             limit=limit,
             usage=cgroupvalue.number(usage),
@@ -56,15 +65,49 @@ class MemoryReader:
     def slabinfo(self) -> bytes | None:
         return None
 
+    def limit_origin(self) -> Origin:
+        return origin_of(self._found) or self._origins["memory.max"]
+
+    def swap_origin(self) -> Origin | None:
+        if not self._counts_swap:
+            return None
+        return origin_of(self._swap_found) or self._origins["memory.swap.max"]
+
+    def usage_origin(self) -> Origin:
+        return self._origins["memory.current"]
+
+    @cached_property
+    def _origins(self) -> dict[str, Origin]:
+        names = ("memory.max", "memory.swap.max", "memory.current")
+        return {name: self._place.origin(self._own, name) for name in names}
+
 
 class QuotaReader:
     """cpu.max of the cgroup and its ancestors."""
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         self._smallest = smallest(hierarchies, place, "cpu.max", cgroupvalue.cpu_max)
+        self._place, self._hierarchies = place, hierarchies
+        self._found: Found[float] | None = None
 
     def read(self) -> float | None:
-        return self._smallest.get()
+        self._found = found = self._smallest.get()
+        return value_of(found)
+
+    def origin(self) -> Origin:
+        return origin_of(self._found) or self._own_quota
+
+    @cached_property
+    def _own_quota(self) -> Origin:
+        place = self._place
+        return place.origin(place.nearest("cpu.max") or place.own, "cpu.max")
+
+    @cached_property
+    def _weight(self) -> WeightReader:
+        return WeightReader(self._place, self._hierarchies, "cpu.weight")
+
+    def weight(self) -> Found[int] | None:
+        return self._weight.read()
 
 
 class CpusetReader:
@@ -72,6 +115,7 @@ class CpusetReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies) -> None:
         own = place.nearest("cpuset.cpus.effective") or place.own
+        self._place, self._own = place, own
         self._cpus = KeptFile(own, "cpuset.cpus.effective")
         self._mems = KeptFile(own, "cpuset.mems.effective")
 
@@ -80,6 +124,14 @@ class CpusetReader:
 
     def mems(self) -> frozenset[int] | None:
         return _numbers(self._mems)
+
+    def origin(self, what: str) -> Origin:
+        return self._origins[what]
+
+    @cached_property
+    def _origins(self) -> dict[str, Origin]:
+        place, own = self._place, self._own
+        return {what: place.origin(own, f"cpuset.{what}.effective") for what in ("cpus", "mems")}
 
 
 def _numbers(file: KeptFile) -> frozenset[int] | None:
@@ -123,6 +175,15 @@ class BlockIOReader:
             )
             for device, counters in iostat.parse(text).items()
         }
+
+
+PidsReader = v1.PidsReader
+
+
+class HugetlbReader(v1.HugetlbReader):
+    """hugetlb.SIZE.max and hugetlb.SIZE.current."""
+
+    LIMIT, USAGE = "max", "current"
 
 
 class PressureReader:

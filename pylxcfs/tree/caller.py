@@ -37,6 +37,7 @@ from pylxcfs.fuse.store import Store
 from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers
+from pylxcfs.tree.cgroup import TICKETED, CgroupTree
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.names import Names
 from pylxcfs.tree.nodes import FILES, SYSFS
@@ -57,6 +58,8 @@ _MOST_EACH: Final = 16 << 20
 _MOST: Final = 64 << 20
 #: A text counts as so many bytes at least: the store has no more slots than `_MOST` has of these.
 _LEAST: Final = 4096
+#: Directories that processes of the host keep open; further ones are listed as the host sees them.
+_MOST_LISTERS: Final = 1024
 
 
 class Rendering(NamedTuple):
@@ -81,11 +84,16 @@ class CallerMount:
     #: Passes a request on to pyfuse3.
     send: Callable[[Request], None]
     clock: Callable[[], int] = time.monotonic_ns
+    #: What is below cgroup/: all its requests are pyfuse3's.
+    cgroup: CgroupTree | None = None
 
     def __post_init__(self) -> None:
         self._started_ns = time.time_ns()
         self._renderings: dict[tuple[Container | None, int, bool], Rendering] = {}
         self._texts = Texts()
+        #: Processes of the host that have a directory open, by the owner in the handle.
+        self._listers: dict[int, Container] = {}
+        self._numbers = itertools.count()
         for handle, _, text in self.store.load():
             self._texts.keep(handle, text)
         # Handles of servers before this one may still be open: begin elsewhere.
@@ -106,15 +114,32 @@ class CallerMount:
     def other(self, request: Request) -> None:
         """Pass a request on to pyfuse3, but for names that do not exist: guesses are cheap."""
         opcode, _, node, _, body = request
-        if opcode == wire.LOOKUP:
+        if nodes.is_cgroup(node):
+            if self.cgroup is None:
+                raise Refused(errno.ESTALE)
+            if opcode in TICKETED:
+                self._send_with_ticket(self.cgroup, request)
+                return
+        elif opcode == wire.LOOKUP:
             self.lookup(node, body[:-1])
         self.send(request)
+
+    def _send_with_ticket(self, cgroup: CgroupTree, request: Request) -> None:
+        passed = cgroup.ticket(request)
+        try:
+            self.send(passed)
+        except Refused:
+            (ticket,) = wire.RELEASE_IN.unpack_from(passed[-1])
+            cgroup.redeem(ticket)
+            raise
 
     def fallback(self, request: Request) -> bytes:
         """Show the host's file where a request failed; a RELEASE is done."""
         opcode, _, node, _, body = request
         if opcode == wire.RELEASE:
             return b""
+        if nodes.is_cgroup(node):
+            raise Refused(errno.EIO)
         if opcode == wire.OPEN:
             return wire.OPEN_OUT.pack(self._handle(0, 0), wire.FOPEN_DIRECT_IO)
         if opcode not in (wire.READ, wire.GETATTR) or node < FILES:
@@ -177,15 +202,32 @@ class CallerMount:
         return self.names.child(self._index(parent), name, None)
 
     def open_directory(self, node: int, pid: int) -> int:
-        """Return a handle for a listing: it carries owner and directory, so nothing is kept."""
+        """Return a handle for a listing: it carries owner and directory.
+
+        For a process of the host, which has the view of its own cgroup, it has a number where an
+        owner has its cgroup namespace.
+        """
         owner = self.callers.owner(pid)
-        self.callers.container(owner, pid)  # from now on it is found without a process
+        container = self.callers.container(owner, pid)  # from now on it is found without a process
+        has_room = len(self._listers) < _MOST_LISTERS
+        if owner == self.callers.host and container is not None and has_room:
+            numbers = (owner + 1 + number % (_SERIALS - 1) for number in self._numbers)
+            owner = next(number for number in numbers if number not in self._listers)
+            self._listers[owner] = container
         return nodes.node(owner, self._index(node))
 
     def entries(self, handle: int) -> list[Entry]:
-        """List the directory of a handle as its opener sees it. Raise Refused."""
-        container = self.callers.known(nodes.pair_of(handle), 0)
+        """List the directory of a handle as its opener sees it. Raise Refused.
+
+        For a process of the host that opened it with an earlier server, as the host sees it.
+        """
+        owner = nodes.pair_of(handle)
+        container = self._listers.get(owner) or self.callers.known(owner, 0)
         return self.names.children(nodes.index_of(handle), container)
+
+    def close_directory(self, handle: int) -> None:
+        """Forget the opener of a listing."""
+        self._listers.pop(nodes.pair_of(handle), None)
 
     @staticmethod
     def _index(node: int) -> int:
@@ -193,10 +235,14 @@ class CallerMount:
 
     # -- the handlers --------------------------------------------------------------------------
 
-    def _getattr(self, node: int, pid: int, body: bytes) -> bytes:
+    def _getattr(self, node: int, pid: int, body: bytes) -> bytes | None:
+        if nodes.is_cgroup(node):
+            return None
         return wire.attr_out(node, self.attributes(node, pid))
 
-    def _open(self, node: int, pid: int, body: bytes) -> bytes:
+    def _open(self, node: int, pid: int, body: bytes) -> bytes | None:
+        if nodes.is_cgroup(node):
+            return None
         if node < FILES:
             raise Refused(errno.EISDIR)
         (flags,) = wire.OPEN_IN.unpack_from(body)
@@ -209,6 +255,14 @@ class CallerMount:
                 self.triggers.opened(handle)
         return wire.OPEN_OUT.pack(handle, wire.FOPEN_DIRECT_IO)
 
+    def cgroup_handle(self, cgroup: CgroupTree, pid: int) -> int:
+        """Return a handle for a file of cgroup/; its low bits are a serial as in any other."""
+        owner = self.callers.owner(pid)
+        # There are more serials than files of one owner for which something is kept.
+        serials = (next(self._serial) % _SERIALS for _ in range(_SERIALS))
+        handles = (owner << 22 | serial for serial in serials)
+        return next(handle for handle in handles if not cgroup.is_open(handle))
+
     def _handle(self, owner: int, flags: int) -> int:
         for serial in itertools.islice(self._serial, _TRIES):
             self._issued += 1
@@ -217,8 +271,10 @@ class CallerMount:
                 break
         return handle
 
-    def _read(self, node: int, pid: int, body: bytes) -> bytes:
+    def _read(self, node: int, pid: int, body: bytes) -> bytes | None:
         handle, offset, size = self._private(body)
+        if nodes.is_cgroup(node):
+            return None
         text = self._text(node, handle, offset, pid)
         if offset == 0:
             if size < len(text):
@@ -254,7 +310,9 @@ class CallerMount:
         """Return whether this server has given the handle out."""
         return (handle - self._first) % _SERIALS < self._issued
 
-    def _release(self, node: int, pid: int, body: bytes) -> bytes:
+    def _release(self, node: int, pid: int, body: bytes) -> bytes | None:
+        if nodes.is_cgroup(node):
+            return None
         (handle,) = wire.RELEASE_IN.unpack_from(body)
         self._texts.drop(handle)
         self.store.drop(handle)
@@ -262,12 +320,14 @@ class CallerMount:
             self.triggers.release(handle)
         return b""
 
-    def _write(self, node: int, pid: int, body: bytes) -> bytes:
+    def _write(self, node: int, pid: int, body: bytes) -> bytes | None:
         """Arm the trigger that is written to a pressure file.
 
         Elsewhere a write fails as that of the kernel's file does: EIO (proc_reg_write), and
         EOPNOTSUPP for pressure without triggers (psi_write where PSI is off).
         """
+        if nodes.is_cgroup(node):
+            return None
         handle, _, size = wire.WRITE_IN.unpack_from(body)
         if not self.contents.takes_triggers(node):
             raise Refused(errno.EIO)
@@ -288,7 +348,7 @@ class CallerMount:
             raise Refused(errno.ENOSYS)
         handle, poller, flags = wire.POLL_IN.unpack_from(body)
         events = READY
-        if self.contents.takes_triggers(node):
+        if not nodes.is_cgroup(node) and self.contents.takes_triggers(node):
             events = self.triggers.poll(handle, poller, bool(flags & wire.POLL_SCHEDULE_NOTIFY))
         return wire.POLL_OUT.pack(events)
 

@@ -13,7 +13,7 @@ from pylxcfs.errors import SourceError
 from pylxcfs.guard import Guard
 from pylxcfs.tree.nodes import FILES, SYSFS
 from pylxcfs.tree.sysfs import SysTree
-from pylxcfs.views import TREES, TreeView, View
+from pylxcfs.views import DEVICES, TREES, TreeView, View
 from pylxcfs.views.model import Container, Host, Options
 
 
@@ -109,5 +109,5 @@ class Contents:
 
 
 def _tree(path: str) -> TreeView:
-    """Return the view of the tree that `path` is in: its first four names."""
-    return TREES["/".join(path.split("/", 4)[:4])]
+    """Return the view of the tree that `path` is in: its first four names, or devices."""
+    return TREES.get("/".join(path.split("/", 4)[:4]), DEVICES)

@@ -1,7 +1,9 @@
 """Names, modes and listings: which node has which children, and where links lead.
 
     proc/NAME, proc/pressure, sys/devices/system/{cpu,node,memory}    links, the same for all
+    sys/class/NAME, sys/block and others, with --enable-devices       links, too
     own/KEY/...  and the caller mount                                 one view: proc/, sys/...
+    cgroup                                          link to cgroup/ of the caller mount: cgroup.py
 
 A function of names and numbers, and of the host's sysfs (sysfs.py). Contents are contents.py's,
 keys callers.py's.
@@ -18,6 +20,7 @@ from typing import Final
 
 from pylxcfs.errors import Refused, SourceError
 from pylxcfs.tree import nodes
+from pylxcfs.tree.cgroup import CgroupTree
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.sysfs import Entry
 from pylxcfs.units import NS_PER_S
@@ -36,7 +39,9 @@ _SYSFS_NAME_NS: Final = NS_PER_S
 class Names:
     """Names of both mounts; `served[i]` says whether the host has the file of view i."""
 
-    def __init__(self, contents: Contents, served: Sequence[bool]) -> None:
+    def __init__(
+        self, contents: Contents, served: Sequence[bool], cgroup: CgroupTree | None = None
+    ) -> None:
         self._contents = contents
         self._sysfs = contents.sysfs
         #: Listings of sysfs, all of the last second: a listing is read in several requests.
@@ -45,6 +50,13 @@ class Names:
         files = {view.path: nodes.FILES + i for i, view in enumerate(contents.views) if served[i]}
         #: Names outside of sysfs, and where each link leads inside of a view.
         self._children, self.links = nodes.names(files | self._sysfs.roots())
+        self._cgroup_links: dict[int, bytes] = {}
+        if cgroup is not None:
+            self._children[nodes.ROOT][b"cgroup"] = nodes.CGROUP_LINK
+            self._children[nodes.VIEW_ROOT][b"cgroup"] = nodes.CGROUP
+            self._children[nodes.CGROUP] = cgroup.children
+            self._cgroup_links = cgroup.links
+            self.links[nodes.CGROUP_LINK] = "cgroup"
         self.forget_modes()
 
     def child(self, index: int, name: bytes, container: Container | None) -> int:
@@ -109,11 +121,16 @@ class Names:
     def forget_modes(self) -> None:
         """Read modes of host files again: CPUs may have come or gone."""
         self._modes = dict.fromkeys(self._children, DIRECTORY) | dict.fromkeys(self.links, LINK)
+        self._modes |= dict.fromkeys(self._children.get(nodes.CGROUP, {}).values(), DIRECTORY)
+        self._modes |= dict.fromkeys(self._cgroup_links, LINK)
 
     def target(self, index: int) -> bytes:
-        """Return the target of a link of the host's sysfs. Raise Refused."""
+        """Return the target of a link of the host's sysfs, or of cgroup/. Raise Refused."""
         if index < nodes.SYSFS:
-            raise Refused(errno.EINVAL)
+            link = self._cgroup_links.get(index)
+            if link is None:
+                raise Refused(errno.EINVAL)
+            return link
         try:
             return self._sysfs.readlink(self._path(index))
         except OSError as error:

@@ -1,25 +1,43 @@
 """What goes through pyfuse3 on the caller mount: names, directories and the rare requests.
 
 Each method translates one request into a call of caller.py under the guard; pyfuse3 sees no
-exception but FUSEError. What changes something is refused with EPERM.
+exception but FUSEError. What changes something is refused with EPERM, but below cgroup/.
+
+Below cgroup/ every request comes here, and may block: it is answered in a thread, of which each
+container has a few, and after --request-timeout with ETIMEDOUT.
 """
 
 from __future__ import annotations
 
 import errno
+import math
+import stat
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import pyfuse3
+import trio
 
 from pylxcfs.errors import Refused
 from pylxcfs.fuse.wire import BLOCK_SIZE, Attributes
 from pylxcfs.guard import Guard
+from pylxcfs.tree import nodes
 from pylxcfs.tree.caller import CallerMount
+from pylxcfs.tree.cgroup import CgroupTree, Found
 from pylxcfs.tree.nodes import FILES, SYSFS
+from pylxcfs.tree.ports import CgroupCaller
 from pylxcfs.units import NS_PER_S
 
 T = TypeVar("T")
+
+#: Threads that one container may use, and requests that may wait for them; and threads of all.
+#: More are told EAGAIN.
+_THREADS: Final = 4
+_MOST_WAITING: Final = 64
+_MOST_THREADS: Final = 256
+
+#: st_size of files below cgroup/, as sysfs has it.
+_CGROUP_FILE_SIZE: Final = 4096
 
 
 class Operations(pyfuse3.Operations):
@@ -27,10 +45,13 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = False
 
-    def __init__(self, mount: CallerMount, guard: Guard) -> None:
+    def __init__(self, mount: CallerMount, guard: Guard, timeout_s: float = 0) -> None:
         super().__init__()
         self._mount = mount
         self._guard = guard
+        self._timeout_s = timeout_s or math.inf
+        #: By container: its outermost pid namespace.
+        self._limiters: dict[int, trio.CapacityLimiter] = {}
 
     def _guarded(self, place: str, attempt: Callable[[], T]) -> T:
         """Run `attempt`; Refused becomes its errno, any other failure EIO."""
@@ -46,12 +67,87 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(number)
         return result  # type: ignore[return-value]
 
+    async def _in_thread(self, place: str, pid: int, work: Callable[[CgroupCaller], T]) -> T:
+        """Run what may block; Refused and OSError become their errno, another failure EIO.
+
+        After ETIMEDOUT the caller no longer waits, and its pid may become another's: so it is
+        opened before.
+        """
+        try:
+            caller = self._cgroup.files.caller(pid)
+        except OSError as error:
+            raise pyfuse3.FUSEError(errno.ESRCH) from error
+
+        def answer() -> tuple[T | None, int]:
+            try:
+                return work(caller), 0
+            except Refused as refused:
+                return None, refused.errno
+            except OSError as error:
+                return None, error.errno or errno.EIO
+
+        def guarded() -> tuple[T | None, int]:
+            return self._guard.call(place, answer, lambda: (None, errno.EIO))
+
+        limiter = self._limiter(caller.container)
+        if limiter.statistics().tasks_waiting >= _MOST_WAITING:
+            raise pyfuse3.FUSEError(errno.EAGAIN)
+        result, number = None, errno.ETIMEDOUT
+        with trio.move_on_after(self._timeout_s):
+            result, number = await trio.to_thread.run_sync(
+                guarded, limiter=limiter, abandon_on_cancel=True
+            )
+        if number:
+            raise pyfuse3.FUSEError(number)
+        return result  # type: ignore[return-value]
+
+    def _limiter(self, container: int) -> trio.CapacityLimiter:
+        """Return the limiter of a container's threads; forget those that nothing uses."""
+        for key, limiter in list(self._limiters.items()):
+            if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
+                del self._limiters[key]
+        if sum(limiter.borrowed_tokens for limiter in self._limiters.values()) >= _MOST_THREADS:
+            raise pyfuse3.FUSEError(errno.EAGAIN)
+        return self._limiters.setdefault(container, trio.CapacityLimiter(_THREADS))
+
+    @property
+    def _cgroup(self) -> CgroupTree:
+        """The tree of cgroup/; only for nodes that are below it."""
+        if self._mount.cgroup is None:
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        return self._mount.cgroup
+
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Return the attributes of a name."""
+        if nodes.is_cgroup(parent_inode):
+            return _cgroup_entry(await self._lookup_cgroup(parent_inode, name, ctx.pid))
         node = self._guarded("lookup", lambda: self._mount.lookup(parent_inode, name))
         return self._entry(node, self._guarded("lookup", lambda: self._mount.listed(node)))
+
+    async def _lookup_cgroup(self, parent_inode: int, name: bytes, pid: int) -> Found:
+        tree = self._cgroup
+        try:
+            return await self._in_thread(
+                "lookup", pid, lambda caller: tree.lookup(parent_inode, name, caller)
+            )
+        except pyfuse3.FUSEError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                raise
+            # Also EAGAIN and ETIMEDOUT of one caller would drop the name for all.
+            raise pyfuse3.FUSEError(errno.ENOMEM) from error
+
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Return the attributes of a node below cgroup/."""
+        tree = self._cgroup
+        return await self._cgroup_attributes(tree, inode, ctx.pid)
+
+    async def _cgroup_attributes(
+        self, tree: CgroupTree, inode: int, pid: int
+    ) -> pyfuse3.EntryAttributes:
+        found = await self._in_thread("getattr", pid, lambda caller: tree.attributes(inode, caller))
+        return _cgroup_entry(Found(inode, found))
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Return the target of a link of sysfs."""
@@ -59,10 +155,15 @@ class Operations(pyfuse3.Operations):
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Return a handle that any server understands."""
+        if nodes.is_cgroup(inode):
+            return 0  # each part of a listing is a list of its own
         return self._guarded("opendir", lambda: self._mount.open_directory(inode, ctx.pid))
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List the directory from `start_id` on."""
+        if self._mount.cgroup is not None and self._mount.cgroup.is_ticket(fh):
+            await self._list_cgroup(self._mount.cgroup, fh, token)
+            return
         entries = self._guarded("readdir", lambda: self._mount.entries(fh))
         for position, entry in enumerate(entries[start_id:], start_id + 1):
             try:
@@ -73,22 +174,110 @@ class Operations(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, entry.name, attributes, position):
                 return
 
+    async def _list_cgroup(self, tree: CgroupTree, fh: int, token: pyfuse3.ReaddirToken) -> None:
+        node, pid, _, offset = tree.redeem(fh)
+        entries = await self._in_thread(
+            "readdir", pid, lambda caller: list(tree.entries(node, caller, offset))
+        )
+        for position, name, found in entries:
+            if not pyfuse3.readdir_reply(token, name, _cgroup_entry(found), position):
+                return
+
     async def releasedir(self, fh: int) -> None:
-        """Nothing is kept of open directories."""
+        """Forget a handle."""
+        if self._mount.cgroup is not None and self._mount.cgroup.is_ticket(fh):
+            self._mount.cgroup.redeem(fh)
+        else:
+            self._mount.close_directory(fh)
+
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Open a file below cgroup/."""
+        tree = self._cgroup
+        handle = self._mount.cgroup_handle(tree, ctx.pid)
+        await self._in_thread(
+            "open", ctx.pid, lambda caller: tree.open(inode, caller, flags, handle)
+        )
+        return pyfuse3.FileInfo(fh=handle, direct_io=True)
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Read from a file below cgroup/."""
+        tree = self._cgroup
+        ticket = tree.redeem(fh)
+        return await self._in_thread(
+            "read", ticket.pid, lambda caller: tree.read(ticket, caller, size)
+        )
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Write to a file below cgroup/."""
+        tree, data = self._cgroup, bytes(buf)
+        ticket = tree.redeem(fh)
+        await self._in_thread("write", ticket.pid, lambda caller: tree.write(ticket, caller, data))
+        return len(data)
+
+    async def release(self, fh: int) -> None:
+        """Close a file below cgroup/."""
+        tree = self._cgroup
+        tree.release(tree.redeem(fh).handle)
+
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Make a cgroup."""
+        if not nodes.is_cgroup(parent_inode):
+            raise pyfuse3.FUSEError(errno.EPERM)
+        tree = self._cgroup
+        return _cgroup_entry(
+            await self._in_thread(
+                "mkdir", ctx.pid, lambda caller: tree.mkdir(parent_inode, name, caller, mode)
+            )
+        )
+
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Remove a cgroup."""
+        if not nodes.is_cgroup(parent_inode):
+            raise pyfuse3.FUSEError(errno.EPERM)
+        tree = self._cgroup
+        await self._in_thread(
+            "rmdir", ctx.pid, lambda caller: tree.rmdir(parent_inode, name, caller)
+        )
 
     async def setattr(
         self,
         inode: int,
-        attr: object,
+        attr: pyfuse3.EntryAttributes,
         fields: pyfuse3.SetattrFields,
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Let O_TRUNC pass on files of proc: without effect, as on the kernel's."""
+        """Let O_TRUNC pass on files of proc: without effect, as on the kernel's.
+
+        Below cgroup/ the caller may change modes and owners.
+        """
+        if nodes.is_cgroup(inode):
+            await self._set_cgroup_attributes(inode, attr, fields, ctx.pid)
+            return await self._cgroup_attributes(self._cgroup, inode, ctx.pid)
         if not (fields.update_size and FILES <= inode < SYSFS):
             raise pyfuse3.FUSEError(errno.EPERM)
         found = self._guarded("setattr", lambda: self._mount.attributes(inode, ctx.pid))
         return self._entry(inode, found)
+
+    async def _set_cgroup_attributes(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        pid: int,
+    ) -> None:
+        tree = self._cgroup
+        if fields.update_mode:
+            mode = attr.st_mode
+            await self._in_thread("chmod", pid, lambda caller: tree.chmod(inode, caller, mode))
+        if fields.update_uid or fields.update_gid:
+            uid = attr.st_uid if fields.update_uid else -1
+            gid = attr.st_gid if fields.update_gid else -1
+            await self._in_thread("chown", pid, lambda caller: tree.chown(inode, caller, uid, gid))
+        elif not (fields.update_mode or fields.update_size):
+            raise pyfuse3.FUSEError(errno.EPERM)  # times
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Answer like procfs: no blocks. Podman refuses to bind what has no statfs(2)."""
@@ -100,7 +289,7 @@ class Operations(pyfuse3.Operations):
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise pyfuse3.FUSEError(errno.EPERM)
 
-    mkdir = mknod = create = symlink = link = unlink = rmdir = rename = _refuse
+    mknod = create = symlink = link = unlink = rename = _refuse
     setxattr = removexattr = _refuse
 
     def stacktrace(self) -> None:
@@ -117,3 +306,23 @@ class Operations(pyfuse3.Operations):
         entry.attr_timeout = found.valid_ns / NS_PER_S
         entry.entry_timeout = self._mount.names.valid_ns(node) / NS_PER_S
         return entry
+
+
+def _cgroup_entry(found: Found) -> pyfuse3.EntryAttributes:
+    """Return an entry with cgroupfs's attributes, which the kernel asks for each time.
+
+    One link: of any other number find(1) concludes how many directories there are. And a size that
+    is not 0: sendfile(2) would return 0, and not the error after which programs call read(2).
+    """
+    node, attributes = found
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = node
+    entry.st_mode = attributes.st_mode
+    entry.st_nlink = 1
+    entry.st_size = 0 if stat.S_ISDIR(attributes.st_mode) else _CGROUP_FILE_SIZE
+    entry.st_uid = attributes.st_uid
+    entry.st_gid = attributes.st_gid
+    entry.st_mtime_ns = entry.st_atime_ns = entry.st_ctime_ns = attributes.st_mtime_ns
+    entry.st_blksize = BLOCK_SIZE
+    entry.attr_timeout = entry.entry_timeout = 0
+    return entry

@@ -395,6 +395,8 @@ class OwnMount:
         path = self.names.links.get(index)
         if path is None:
             return self.names.target(index)
+        if index == nodes.CGROUP_LINK:
+            return f"{self.caller_mount}/{path}".encode()
         owner = callers.owner(pid)
         by_caller = owner == callers.host or (self.triggers and index == nodes.PRESSURE_LINK)
         if by_caller and callers.containers.sees_caller_mount(pid):

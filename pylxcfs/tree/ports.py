@@ -5,8 +5,9 @@ server/ plugs the real sources in; nothing here reads the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from pylxcfs.views.model import Container
 
@@ -60,3 +61,86 @@ class Containers(Protocol):
 
     def known(self) -> Iterable[tuple[int, int]]:
         """Return the containers that were found and live."""
+
+
+class CgroupCaller(Protocol):
+    """A process that asks for something, and no later one with its pid."""
+
+    @property
+    def container(self) -> int:
+        """The outermost pid namespace around it: what limits go by."""
+
+
+class CgroupPlace(Protocol):
+    """A cgroup as one caller sees it. Each method may block, and raises OSError."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is the caller's own cgroup or below that."""
+
+    @property
+    def next(self) -> str | None:
+        """The one name that the caller sees in a cgroup above its own; None for any other."""
+
+    def stat(self, name: str = "") -> os.stat_result:
+        """Return the attributes of the cgroup, or of a file or cgroup in it."""
+
+    def entries(self) -> list[tuple[int, str, os.stat_result]]:
+        """Return (st_ino, name, attributes) of what the caller sees there, by st_ino."""
+
+    def name_of(self, is_it: Callable[[str], bool]) -> str:
+        """Return the name of the file for which `is_it(name)` holds."""
+
+    def check_open(self, name: str, *, write: bool) -> None:
+        """Raise where a file may not be opened, whatever its mode."""
+
+    def read(self, name: str) -> bytes:
+        """Return the text of a file, with pids of the caller's pid namespace."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write to a file as the caller; pids are those of its pid namespace."""
+
+    def mkdir(self, name: str, mode: int) -> None:
+        """Make a cgroup as the caller."""
+
+    def rmdir(self, name: str) -> None:
+        """Remove a cgroup as the caller."""
+
+    def chmod(self, name: str, mode: int) -> None:
+        """Change a mode as the caller; without a name that of the cgroup's directory."""
+
+    def chown(self, name: str, uid: int, gid: int) -> None:
+        """Change an owner as the caller; -1 leaves it."""
+
+
+class CgroupHierarchy(Protocol):
+    """A hierarchy that is served."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the tree."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Controllers that are links to it."""
+
+    @property
+    def attributes(self) -> os.stat_result:
+        """Attributes of its root."""
+
+
+class CgroupFiles(Protocol):
+    """cgroupfs for callers. Methods are given what its own `caller` has returned."""
+
+    @property
+    def served(self) -> Mapping[str, CgroupHierarchy]:
+        """Hierarchies by key: "" is v2, else the first of its controllers."""
+
+    def caller(self, pid: int) -> CgroupCaller:
+        """Return the process with that pid. Does not block; raise OSError."""
+
+    def place(self, hierarchy: str, number: int, caller: Any) -> CgroupPlace:  # noqa: ANN401
+        """Return a cgroup as a process sees it. May block; raise OSError."""
+
+    def credentials(self, caller: Any) -> tuple[object, ...]:  # noqa: ANN401
+        """Return what decides about the rights of a process. Raise OSError."""

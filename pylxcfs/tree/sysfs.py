@@ -1,4 +1,7 @@
-"""The host's sys/devices/system/{cpu,node,memory} as nodes: paths to file indexes and back.
+"""The host's trees of sysfs as nodes: paths to file indexes and back.
+
+    sys/devices/system/{cpu,node,memory}      always
+    sys/class/..., sys/block, sys/dev/...     with --enable-devices: nodes.DEVICES_OF_SYSFS
 
 The index of a file is its sysfs inode number (kernfs numbers them once and keeps them for the
 life of the entry, fs/kernfs/dir.c), so it survives a restart of the server. Numbers that do not
@@ -13,7 +16,7 @@ import os
 import stat
 from typing import Final, NamedTuple
 
-from pylxcfs.tree.nodes import INDEX_LIMIT, SYSFS
+from pylxcfs.tree.nodes import DEVICES_OF_SYSFS, INDEX_LIMIT, SYSFS
 
 CPU: Final = "sys/devices/system/cpu"
 NODE: Final = "sys/devices/system/node"
@@ -33,16 +36,17 @@ class Entry(NamedTuple):
 
 
 class SysTree:
-    """The trees below `root`, as far as this host has them."""
+    """The trees below `root`, as far as this host has them; with `devices` theirs, too."""
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", *, devices: bool = False) -> None:
         self._root = root
+        self._trees = TREES + (DEVICES_OF_SYSFS if devices else ())
         self._paths: dict[int, str] = {}
         self._spare: dict[str, int] = {}
 
     def roots(self) -> dict[str, int]:
         """Return the indexes of the trees that this host has."""
-        return {path: index for path in TREES if (index := self.index(path)) is not None}
+        return {path: index for path in self._trees if (index := self.index(path)) is not None}
 
     def index(self, path: str) -> int | None:
         """Return the index of a path, None if the host has no such file."""
@@ -53,7 +57,7 @@ class SysTree:
 
     def path(self, index: int) -> str | None:
         """Return the path of an index, looking through the trees if it is not known yet."""
-        for tree in TREES:
+        for tree in self._trees:
             if index in self._paths:
                 break
             self._walk(tree)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from pylxcfs.views import (
     cpuinfo,
+    devices,
     diskstats,
     loadavg,
     meminfo,
@@ -26,7 +27,7 @@ from pylxcfs.views import (
 )
 from pylxcfs.views.table import Render, TreeView, View
 
-__all__ = ["TREES", "VIEWS", "Render", "TreeView", "View"]
+__all__ = ["DEVICES", "TREES", "VIEWS", "Render", "TreeView", "View"]
 
 
 #: The place of a row is part of the node ids that the kernel holds: append only.
@@ -124,3 +125,6 @@ TREES: Mapping[str, TreeView] = {
     "sys/devices/system/node": TreeView(sysnode.render, sysnode.hidden),
     "sys/devices/system/memory": TreeView(sysmemory.render, sysmemory.hidden),
 }
+
+#: What is in directories of sysfs that have a link for each device, with --enable-devices.
+DEVICES = TreeView(devices.render, devices.hidden)

@@ -7,10 +7,10 @@ views/ only reads them. This module does no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class CpuView(Enum):
@@ -114,6 +114,15 @@ class BlockIO:
     busy_ns: int = 0
 
 
+class Device(NamedTuple):
+    """A device node by its numbers."""
+
+    #: A block device; else a character device.
+    is_block: bool
+    major: int
+    minor: int
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """Load averages over 1, 5 and 15 minutes, and thread counts."""
@@ -168,6 +177,13 @@ class Host(Protocol):
         """
         ...
 
+    def readlink(self, path: str) -> str:
+        """Return where a host's symbolic link leads, relative to its directory.
+
+        `path` is relative to the root. Raise SourceError if it is none.
+        """
+        ...
+
     def now_ns(self) -> int:
         """Return CLOCK_BOOTTIME."""
         ...
@@ -219,6 +235,10 @@ class Container(Protocol):
 
     def mems(self) -> frozenset[int] | None:
         """Return the NUMA nodes of the cpuset; None: all."""
+        ...
+
+    def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
+        """Return those of some devices that it may open, to read or to write; None: all."""
         ...
 
     def started_ns(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -51,6 +52,14 @@ DOMAIN = """
 FILE = """<filesystem type='mount' accessmode='passthrough'>
   <source dir='{mountpoint}/{path}'/><target dir='/{path}'/><readonly/>
 </filesystem>"""
+HOSTDEVS = """
+<hostdev mode='capabilities' type='misc'>
+  <source><char>/dev/fuse</char></source>
+</hostdev>
+<hostdev mode='capabilities' type='net'>
+  <source><interface>hpc0</interface></source>
+</hostdev>
+"""
 #: Its directories are fixed, so it gets empty ones. It refuses hybrid hosts, and looks at every
 #: driver that it finds.
 RUN = """
@@ -60,6 +69,7 @@ mkdir etc work drivers && mount -t tmpfs libvirt etc && mkdir etc/upper etc/work
 mount -t overlay -o lowerdir=/etc,upperdir=$1/etc/upper,workdir=$1/etc/work libvirt /etc || exit 1
 [ ! -d /sys/fs/cgroup/unified ] || umount /sys/fs/cgroup/unified || exit 1
 cp "$2" drivers
+ip link add hpc0 type veth peer name hpc1
 LIBVIRT_DRIVER_DIR=$1/drivers libvirtd >log 2>&1 &
 daemon=$!
 export LIBVIRT_DEFAULT_URI=lxc:///system
@@ -84,7 +94,11 @@ def daemon(hiding: Daemon) -> Daemon:
     return hiding
 
 
-def test_libvirt_binds_files_as_filesystems(daemon: Daemon) -> None:
+def run(daemon: Daemon, paths: Sequence[str], script: str, devices: str = "") -> bytes:
+    """Run a script in a domain with paths bound and devices; return what it writes to /report.
+
+    The host's network of the domain has an interface hpc0.
+    """
     programs("libvirt", "libvirtd", "virsh")
     found = list(Path("/usr/lib").glob("*/libvirt/connection-driver/libvirt_driver_lxc.so"))
     if not found:
@@ -95,22 +109,21 @@ def test_libvirt_binds_files_as_filesystems(daemon: Daemon) -> None:
     for top in {os.path.realpath(entry) for entry in os.scandir("/sys/fs/cgroup")}:
         if top != "/sys/fs/cgroup/unified":
             _make(Path(top, f"{partition}.partition"))
-    paths = [f"proc/{name}" for name in FILES] + ["sys/devices/system/cpu"]
     files = [FILE.format(mountpoint=daemon.mountpoint, path=path) for path in paths]
     with open_directory() as directory:
         domain = DOMAIN.format(
             memory=MEMORY,
             period=PERIOD_US,
             partition=partition,
-            script=escape(f"({REPORT}) >/report; echo >/done; sleep 1000"),
+            script=escape(f"({script}) >/report; echo >/done; sleep 1000"),
             root=busybox_root(directory / "root"),
-            files="\n".join(files),
+            files="\n".join([*files, devices]),
         )
         (directory / "domain.xml").write_text(domain)
         try:
             done = subprocess.run(
                 [
-                    *("unshare", "--mount", "--propagation=private"),
+                    *("unshare", "--mount", "--net", "--propagation=private"),
                     *("sh", "-c", RUN, "sh", str(directory), str(found[0])),
                 ],
                 capture_output=True,
@@ -121,7 +134,33 @@ def test_libvirt_binds_files_as_filesystems(daemon: Daemon) -> None:
             remove_cgroups(f"{partition}.partition")
         report = directory / "root/report"
         assert report.exists(), done.stderr.decode()
-        check_report(report.read_bytes())
+        return report.read_bytes()
+
+
+def test_libvirt_binds_files_as_filesystems(daemon: Daemon) -> None:
+    paths = [f"proc/{name}" for name in FILES] + ["sys/devices/system/cpu"]
+    check_report(run(daemon, paths, REPORT))
+
+
+def test_devices_and_interfaces_of_a_domain_are_those_that_show() -> None:
+    """The domain of docs/hpc.md: a character device and a network interface."""
+    if not os.path.exists("/dev/fuse"):
+        require("libvirt", "there is no /dev/fuse")
+    directories = [
+        path
+        for path in ("sys/class/misc", "sys/class/mem", "sys/dev/char", "sys/block")
+        if os.path.isdir(f"/{path}")
+    ]
+    script = (
+        "for d in class/misc class/mem block class/net; do echo $d: $(busybox ls /sys/$d); done"
+    )
+    with Daemon("--enable-devices") as daemon:
+        report = run(daemon, ["proc/meminfo", *directories], script, HOSTDEVS).decode()
+    shown = {line.partition(":")[0]: set(line.split()[1:]) for line in report.splitlines()}
+    assert shown["class/misc"] == {"fuse"}
+    assert shown["class/mem"] == {"null", "zero", "full", "random", "urandom"}
+    assert shown["block"] == set()
+    assert {"lo", "hpc0"} <= shown["class/net"]
 
 
 def _make(cgroup: Path) -> None:

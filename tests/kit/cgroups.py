@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.conftest import run_name, wait_until
 
-V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio")
+V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices")
 V2_CONTROLLERS = ("memory", "cpu", "cpuset", "pids", "io")
 #: Period of CPU quotas, microseconds: the kernel's default.
 PERIOD_US = 100_000

@@ -20,6 +20,7 @@ from tests.conftest import require, run_name, wait_until
 
 ROOT = Path(__file__).parents[2]
 UNIT = "pylxcfs.service"
+SOCKET = "pylxcfs.socket"
 #: For what takes a second or two where all is well.
 DEADLINE_S = 60.0
 #: Hierarchies in which systemd makes cgroups of its own.
@@ -63,10 +64,11 @@ class Machine:
 
     def __enter__(self) -> Machine:
         units = self._directory / "units"
-        (units / f"{UNIT}.d").mkdir(parents=True)
-        (units / f"{UNIT}.d" / "nested.conf").write_text(_DROPIN)
+        for unit in (UNIT, SOCKET):
+            (units / f"{unit}.d").mkdir(parents=True)
+            (units / f"{unit}.d" / "nested.conf").write_text(_DROPIN)
+            shutil.copy(ROOT / "systemd" / unit, units)
         (units / "test.target").write_text(_TARGET)
-        shutil.copy(ROOT / "systemd" / UNIT, units)
         self.place.mkdir()
         self.install()
         command = self._directory / "pylxcfs"
@@ -85,6 +87,7 @@ class Machine:
         words = [
             *("systemd-nspawn", "--boot", "--quiet", f"--directory={root}", "--volatile=overlay"),
             *("--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"),
+            "--system-call-filter=open_by_handle_at",  # as on a host
             *(
                 f"--machine={run_name('machine')}",
                 "--bind=/dev/fuse",
@@ -171,6 +174,11 @@ class Machine:
     def systemctl(self, *words: str, check: bool = True) -> str:
         """Run systemctl; return its output."""
         return self.run("systemctl", *words, check=check).stdout.strip()
+
+    def add(self, drop_in: str) -> None:
+        """Add a drop-in to our unit."""
+        (self._directory / "units" / f"{UNIT}.d" / "test.conf").write_text(drop_in)
+        self.systemctl("daemon-reload")
 
     def show(self, name: str) -> str:
         """Return a property of our unit."""

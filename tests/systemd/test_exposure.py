@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import require
-from tests.systemd.machine import ROOT, UNIT
+from tests.systemd.machine import ROOT, SOCKET, UNIT
 
 #: What cannot be better: root, the host's mounts, /proc and network namespace, CAP_SYS_ADMIN,
 #: CAP_SYS_PTRACE, and calls that mount (docs/security.md).
@@ -41,14 +41,16 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     text = (ROOT / "systemd" / UNIT).read_text()
     text = re.sub(r"^(Exec\w+=)pylxcfs", r"\1/bin/true", text, flags=re.MULTILINE)
     (tmp_path / UNIT).write_text(text)
+    shutil.copy(ROOT / "systemd" / SOCKET, tmp_path)
+    units = [str(tmp_path / UNIT), str(tmp_path / SOCKET)]
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(tmp_path / UNIT)],
+        ["systemd-analyze", "verify", "--man=no", *units],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert [line for line in done.stderr.splitlines() if UNIT in line] == []
+    assert [line for line in done.stderr.splitlines() if UNIT in line or SOCKET in line] == []
 
 
 def test_it_has_no_mount_namespace_of_its_own() -> None:

@@ -35,6 +35,18 @@ def test_each_place_has_its_own_minute(caplog: pytest.LogCaptureFixture) -> None
     assert len(caplog.records) == 2
 
 
+def test_an_attempt_around_a_block_ends_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard(clock=lambda: 0.0)
+    for error in (ValueError(), SourceError("x"), KeyError()):
+        with guard.attempting("connection"):
+            fail(error)
+    assert guard.failures["connection"] == 2
+    assert guard.unavailable["connection"] == 1
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    with pytest.raises(KeyboardInterrupt), guard.attempting("connection"):
+        raise KeyboardInterrupt
+
+
 def test_a_source_that_went_away_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
     guard = Guard()
     with caplog.at_level(logging.INFO):

@@ -27,7 +27,7 @@ PROGRAMS = """
     id iostat ip kill ldd ln losetup ls lscpu lsmem lstopo-no-graphics mkdir mknod mount mountpoint
     mpstat mv nproc nsenter numactl ps readlink rm rmdir sar sed seq setpriv sleep sort stat strace
     sync tail tee test timeout top touch true uname umount unshare uptime vmstat wc free taskset
-    lsns findmnt prlimit chroot setarch
+    lsblk lspci lsns findmnt prlimit chroot setarch
 """
 
 #: Data that those programs and glibc look for.

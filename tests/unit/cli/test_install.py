@@ -97,11 +97,14 @@ def test_a_new_version_replaces_and_removes_what_the_one_before_wrote(tmp_path):
 
 def test_an_enabled_unit_is_not_removed(run, tmp_path):
     run("install")
-    wants = Path(f"{tmp_path}/root/etc/systemd/system/multi-user.target.wants")
-    wants.mkdir()
-    (wants / "pylxcfs.service").symlink_to(UNIT)
-    run("uninstall", code=3)
-    assert Path(f"{tmp_path}/root{UNIT}").exists()
+    units = Path(f"{tmp_path}/root{UNIT}").parent
+    for target, unit in (("multi-user", "pylxcfs.service"), ("sockets", "pylxcfs.socket")):
+        wants = units / f"{target}.target.wants"
+        wants.mkdir()
+        (wants / unit).symlink_to(units / unit)
+        run("uninstall", code=3)
+        assert (units / unit).exists()
+        (wants / unit).unlink()
 
 
 def test_a_package_has_its_unit_below_the_prefix(run, tmp_path):
@@ -189,3 +192,5 @@ def test_the_wheel_has_the_unit(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         assert file.read("pylxcfs/cli/pylxcfs.service") == SYSTEM.read_bytes()
+        names = set(file.namelist())
+        assert {"pylxcfs/cli/pylxcfs.socket", "pylxcfs/resources/openapi.json"} <= names

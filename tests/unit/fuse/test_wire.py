@@ -117,3 +117,35 @@ def test_the_type_of_an_entry_is_that_of_readdir(mode: int, kind: int) -> None:
 
 def test_resend_is_a_notification_without_a_body() -> None:
     assert struct.unpack("=IiQ", wire.NOTIFY_RESEND) == (16, 7, 0)
+
+
+def test_numbers_of_inodes_are_changed_and_nothing_else() -> None:
+    big = wire.Attributes(0o40755, 0, 0, 0)
+
+    def entry(node: int, ino: int) -> bytes:
+        return wire.entry_out(node, 0, ino, big, 0)
+
+    def listed(node: int, ino: int, name: bytes) -> bytes:
+        return entry(node, ino) + wire.dirent(ino, 7, 0o40755, name)
+
+    def short(node: int) -> int:
+        return node % 1000
+
+    node, other = (1 << 63) + 5, (1 << 63) + 6
+    replies = {
+        wire.LOOKUP: (entry(node, node), entry(node, short(node))),
+        wire.MKDIR: (entry(node, node), entry(node, short(node))),
+        wire.GETATTR: (wire.attr_out(node, big), wire.attr_out(short(node), big)),
+        wire.SETATTR: (wire.attr_out(node, big), wire.attr_out(short(node), big)),
+        wire.READDIRPLUS: (
+            listed(node, node, b"a") + listed(other, other, b"long-name"),
+            listed(node, short(node), b"a") + listed(other, short(other), b"long-name"),
+        ),
+    }
+    assert set(replies) == set(wire.ATTRIBUTES_AT)
+    for opcode, (before, after) in replies.items():
+        reply, wanted = wire.data_reply(3, before), wire.data_reply(3, after)
+        assert wire.renumbered(opcode, reply, short) == wanted
+    assert wire.renumbered(wire.READDIRPLUS, wire.data_reply(3, b""), short) == wire.data_reply(
+        3, b""
+    )

@@ -14,6 +14,7 @@ from pylxcfs.fuse import wire
 from pylxcfs.keeper import rescue
 from pylxcfs.keeper.rescue import Rescue
 from pylxcfs.tree import nodes
+from tests.kit.sysfs import MadeSysfs
 
 FILES = ("proc/meminfo", "proc/gone", "proc/pressure/cpu")
 MEMINFO = nodes.FILES
@@ -40,8 +41,8 @@ def root(tmp_path: Path) -> Path:
 class Kernel:
     """Requests as the kernel makes them."""
 
-    def __init__(self, kind: str, root: Path) -> None:
-        self.rescue = Rescue(kind, FILES, str(root))
+    def __init__(self, kind: str, root: Path, *, devices: bool = False) -> None:
+        self.rescue = Rescue(kind, FILES, str(root), devices=devices)
 
     def raw(self, opcode: int, node: int, body: bytes = b"") -> tuple[int, bytes]:
         head = wire.IN_HEADER.pack(wire.IN_HEADER.size + len(body), opcode, 7, node, 0, 0, 1, 0)
@@ -215,3 +216,18 @@ def test_any_node_and_operation_is_answered(root: Path, kind: str) -> None:
             head = wire.IN_HEADER.pack(wire.IN_HEADER.size + 64, opcode, 7, node, 0, 0, 1, 0)
             reply = kernel.rescue.answer(head + body)
             assert (reply is None) == (opcode in wire.UNANSWERED)
+
+
+def test_directories_of_devices_are_the_hosts_where_they_are_served(root: Path) -> None:
+    made = MadeSysfs(root)
+    plain = Kernel(OWN, root)
+    assert plain.names(plain.walk("sys")) == ["devices"]
+    kernel = Kernel(OWN, root, devices=True)
+    directory = kernel.walk("own/host/sys/class/infiniband")
+    assert sorted(kernel.names(directory)) == [f"mlx5_{n}" for n in range(4)] + ["rxe0"]
+    link = kernel.walk("own/host/sys/class/infiniband/mlx5_2")
+    target = os.readlink(made.sys / "class/infiniband/mlx5_2")
+    assert kernel.ok(wire.READLINK, link) == target.encode()
+    # The node that the kernel has of a container's directory.
+    _, index = divmod(directory, nodes.INDEX_LIMIT)
+    assert sorted(kernel.names(nodes.node(CONTAINER, index))) == sorted(kernel.names(directory))

@@ -303,8 +303,9 @@ SYSFS_FILES = {
 class World:
     """Both mounts over one made-up host; `next_server` keeps what outlives a server."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, devices: bool = False) -> None:
         self.root = root
+        self._devices = devices
         for row in VIEWS:
             if row.path != "proc/missing":
                 place = root / row.path
@@ -342,7 +343,7 @@ class World:
     def next_server(self, ttl: int = TTL) -> None:
         """Let a server begin that knows nothing but what outlives one."""
         self.guard = guard = Guard()
-        sysfs = SysTree(str(self.root))
+        sysfs = SysTree(str(self.root), devices=self._devices)
         self.contents = Contents(VIEWS, sysfs, self.host, self.options, guard, self.host32)
         served = [(self.root / row.host).exists() for row in VIEWS]
         self.names = Names(self.contents, served)

@@ -71,3 +71,28 @@ def test_numbers_that_kernels_hold_never_change() -> None:
     )  # fmt: skip
     assert (nodes.VIEW_DEVICES, nodes.VIEW_SYSTEM) == (36, 37)
     assert (nodes.LINKS, nodes.FILES, nodes.SYSFS) == (64, 128, 256)
+
+
+def test_no_index_is_given_twice() -> None:
+    """What is served must have a number of its own, whichever options are on together."""
+    single = [
+        nodes.ROOT, nodes.PROC, nodes.SYS, nodes.DEVICES, nodes.SYSTEM, nodes.OWN,
+        nodes.CPU_LINK, nodes.NODE_LINK, nodes.MEMORY_LINK, nodes.PRESSURE_LINK, nodes.CGROUP_LINK,
+        nodes.VIEW_ROOT, nodes.VIEW_PROC, nodes.VIEW_PRESSURE, nodes.VIEW_SYS, nodes.VIEW_DEVICES,
+        nodes.VIEW_SYSTEM, nodes.CGROUP,
+    ]  # fmt: skip
+    views = range(nodes.DEVICE_LINKS - nodes.LINKS)
+    given = [
+        *single,
+        *(index for pair in nodes.DEVICE_DIRECTORIES.values() for index in pair),
+        *(nodes.CGROUP_ALIASES + i for i in range(len(nodes.HIERARCHIES))),
+        *(nodes.LINKS + i for i in views),
+        *(nodes.DEVICE_LINKS + i for i in range(len(nodes.DEVICES_OF_SYSFS))),
+        *(nodes.FILES + i for i in views),
+        *(
+            nodes.FILES + nodes.DEVICE_LINKS - nodes.LINKS + i
+            for i in range(len(nodes.DEVICES_OF_SYSFS))
+        ),
+    ]
+    assert len(given) == len(set(given))
+    assert max(given) < nodes.SYSFS

@@ -43,7 +43,7 @@ def refusal(method: Callable[..., Awaitable[Any]], *args: Any) -> int:
 )  # fmt: skip
 def test_what_changes_something_is_eperm(ops: Operations, name: str) -> None:
     count = len(inspect.signature(getattr(pyfuse3.Operations, name)).parameters) - 1
-    assert refusal(getattr(ops, name), *[None] * count) == errno.EPERM
+    assert refusal(getattr(ops, name), *[nodes.VIEW_PROC] * count) == errno.EPERM
 
 
 def test_a_name_has_the_attributes_of_its_node(ops: Operations, world: World) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pylxcfs.errors import SourceError
-from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Ledger, Load, Memory
+from pylxcfs.views.model import BlockIO, CpuLimit, CpuUsage, Device, Ledger, Load, Memory
 
 #: Captured hosts: each directory has proc/ and sys/ as the kernel printed them, and SOURCE.md.
 HOSTS = Path(__file__).resolve().parents[2] / "data" / "hosts"
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeHost:
     """A host with files by path; a missing path raises SourceError."""
 
@@ -50,6 +50,12 @@ class FakeHost:
             raise SourceError(f"{path}: no such directory")
         return sorted(names)
 
+    def readlink(self, path: str) -> str:
+        try:
+            return os.readlink(self.directory / path if self.directory is not None else "")
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}") from None
+
     def now_ns(self) -> int:
         return self.now
 
@@ -71,6 +77,8 @@ class FakeContainer:
     pressure_: Mapping[str, bytes] = field(default_factory=dict)
     slabinfo_: bytes | None = None
     mems_: frozenset[int] | None = None
+    #: What may be opened; None: everything.
+    devices_: frozenset[Device] | None = None
     started_ns_: int = 0
     clock_offset_ns_: int = 0
     load_: Load | None = None
@@ -100,6 +108,9 @@ class FakeContainer:
 
     def mems(self) -> frozenset[int] | None:
         return self.mems_
+
+    def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
+        return None if self.devices_ is None else self.devices_.intersection(devices)
 
     def started_ns(self) -> int:
         return self.started_ns_

@@ -1,0 +1,233 @@
+"""`resources`, `resources-service`, and the keeper's process that is asked about resources.
+
+What is answered is in the room resources/; here its parts are plugged together.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from pylxcfs import log
+from pylxcfs.cli import runtime
+from pylxcfs.cli.options import Config
+from pylxcfs.errors import FormatError, Gone, HostError, SourceError, UserError
+from pylxcfs.guard import Guard
+from pylxcfs.keeper import child, sdnotify
+from pylxcfs.keeper import resources as holding
+from pylxcfs.resources.model import Devices, Resources, Source
+from pylxcfs.resources.query import LEVELS_KEPT, Query
+from pylxcfs.resources.watch import Change, watch
+from pylxcfs.server.server import options_of
+from pylxcfs.server.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_MOST_DOCUMENT: Final = 1 << 20
+#: Descriptors that a container may keep open: 20, and 9 for each level of its cgroups up to those
+#: that Query keeps open (LEVELS_KEPT), if all of them have limits.
+_FDS_EACH: Final = 20 + 9 * LEVELS_KEPT
+_NOT_KNOWN: Final = (
+    "not known; --log-level=debug says why. On cgroup v2 it takes CAP_SYS_ADMIN: try sudo"
+)
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def need_package() -> None:
+    """Raise HostError if h11 is not installed."""
+    if importlib.util.find_spec("h11") is None:
+        raise HostError(
+            "the resources service needs the package h11, which is not installed",
+            "install it beside pylxcfs: pip install 'pylxcfs[resources]', or leave out --resources",
+        )
+
+
+def of_process(settings: Settings, pid: int) -> Resources:
+    """Return the resources of a process. Raise UserError."""
+    query = _query(settings)
+    try:
+        return query.of(pid)
+    except (Gone, SourceError, FormatError) as error:
+        raise _failed(pid, error) from error
+    finally:
+        query.close()
+
+
+def texts(settings: Settings, pid: int, *, watch: bool, as_json: bool) -> Iterator[str]:
+    """Yield what is printed. Raise UserError."""
+    try:
+        for change in _changes(settings, pid) if watch else ():
+            found = change.resources.document()
+            found = {"changed": change.changed, **found}
+            yield json.dumps(found) if as_json else render(change.resources, change.changed)
+    except (Gone, SourceError, FormatError) as error:
+        raise _failed(pid, error) from error
+    except KeyboardInterrupt:
+        return
+    if not watch:
+        resources = of_process(settings, pid)
+        yield json.dumps(resources.document(), indent=2) if as_json else render(resources)
+
+
+def devices_text(settings: Settings, pid: int, *, as_json: bool) -> str:
+    """Return what is printed about the devices that a process may open. Raise UserError."""
+    query = _query(settings)
+    try:
+        found = query.devices(pid)
+    except (Gone, SourceError, FormatError) as error:
+        raise _failed(pid, error) from error
+    finally:
+        query.close()
+    return json.dumps(found.document(), indent=2) if as_json else render_devices(found)
+
+
+def render_devices(found: Devices) -> str:
+    """Return a line for each device: type, numbers, name; and one for each source."""
+    if found.allowed is None:
+        lines = ["no limit" if found.sources else _NOT_KNOWN]
+    else:
+        lines = [
+            f"{device.type:5}  {f'{device.major}:{device.minor}':8}  {device.name}"
+            for device in found.allowed
+        ] or ["none"]
+    return "\n".join([*lines, *(f"from {one.file}  {one.path}" for one in found.sources)])
+
+
+def _changes(settings: Settings, pid: int) -> Iterator[Change]:
+    return watch(pid, query=_query(settings))
+
+
+def _query(settings: Settings, *, sample: bool = False) -> Query:
+    return Query(
+        options_of(settings),
+        init_pid_method=settings.init_pid_method,
+        max_containers=min(settings.max_containers, _containers_that_fit()),
+        sample=sample and settings.loadavg,
+    )
+
+
+def _containers_that_fit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, soft // 2 // _FDS_EACH)  # the other half is for connections
+
+
+def _failed(pid: int, error: Exception) -> UserError:
+    if isinstance(error, Gone) and not os.path.exists(f"/proc/{pid}"):
+        return UserError(f"there is no process {pid}", "give --pid a process that runs")
+    return UserError(f"the cgroup of process {pid}: {error}", "see pylxcfs doctor")
+
+
+def render(found: Resources, changed: tuple[str, ...] = ()) -> str:
+    """Return a table for people: name, value, where it is from."""
+    document = found.document()
+    rows = [("scope", found.scope, "")]
+    for part in ("cpu", "memory", "swap", "processes", "load"):
+        for name, value in document[part].items():
+            key = f"{part}.{name}"
+            source = found.sources.get(key) or found.sources.get(part)
+            if value is not None or source is not None:
+                rows.append((key, _shown(name, value), _from(source)))
+    for what, stalls in found.pressure.items():
+        text = ", ".join(f"{kind} {stall.avg10:g} %" for kind, stall in stalls.items())
+        key = f"pressure.{what}"
+        rows.append((key, f"{text} (10 s)", _from(found.sources.get(key))))
+    rows.append(("uptime_s", f"{found.uptime_s:g}", _from(found.sources.get("uptime_s"))))
+    nodes = " ".join(map(str, found.numa_nodes)) or "none"
+    rows.append(("numa_nodes", nodes, _from(found.sources.get("numa_nodes"))))
+    for pages in found.huge_pages:
+        size = _shown("size_bytes", pages.size_bytes)
+        rows.append((f"huge_pages {size}", _shown("limit_bytes", pages.limit_bytes), "limit"))
+        rows.append((f"huge_pages {size}", _shown("usage_bytes", pages.usage_bytes), "usage"))
+    places = sorted(set(found.cgroup.paths.values()))
+    rows.append(("cgroup", f"{found.cgroup.version} {' '.join(places)}", ""))
+    if found.security.label is not None:
+        rows.append(("security.label", found.security.label, ""))
+    for name, advice in document["advice"].items():
+        rows.append((f"advice.{name}", _shown(name, advice["value"]), advice["reason"]))
+    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"{row[0]:{wide[0]}}  {row[1]:{wide[1]}}  {row[2]}".rstrip() for row in rows]
+    if changed:
+        lines.insert(0, f"changed: {', '.join(changed)}")
+    return "\n".join(lines)
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "no limit" if name in ("limit_bytes", "limit", "left", "quota") else "-"
+    if name.endswith("_bytes") and isinstance(value, int):
+        size = float(value)
+        for unit in _UNITS:
+            if size < 1024 or unit == _UNITS[-1]:
+                return f"{size:.4g} {unit}"
+            size /= 1024
+    if isinstance(value, tuple):
+        return " ".join(f"{one:g}" for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _from(source: Source | None) -> str:
+    if source is None:
+        return ""
+    if not source.level:
+        return source.path or source.file
+    return f"{source.path or source.file} ({source.level} above)"
+
+
+def serve(listener: int, config_fd: int) -> None:
+    """Answer as a child of the keeper, until that ends it."""
+    child.set_name("pylxcfs-ask")
+    settings = Settings.parse(os.pread(config_fd, _MOST_DOCUMENT, 0))
+    log.setup(settings.log_level)
+    try:
+        need_package()
+    except HostError as error:  # it was there when the mount was made
+        _log.error("%s; %s", error, error.hint)
+        signal.pause()  # the keeper would start another process
+    _answer(settings, socket.socket(fileno=listener))
+
+
+def run_alone(config: Config) -> None:
+    """Answer until SIGTERM or SIGINT. Raise HostError."""
+    need_package()
+    given = holding.named(sdnotify.listen_fds(os.environ))
+    if given:
+        listener = socket.socket(fileno=next(iter(given.values())))
+        where = str(listener.getsockname())
+    else:
+        if os.geteuid() != 0:
+            _log.warning("only processes of this user can be told apart; better run it with sudo")
+        with runtime.writing(config.runtime_dir):
+            os.makedirs(config.runtime_dir, mode=0o755, exist_ok=True)
+            listener = holding.listen(config.runtime_dir)
+        where = f"{config.runtime_dir}/resources.sock"
+    sys.stderr.write(f"pylxcfs: telling processes about their resources at {where}\n")
+    _answer(Settings.parse(config.document()), listener)
+
+
+def _answer(settings: Settings, listener: socket.socket) -> None:
+    import trio
+
+    from pylxcfs.resources.service import Service
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Load averages are counted in a thread, which gives the interpreter back soon.
+    sys.setswitchinterval(0.0005)
+    service = Service(_query(settings, sample=True), listener, Guard())
+
+    async def until_told() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(service.run)
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+    trio.run(until_told)

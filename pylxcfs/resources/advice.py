@@ -1,0 +1,58 @@
+"""One number for a program that wants no more, and the reason for it.
+
+    from pylxcfs.resources import advice
+    pool = ThreadPoolExecutor(advice.threads().value)
+
+Without an argument the advice is for this process. The numbers follow from `Resources` alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from pylxcfs.resources.model import Resources
+
+#: Parts of the memory for a heap. Under a limit the rest is for stacks, code, buffers outside of
+#: the heap, and the page cache, which counts as well; without one others want memory, too.
+_LIMITED: Final = (3, 4)
+_UNLIMITED: Final = (1, 4)
+
+
+class Advice(NamedTuple):
+    """A number and why it is that."""
+
+    value: int
+    reason: str
+
+
+def threads(resources: Resources | None = None) -> Advice:
+    """Return how many threads can run at the same time, at least 1."""
+    cpu = _or_own(resources).cpu
+    usable = len(cpu.visible)
+    if cpu.affinity is not None:
+        usable = min(usable, len(cpu.affinity))
+    if usable < len(cpu.visible):
+        return Advice(usable, f"sched_getaffinity allows {usable} of {len(cpu.visible)} CPUs")
+    if cpu.quota is not None and cpu.quota <= usable:
+        return Advice(usable, f"the quota is {cpu.quota:g} CPUs")
+    if cpu.cpuset is not None and len(cpu.cpuset) == usable:
+        return Advice(usable, f"the cpuset has {usable} CPUs")
+    return Advice(usable, f"{usable} CPUs are online")
+
+
+def heap_bytes(resources: Resources | None = None) -> Advice:
+    """Return how large a garbage collector may let its heap grow, in bytes."""
+    memory = _or_own(resources).memory
+    limited = memory.limit_bytes is not None and memory.limit_bytes <= memory.total_bytes
+    part, whole = _LIMITED if limited else _UNLIMITED
+    what = f"{'the limit of' if limited else 'this machine with'} {memory.total_bytes}"
+    return Advice(memory.total_bytes * part // whole, f"{part}/{whole} of {what} bytes")
+
+
+def _or_own(resources: Resources | None) -> Resources:
+    if resources is not None:
+        return resources
+    from pylxcfs.resources.query import of
+
+    return of()

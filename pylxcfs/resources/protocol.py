@@ -1,0 +1,239 @@
+"""Both protocols of the socket, without I/O: bytes in, requests out; answers in, bytes out.
+
+    line    self\n, or pid NUMBER\n: one line of JSON, and the connection is closed
+    HTTP    HTTP/1.1 by h11: GET /v1/self, /v1/processes/NUMBER, ... with answers in JSON
+
+The first line says which it is. A request is at most 8 KiB and has no body.
+
+    state     receives                        becomes
+    FIRST     a line of HTTP                  HTTP
+    FIRST     any other line                  LINE
+    LINE      an answer                       CLOSED
+    HTTP      an answer                       HTTP, or CLOSED as HTTP says
+    HTTP      the answer "events"             EVENTS, to its end
+    any       a request that is refused       CLOSED
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+import h11
+
+#: Bytes of a request. Its headers are of no interest, so this is more than any client sends.
+MOST_BYTES: Final = 8192
+#: Bytes of the first line, of which the longest that is understood has 32.
+_MOST_LINE: Final = 4096
+
+_LINE: Final = re.compile(rb"(self|pid ([0-9]{1,10}))\r?\n")
+_PROCESS: Final = re.compile(r"/v1/processes/([0-9]{1,10})")
+_TARGETS: Final = {
+    "/v1/self": "self",
+    "/v1/self/devices": "devices",
+    "/v1/self/events": "events",
+    "/v1/openapi.json": "openapi",
+}
+_JSON: Final = b"application/json"
+_METHODS: Final = (b"GET", b"HEAD")
+#: What is said of requests that h11 refuses, by its status.
+_MALFORMED: Final = {
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        f"the request has more than {MOST_BYTES} bytes",
+        "send fewer headers",
+    ),
+    HTTPStatus.NOT_IMPLEMENTED: ("a transfer encoding that is not known", "send no body"),
+}
+_NOT_HTTP: Final = "the request is malformed", "send HTTP/1.1 (RFC 9112), with a Host header"
+
+
+class State(Enum):
+    """Of one connection."""
+
+    FIRST = "first"
+    LINE = "line"
+    HTTP = "http"
+    EVENTS = "events"
+    CLOSED = "closed"
+
+
+class Request(NamedTuple):
+    """What a client wants: "self", "devices", "process", "events" or "openapi"."""
+
+    what: str
+    #: The number of a process in the client's pid namespace.
+    pid: int = 0
+
+
+class Answer(NamedTuple):
+    """A status of HTTP, and JSON with a newline behind it."""
+
+    status: int
+    body: bytes
+
+    @classmethod
+    def of(cls, document: Any) -> Answer:  # noqa: ANN401  JSON
+        """Return the answer that has a document."""
+        return cls(HTTPStatus.OK, json.dumps(document).encode() + b"\n")
+
+    @classmethod
+    def error(cls, status: int, message: str, hint: str) -> Answer:
+        """Return an answer that says what is wrong and what to do."""
+        return cls(status, json.dumps({"error": message, "hint": hint}).encode() + b"\n")
+
+
+class Refused(Exception):
+    """A request that is not carried out; the connection is closed behind the answer."""
+
+    def __init__(self, status: int, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.answer = Answer.error(status, message, hint)
+
+
+class Conversation:
+    """One connection. `request_s`: seconds for a request; HTTP clients are told."""
+
+    def __init__(self, request_s: float = 0.0) -> None:
+        self.state = State.FIRST
+        self._first = b""
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_BYTES)
+        self._head = False
+        self._stays = False
+        self._keep_alive = b"timeout=%d" % request_s
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the client; b"" is its end."""
+        if self.state is State.FIRST:
+            self._first += data
+            if data and b"\n" not in self._first and len(self._first) < _MOST_LINE:
+                return
+            if not self._first:
+                self.state = State.CLOSED
+                return
+            if b" HTTP/" not in self._first.partition(b"\n")[0]:
+                self.state = State.LINE
+                return
+            data, self.state = self._first, State.HTTP
+        if self.state is State.HTTP:
+            try:
+                self._http.receive_data(data)
+            except h11.RemoteProtocolError:  # more data behind its end
+                self.state = State.CLOSED
+
+    def request(self) -> Request | None:
+        """Return the next request; None if more has to be received. Raise Refused."""
+        if self.state is State.LINE:
+            match = _LINE.fullmatch(self._first)
+            if match is None:
+                raise Refused(
+                    HTTPStatus.BAD_REQUEST,
+                    "this is neither a command nor HTTP",
+                    "send self, or pid NUMBER, and a newline",
+                )
+            number = match.group(2)
+            return Request("self") if number is None else Request("process", int(number))
+        if self.state is not State.HTTP:
+            return None
+        try:
+            return self._next()
+        except h11.RemoteProtocolError as error:
+            status = HTTPStatus(error.error_status_hint)
+            raise Refused(status, *_MALFORMED.get(status, _NOT_HTTP)) from None
+
+    def _next(self) -> Request | None:
+        found: Request | None = None
+        while True:
+            if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+                self._http.start_next_cycle()
+                self._head = False  # the next request may be one that h11 refuses
+            event = self._http.next_event()
+            if isinstance(event, h11.Request):
+                found = self._understood(event)
+            elif isinstance(event, h11.Data):
+                raise Refused(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body", "send none"
+                )
+            elif isinstance(event, h11.EndOfMessage):
+                return found
+            elif event is h11.NEED_DATA:
+                if self._http.they_are_waiting_for_100_continue:
+                    raise Refused(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body", "send none"
+                    )
+                return None
+            else:  # the client has closed its end, or is not to go on
+                self.state = State.CLOSED
+                return None
+
+    def _understood(self, event: h11.Request) -> Request:
+        self._head = event.method == b"HEAD"
+        self._stays = event.http_version == b"1.1" and not any(
+            name == b"connection" and b"close" in value.lower() for name, value in event.headers
+        )
+        target = event.target.partition(b"?")[0].decode("latin-1")
+        # http://localhost/v1/self, as a proxy is asked.
+        target = re.sub(r"^http://[^/]*", "", target)
+        match = _PROCESS.fullmatch(target)
+        what = "process" if match is not None else _TARGETS.get(target)
+        if what is None:
+            raise Refused(
+                HTTPStatus.NOT_FOUND, "there is no such resource", "GET /v1/openapi.json lists all"
+            )
+        if event.method not in _METHODS:
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "nothing can be changed here", "use GET")
+        return Request(what, 0 if match is None else int(match.group(1)))
+
+    def answer(self, answer: Answer, *, last: bool = False) -> bytes:
+        """Return the bytes of an answer to the last request. `last`: none may follow."""
+        if self.state is not State.HTTP:
+            self.state = State.CLOSED
+            return answer.body
+        headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(answer.body))]
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append((b"allow", b", ".join(_METHODS)))
+        if last:
+            headers.append((b"connection", b"close"))
+        elif self._stays:
+            headers.append((b"keep-alive", self._keep_alive))
+        parts = [
+            self._http.send(
+                h11.Response(
+                    status_code=answer.status,
+                    headers=headers,
+                    reason=HTTPStatus(answer.status).phrase.encode(),
+                )
+            ),
+            b"" if self._head else self._http.send(h11.Data(data=answer.body)),
+            self._http.send(h11.EndOfMessage()),
+        ]
+        if last or self._http.our_state is h11.MUST_CLOSE:
+            self.state = State.CLOSED
+        return b"".join([part for part in parts if part])
+
+    def refuse(self, refused: Refused) -> bytes:
+        """Return the bytes of a refusal, the last ones of this connection."""
+        return self.answer(refused.answer, last=True)
+
+    def begin_events(self) -> bytes:
+        """Return the head of a stream of server-sent events, without end."""
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        head = h11.Response(status_code=HTTPStatus.OK, headers=headers, reason=b"OK")
+        data = self._http.send(head)
+        self.state = State.CLOSED if self._head else State.EVENTS
+        return data or b""
+
+    def event(self, name: str, body: bytes) -> bytes:
+        """Return one event: a name, and JSON."""
+        if self.state is not State.EVENTS:
+            return b""  # HEAD has no body
+        return self._chunk(b"event: %b\ndata: %b\n\n" % (name.encode(), body))
+
+    def comment(self) -> bytes:
+        """Return a comment, which clients ignore: one that takes nothing more shows by it."""
+        return self._chunk(b":\n\n")
+
+    def _chunk(self, data: bytes) -> bytes:
+        return self._http.send(h11.Data(data=data)) or b""

@@ -1,0 +1,463 @@
+"""The service: connections on a unix socket, each answered for the process that made it.
+
+Each container has its turn: of its connections one at a time is worked for, so a thousand of them
+are to the others as one. A client has a few seconds for a request and to take its answer. What is
+said is in protocol.py, who asks in peers.py; the listening socket belongs to whoever starts this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+import trio
+
+from pylxcfs.errors import Gone, PylxcfsError
+from pylxcfs.guard import Guard
+from pylxcfs.resources import openapi
+from pylxcfs.resources.model import Devices, Resources
+from pylxcfs.resources.peers import Peer, has_ended, hung_up
+from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
+from pylxcfs.resources.query import Query
+from pylxcfs.resources.watch import Watched
+from pylxcfs.sources.identity import Identity, cgroupns_of, outermost
+from pylxcfs.sources.kept import Descriptor
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: Seconds for a request, from the connection or the answer before it.
+REQUEST_S: Final = 10.0
+#: Seconds in which a client has to take what was sent.
+TAKE_S: Final = 5.0
+#: Connections of one container, or of one user of the host, and streams of events among them.
+MOST_EACH: Final = 512
+MOST_STREAMS: Final = 16
+#: All connections; each has a descriptor and a pidfd. Containers have half of the descriptors.
+MOST: Final = 8192
+_FDS_EACH: Final = 2
+#: Connections taken before those that have one are served.
+_AT_ONCE: Final = 16
+#: Seconds for that. Those that were closed already cost little, and many may wait.
+_DRAIN_S: Final = 0.005
+#: Seconds between two comments in a stream of events, and the least between two events.
+COMMENT_S: Final = 15.0
+_APART_S: Final = 0.05
+_PATIENCE_S: Final = 0.05
+
+_NOT_SEEN: Final = Answer.error(
+    HTTPStatus.FORBIDDEN,
+    "the process that connected cannot be seen from the service",
+    "run the service in the pid namespace of the host",
+)
+_ENDED: Final = Answer.error(
+    HTTPStatus.GONE, "the process that connected has ended", "connect from the one that asks"
+)
+_NO_PROCESS: Final = Answer.error(
+    HTTPStatus.NOT_FOUND,
+    "no such process in the pid namespace of the client",
+    "give a number as the client's ps shows it",
+)
+_UNREADABLE: Final = Answer.error(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "the cgroup cannot be read now",
+    "try again; the log of the service says more with --log-level debug",
+)
+_BUG: Final = Answer.error(
+    HTTPStatus.INTERNAL_SERVER_ERROR, "a bug of pylxcfs", "see the log of the service"
+)
+
+#: PID_MAX_LIMIT (include/linux/threads.h).
+_MOST_PID: Final = 1 << 22
+
+_Key = tuple[int, int]
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass
+class _Container:
+    """What is open for one container."""
+
+    turn: trio.Lock = field(default_factory=trio.Lock)
+    #: Its connections, each with the time of its last bytes; the longest idle one is the first.
+    connections: dict[trio.CancelScope, float] = field(default_factory=dict)
+    streams: int = 0
+
+    @property
+    def idle_since(self) -> float:
+        """When its longest idle connection was last used."""
+        return next(iter(self.connections.values()))
+
+    def note_use(self, connection: trio.CancelScope) -> None:
+        """Note that bytes have come on a connection."""
+        if self.connections.pop(connection, None) is not None:
+            self.connections[connection] = trio.current_time()
+
+
+class Service:
+    """Answers on `listener`, which listens already.
+
+    `request_s`, `take_s`, `most_each`, `most`: see the constants.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        listener: socket.socket,
+        guard: Guard,
+        *,
+        request_s: float = REQUEST_S,
+        take_s: float = TAKE_S,
+        most_each: int = MOST_EACH,
+        most: int = MOST,
+    ) -> None:
+        self._request_s, self._take_s, self._most_each = request_s, take_s, most_each
+        self._query = query
+        self._guard = guard
+        self._listener = listener
+        listener.setblocking(False)
+        self._pidns = query.registry.host_identity.pidns
+        self._cgroupns = cgroupns_of(os.getpid())
+        self._containers: dict[_Key, _Container] = {}
+        self._connections = 0  # of all containers
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(1, min(most, soft // 3 // _FDS_EACH))
+        #: Replaced after each write to a limit that somebody watches.
+        self._written = trio.Event()
+        self._writes = 0
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        self._query.registry.start()
+        if self._query.sampler is not None:
+            self._query.sampler.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reap)
+            if self._query.hierarchies.writes.fileno() >= 0:
+                nursery.start_soon(self._note_writes)
+            while True:
+                await trio.lowlevel.wait_readable(self._listener)
+                if not self._accept(nursery):
+                    await trio.sleep(_PATIENCE_S)
+
+    def _accept(self, nursery: trio.Nursery) -> bool:
+        """Take some of the connections that wait; return False where none can be had now."""
+        until, taken = trio.current_time() + _DRAIN_S, 0
+        while taken < _AT_ONCE and trio.current_time() < until:
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return True
+            except OSError as error:
+                self._guard.warn("accept", "no connection can be taken: %s", error)
+                return False
+            if hung_up(connection):
+                connection.close()
+                continue
+            taken += 1
+            peer = Peer.of(connection)
+            key = self._key(peer)
+            container = self._containers.get(key) or _Container()
+            if len(container.connections) >= self._most_each:
+                connection.close()
+                self._guard.warn("limit", "too many connections; some are closed at once")
+                continue
+            if self._connections >= self._most:
+                self._close_one()
+            self._containers[key] = container
+            scope = trio.CancelScope()
+            container.connections[scope] = trio.current_time()
+            self._connections += 1
+            connection.setblocking(False)
+            ours = trio.socket.from_stdlib_socket(connection)
+            nursery.start_soon(self._serve, ours, peer, key, container, scope)
+        return True
+
+    def _close_one(self) -> None:
+        """Close the longest idle connection of the container that has most."""
+        key, container = max(
+            self._containers.items(),
+            key=lambda item: (len(item[1].connections), -item[1].idle_since),
+        )
+        scope = next(iter(container.connections))
+        scope.cancel()
+        self._drop(key, container, scope)
+        self._guard.warn("limit", "too many connections; idle ones of who has most are closed")
+
+    def _drop(self, key: _Key, container: _Container, scope: trio.CancelScope) -> None:
+        """Count a connection no more."""
+        if container.connections.pop(scope, None) is None:
+            return
+        self._connections -= 1
+        if not container.connections:
+            self._containers.pop(key, None)
+
+    def _key(self, peer: Peer) -> _Key:
+        """Return what the turns and limits of a peer go by."""
+        if peer.pidns in (0, self._pidns):
+            return 0, peer.uid
+        return outermost(peer.pid, self._pidns) or peer.pidns, 0
+
+    async def _serve(
+        self,
+        connection: trio.socket.SocketType,
+        peer: Peer,
+        key: _Key,
+        container: _Container,
+        scope: trio.CancelScope,
+    ) -> None:
+        try:
+            with (
+                scope,
+                connection,
+                self._guard.attempting("connection"),
+                contextlib.suppress(OSError),
+            ):
+                await self._talk(connection, peer, container, partial(container.note_use, scope))
+        finally:
+            self._drop(key, container, scope)
+
+    async def _talk(
+        self,
+        connection: trio.socket.SocketType,
+        peer: Peer,
+        container: _Container,
+        note_use: Callable[[], None],
+    ) -> None:
+        talk = Conversation(self._request_s)
+        until = trio.current_time() + self._request_s
+        while talk.state is not State.CLOSED:
+            data, request = b"", None
+            if talk.state is not State.FIRST:
+                async with container.turn:
+                    try:
+                        request = talk.request()
+                    except Refused as refused:
+                        data = talk.refuse(refused)
+                    if request is not None and request.what != "events":
+                        data = talk.answer(await self._answer(request, peer))
+            if request is not None and request.what == "events":
+                await self._stream(connection, talk, peer, container)
+                return
+            if data:
+                await self._send(connection, data)
+                until = trio.current_time() + self._request_s
+                continue
+            with trio.move_on_at(until):
+                talk.receive(await connection.recv(MOST_BYTES))
+                note_use()
+                continue
+            return  # it was silent, or slow
+
+    async def _prepare(self, peer: Peer) -> None:
+        """Find the container of a peer, in another thread where that may take long."""
+        if peer.pidns not in (0, self._pidns) and not self._is_known(peer):
+            work = partial(self._guard.attempt, "find", partial(self._find, peer.pid))
+            await trio.to_thread.run_sync(work)
+
+    def _find(self, pid: int) -> None:
+        container, _ = self._query.find(pid)
+        container.paths()  # where its cgroup namespace begins is asked for in it
+
+    def _is_known(self, peer: Peer) -> bool:
+        registry = self._query.registry
+        if not registry.knows(Identity(peer.pidns, 0)):
+            return False
+        identity = registry.identify(peer.pid)  # no search, as its pid namespace is known
+        return identity is None or registry.knows(identity)
+
+    async def _answer(self, request: Request, peer: Peer) -> Answer:
+        """Return the answer to a request. Nothing is raised."""
+        if request.what == "openapi":
+            return openapi.ANSWER
+        if not peer.pid:
+            return _NOT_SEEN
+        if request.what == "process":
+            if request.pid > _MOST_PID:
+                return _NO_PROCESS
+            search = partial(self._search, request.pid, peer)
+            found = await trio.to_thread.run_sync(self._guard.call, "find", search, _nothing)
+            if found is None:
+                return _NO_PROCESS if peer.lives else _ENDED
+            work: Callable[[], Answer] = partial(self._of_process, *found, peer)
+        else:
+            await self._prepare(peer)
+            work = partial(self._of_self, request, peer)
+        answer = self._guard.call("request", work, lambda: _BUG)
+        self._note()
+        return answer
+
+    def _of_self(self, request: Request, peer: Peer) -> Answer:
+        ask = self._query.devices if request.what == "devices" else self._query.of
+        answer = self._read(ask, peer.pid, peer)
+        return answer if peer.lives else _ENDED
+
+    def _of_process(self, pid: int, pidfd: Descriptor, peer: Peer) -> Answer:
+        answer = self._read(self._query.of, pid, peer)
+        if not peer.lives:
+            return _ENDED
+        return _NO_PROCESS if has_ended(pidfd) else answer
+
+    def _search(self, number: int, peer: Peer) -> tuple[int, Descriptor] | None:
+        """Return a process by its number for the peer, found as for `_prepare`.
+
+        None if there is none. On kernels before 6.11 a process enters the pid namespace for that,
+        so this is for another thread.
+        """
+        try:
+            pid = self._pid_of(number, peer)
+            pidfd = Descriptor(os.pidfd_open(pid))
+            # Only now is the number not another's.
+            if self._pid_of(number, peer) != pid:
+                return None
+        except (PylxcfsError, OSError):
+            return None
+        with contextlib.suppress(PylxcfsError):  # it shows again when it is read
+            self._find(pid)
+        return pid, pidfd
+
+    def _pid_of(self, number: int, peer: Peer) -> int:
+        if peer.pidns == self._pidns:
+            return number
+        return self._query.finder.process(peer.pid, number)
+
+    def _read(self, ask: Callable[[int], Resources | Devices], pid: int, peer: Peer) -> Answer:
+        try:
+            return Answer.of(self._document(ask(pid), peer))
+        except Gone:
+            return _NO_PROCESS
+        except PylxcfsError as error:
+            _log.debug("process %d: %s", pid, error)
+            return _UNREADABLE
+
+    def _document(self, found: Resources | Devices, peer: Peer) -> dict[str, object]:
+        # Paths of the host's cgroups are not for containers.
+        on_host = peer.pidns == self._pidns and cgroupns_of(peer.pid) == self._cgroupns
+        return found.document(with_paths=on_host)
+
+    async def _stream(
+        self,
+        connection: trio.socket.SocketType,
+        talk: Conversation,
+        peer: Peer,
+        container: _Container,
+    ) -> None:
+        if not peer.lives:
+            await self._send(connection, talk.answer(_ENDED if peer.pid else _NOT_SEEN, last=True))
+            return
+        if container.streams >= MOST_STREAMS:
+            busy = Answer.error(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"this container has {MOST_STREAMS} streams of events",
+                "close one of them",
+            )
+            await self._send(connection, talk.answer(busy, last=True))
+            return
+        container.streams += 1
+        try:
+            async with container.turn:
+                await self._prepare(peer)
+                watched = self._attempt(lambda: Watched(self._query, peer.pid))
+            if watched is None:
+                await self._send(connection, talk.answer(_UNREADABLE, last=True))
+                return
+            await self._send(connection, talk.begin_events())
+            await self._send(connection, self._event(talk, watched.resources, (), peer))
+            if talk.state is not State.EVENTS:
+                return  # HEAD
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_closed, connection, nursery.cancel_scope)
+                with self._guard.attempting("connection"), contextlib.suppress(OSError):
+                    await self._follow(connection, talk, peer, container, watched)
+                nursery.cancel_scope.cancel()
+        finally:
+            container.streams -= 1
+
+    async def _until_closed(
+        self, connection: trio.socket.SocketType, stream: trio.CancelScope
+    ) -> None:
+        """End a stream when its client closes the connection, or sends more than its request."""
+        with contextlib.suppress(OSError):
+            await connection.recv(1)
+        stream.cancel()
+
+    async def _follow(
+        self,
+        connection: trio.socket.SocketType,
+        talk: Conversation,
+        peer: Peer,
+        container: _Container,
+        watched: Watched,
+    ) -> None:
+        """Send an event after each change of a limit, until the process or its cgroup has ended."""
+        while peer.lives:
+            await trio.sleep(_APART_S)
+            data = talk.comment()
+            with trio.move_on_after(COMMENT_S):
+                while not watched.is_due:
+                    self._note()
+                    await self._written.wait()
+            if watched.is_due:
+                async with container.turn:
+                    found = self._attempt(lambda: (watched.look(),))
+                if found is None:
+                    return  # its cgroup has ended, or cannot be read
+                if found[0] is not None:
+                    data = self._event(talk, *found[0], peer)
+            await self._send(connection, data)
+
+    def _event(
+        self, talk: Conversation, resources: Resources, changed: tuple[str, ...], peer: Peer
+    ) -> bytes:
+        document = {"changed": changed, **self._document(resources, peer)}
+        return talk.event("resources", json.dumps(document).encode())
+
+    def _attempt(self, work: Callable[[], _T | None]) -> _T | None:
+        """Return the result of some work; None if it failed."""
+        found = self._guard.call("events", work, _nothing)
+        self._note()  # the work may have read writes that other streams wait for
+        return found
+
+    async def _send(self, connection: trio.socket.SocketType, data: bytes) -> None:
+        """Send all; raise TimeoutError if the client does not take it."""
+        view = memoryview(data)
+        with trio.move_on_after(self._take_s) as patience:
+            while view:
+                view = view[await connection.send(view) :]
+        if patience.cancelled_caught:
+            raise TimeoutError("the client does not take its answer")
+
+    async def _note_writes(self) -> None:
+        number = self._query.hierarchies.writes.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(number)
+            self._query.hierarchies.writes.look()
+            self._note()
+
+    def _note(self) -> None:
+        """Wake the streams if limits were written: an answer may have taken note of that."""
+        count = self._query.hierarchies.writes.count
+        if count != self._writes:
+            self._writes = count
+            self._written.set()
+            self._written = trio.Event()
+
+    async def _reap(self) -> None:
+        registry = self._query.registry
+        while True:
+            await trio.lowlevel.wait_readable(registry.fileno())
+            if not self._guard.attempt("reap", registry.reap):
+                await trio.sleep(1.0)

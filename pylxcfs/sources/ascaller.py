@@ -1,0 +1,461 @@
+"""A helper process that works on cgroupfs with a caller's credentials, so that the kernel decides.
+
+For each request it forks a child, which takes the ids, groups, capabilities, user namespace and
+cgroup namespace of the caller before it touches a file. So a mode, an owner, a capability and the
+rules for moving a process count for it as they do for the caller itself. Files that list processes
+are opened that way and then read or written by a process in the caller's pid namespace, for which
+the kernel translates pids, both ways.
+
+The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE in the initial user
+namespace trace it and run code in it. So a seccomp filter, there before the process is, leaves that
+one read(2), write(2), memory, fork(2) and its end. It has two descriptors, the file and the answer;
+no capability but the caller's CAP_SYS_NICE, and none to read; no directory but one of /proc; and
+the caller's network namespace.
+
+A child that takes too long is killed, with what it has forked; of those that do not end each
+container has a few.
+
+It imports nothing of pylxcfs and ends with its socket, and all children with it. Started by
+helper.py as `python -I -S ascaller.py FD`. A request is a line of JSON and the data of a write,
+with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in
+/proc, and the directory of the caller's cgroup, below which everything happens.
+
+    {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
+     "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
+     "mode", "uid", "gid": as the host counts them, -1 for no change, "most": bytes to read,
+     "timeout_s": 0 for none, "key": a number that one container's requests have in common}
+
+The answer is b"+" and what was read, or b"-" and an errno, and then the end of the stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import math
+import os
+import platform
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_OPENAT2 = 437
+#: struct open_how with RESOLVE_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS and _BENEATH.
+_HOW = struct.Struct("=QQQ")
+_RESOLVE = 1 | 2 | 4 | 8
+
+_CLONE_NEWCGROUP, _CLONE_NEWUSER = 0x02000000, 0x10000000
+_CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 8, 22, 38
+_SECCOMP_MODE_FILTER = 2
+#: What the process in the caller's pid namespace may call, by machine: AUDIT_ARCH, and the numbers
+#: of read, write, sendto, mmap, munmap, brk, futex, rt_sigprocmask, rt_sigreturn, restart_syscall,
+#: clone, wait4, exit_group, and x86's fork (the generic asm/unistd.h; asm/unistd_64.h).
+_ALLOWED = {
+    "x86_64": (0xC000003E, (0, 1, 44, 9, 11, 12, 202, 14, 15, 219, 56, 61, 231, 57)),
+    "aarch64": (0xC00000B7, (63, 64, 206, 222, 215, 214, 98, 135, 139, 128, 220, 260, 94)),
+}
+#: struct sock_filter: code, jt, jf, k. Offsets of nr and arch in struct seccomp_data.
+_INSTRUCTION = struct.Struct("=HBBI")
+_BPF_LOAD, _BPF_JUMP_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
+_NR, _ARCH = 0, 4
+_SECCOMP_RET_ERRNO, _SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
+#: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3.
+_CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
+_CAP_DATA = struct.Struct("=IIIIII")
+_CAP_SETUID, _CAP_SYS_NICE = 1 << 7, 1 << 23
+#: From a pid in a namespace to that in the caller's (Linux 6.11, include/uapi/linux/nsfs.h).
+_NS_GET_PID_FROM_PIDNS = 0x8004B706
+_MOST_DESCRIPTORS = 1024
+_REQUEST_SIZE = 1 << 17
+#: Children that have not ended: of all callers and of one container, at most.
+_MOST_CHILDREN, _MOST_EACH = 512, 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Credentials(NamedTuple):
+    """What the kernel knows of the caller, in the host's ids (/proc/TID/status)."""
+
+    uid: int
+    euid: int
+    fsuid: int
+    egid: int
+    fsgid: int
+    groups: tuple[int, ...]
+    #: Effective capabilities, in its own user namespace.
+    caps: int
+    #: Its pid and that of its process, in its own pid namespace.
+    pid: int
+    tgid: int
+
+    @classmethod
+    def parse(cls, status: bytes) -> Credentials:
+        """Read the text of /proc/TID/status (proc_pid_status, fs/proc/array.c)."""
+        found = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
+        uid, euid, _, fsuid = map(int, found[b"Uid"].split())
+        _, egid, _, fsgid = map(int, found[b"Gid"].split())
+        groups = tuple(map(int, found[b"Groups"].split()))
+        caps = int(found[b"CapEff"], 16)
+        pid, tgid = (int(found[name].split()[-1]) for name in (b"NSpid", b"NStgid"))
+        return cls(uid, euid, fsuid, egid, fsgid, groups, caps, pid, tgid)
+
+
+def open_beneath(directory: int, path: str, flags: int) -> int:
+    """Open a path below a directory: no link, no mount, no "..". Raise OSError."""
+    how = _HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE)
+    name = os.fsencode(path) or b"."
+    found: int = _libc.syscall(_OPENAT2, directory, name, how, ctypes.c_size_t(len(how)))
+    return _check(found)
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _read(directory: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:
+        return file.read()
+
+
+def _set_capabilities(effective: int, permitted: int) -> None:
+    low = (1 << 32) - 1
+    data = _CAP_DATA.pack(effective & low, permitted & low, 0, effective >> 32, permitted >> 32, 0)
+    _check(_libc.capset(_CAP_HEADER, data))
+
+
+def own_capabilities() -> int:
+    """Return the effective capabilities of this thread."""
+    data = ctypes.create_string_buffer(_CAP_DATA.size)
+    _check(_libc.capget(_CAP_HEADER, data))
+    low, _, _, high, _, _ = _CAP_DATA.unpack(data.raw)
+    return int(low) | int(high) << 32
+
+
+def _confine() -> None:
+    """Allow nothing but what a process in the caller's pid namespace needs; the rest is EPERM.
+
+    OSError(EOPNOTSUPP) on a machine of which the numbers are not known here.
+    """
+    if platform.machine() not in _ALLOWED:
+        raise OSError(errno.EOPNOTSUPP, "no seccomp filter for this machine")
+    arch, numbers = _ALLOWED[platform.machine()]
+    refused = _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM)
+    program = [
+        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _ARCH),
+        _INSTRUCTION.pack(_BPF_JUMP_EQUAL, 1, 0, arch),
+        refused,
+        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _NR),
+        # Each jumps over those that follow it and over what refuses.
+        *(
+            _INSTRUCTION.pack(_BPF_JUMP_EQUAL, len(numbers) - i, 0, number)
+            for i, number in enumerate(numbers)
+        ),
+        refused,
+        _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW),
+    ]
+    text = ctypes.create_string_buffer(b"".join(program))
+    header = struct.pack("@HP", len(program), ctypes.addressof(text))  # struct sock_fprog
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
+
+
+def _prctl(option: int, value: int) -> None:
+    _check(_libc.prctl(option, value, 0, 0, 0))
+
+
+class Identity:
+    """The caller's namespaces and credentials, and how to take them."""
+
+    def __init__(self, proc: int) -> None:
+        self.who = Credentials.parse(_read(proc, "status"))
+        self._proc = proc
+        self._maps: tuple[bytes, bytes] | None = None
+
+    def _namespace(self, name: str) -> int:
+        """Return a descriptor of one of its namespaces; -1 where it is this process's own."""
+        number = os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+        if os.fstat(number).st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
+            os.close(number)
+            return -1
+        return number
+
+    def take(self, *, pids: bool, moved: bytes = b"") -> bool:
+        """Become the caller. Return whether children are in another pid namespace then.
+
+        Its pid and network namespace are entered with `pids` only. `moved`: the pid that is
+        written to a list.
+        """
+        user, cgroup = self._namespace("user"), self._namespace("cgroup")
+        inside = False
+        if pids and (number := self._namespace("pid")) >= 0:
+            _check(_libc.setns(number, _CLONE_NEWPID))
+            if (net := self._namespace("net")) >= 0:
+                _check(_libc.setns(net, _CLONE_NEWNET))
+            inside = True
+        if cgroup >= 0:
+            _check(_libc.setns(cgroup, _CLONE_NEWCGROUP))
+        who = self.who
+        if user >= 0:
+            self._maps = _read(self._proc, "uid_map"), _read(self._proc, "gid_map")
+            if moved:
+                who = who._replace(euid=self._euid_to_move(moved))
+        if inside:
+            os.chroot("/proc/self/fdinfo")
+            os.chdir("/")
+        capabilities = own_capabilities()
+        _prctl(_PR_SET_KEEPCAPS, 1)
+        os.setgroups(who.groups)
+        os.setresgid(who.egid, who.egid, who.egid)
+        os.setresuid(who.euid, who.euid, who.euid)
+        _set_capabilities(capabilities, capabilities)  # with another euid the effective are gone
+        if who.fsgid != who.egid:
+            _libc.setfsgid(who.fsgid)
+        if who.fsuid != who.euid:
+            _libc.setfsuid(who.fsuid)
+        if user >= 0:
+            # All capabilities there, and none here.
+            _check(_libc.setns(user, _CLONE_NEWUSER))
+            capabilities = who.caps
+        capabilities &= who.caps
+        _set_capabilities(capabilities, capabilities)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        _prctl(_PR_SET_DUMPABLE, 0)
+        return inside
+
+    def _euid_to_move(self, moved: bytes) -> int:
+        """Return the effective uid with which v1 lets the caller move a process.
+
+        v1 wants the uid of the process (cgroup1_procs_write, kernel/cgroup/cgroup-v1.c), or the
+        host's root. A container's root may become every user of its user namespace, so it moves
+        their processes as well. Before Linux 6.11 the process cannot be found: then only its own.
+        """
+        who = self.who
+        try:
+            if who.caps & _CAP_SETUID:
+                with open(os.open("ns/pid", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)) as pids:
+                    pid = fcntl.ioctl(pids, _NS_GET_PID_FROM_PIDNS, int(moved))
+                with open(f"/proc/{pid}/status", "rb") as file:
+                    uid = Credentials.parse(file.read()).uid
+                self.id_inside(uid, 0)
+                return uid
+        except (OSError, OverflowError, ValueError):
+            pass  # the kernel refuses what is no pid
+        return who.euid
+
+    def id_inside(self, number: int, kind: int) -> int:
+        """Return the id (0: user, 1: group) in the caller's user namespace for one of the host.
+
+        Raise OSError(EPERM) where that has none.
+        """
+        if number < 0 or self._maps is None:
+            return number
+        for line in self._maps[kind].splitlines():
+            first, outside, count = map(int, line.split())
+            if outside <= number < outside + count:
+                return first + number - outside
+        raise OSError(errno.EPERM, "the id has no place in the user namespace")
+
+
+def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, own: int) -> None:
+    """Do what is asked, as the caller, and send the answer. Raise OSError."""
+    lists, name, number = request["lists"], request["name"], request["number"]
+    caller = Identity(proc)
+    inside = caller.take(pids=bool(lists), moved=data.strip() if lists else b"")
+    where = open_beneath(own, request["path"], os.O_PATH | os.O_DIRECTORY)
+    if number and os.fstat(where).st_ino != number:
+        raise OSError(errno.ESTALE, "another cgroup has the name now")
+    match request["do"]:
+        case "mkdir":
+            os.mkdir(name, request["mode"], dir_fd=where)
+        case "rmdir":
+            os.rmdir(name, dir_fd=where)
+        case "chmod":
+            os.chmod(name, request["mode"], dir_fd=where)
+        case "chown":
+            uid, gid = (caller.id_inside(request[key], i) for i, key in enumerate(("uid", "gid")))
+            os.chown(name, uid, gid, dir_fd=where, follow_symlinks=False)
+        case "read" | "write" as kind:
+            flags = os.O_RDONLY if kind == "read" else os.O_WRONLY
+            file = open_beneath(where, name, flags)
+            if kind == "write" and lists and data.strip() == b"0":
+                data = b"%d" % getattr(caller.who, lists)  # the caller itself
+
+            def transfer() -> None:
+                if kind == "read":
+                    _copy(file, answer, request["most"])
+                elif os.write(file, data) == len(data):
+                    answer.sendall(b"+")
+
+            if inside:
+                # v1's cpuset compares the writer's capabilities with those of the process.
+                kept = _CAP_SYS_NICE & own_capabilities() if kind == "write" else 0
+                _set_capabilities(kept, kept)
+                _inside(transfer, file, answer)
+            else:
+                transfer()
+            return
+    answer.sendall(b"+")
+
+
+def _copy(file: int, answer: socket.socket, most: int) -> None:
+    """Send a file from its start to its end; the errno of the first read is the answer."""
+    part = os.read(file, 65536)
+    answer.sendall(b"+" + part)
+    while part and most > 0:
+        most -= len(part)
+        part = os.read(file, 65536)
+        answer.sendall(part)
+
+
+def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> None:
+    """Read or write in a process of the pid namespace, with nothing else open. Do not return."""
+    kept = sorted((file, answer.fileno()))
+    for first, last in zip((0, kept[0] + 1, kept[1] + 1), (*kept, _MOST_DESCRIPTORS), strict=True):
+        os.closerange(first, last)
+    _confine()
+    child = os.fork()
+    if child == 0:
+        _answering(answer, transfer)
+    else:
+        os.waitpid(child, 0)
+    os._exit(0)
+
+
+def _answering(answer: socket.socket, work: Callable[[], None]) -> None:
+    """Do some work that answers; an error is the answer where it fails."""
+    try:
+        work()
+    except OSError as error:
+        _send_error(answer, error)
+    except (LookupError, ValueError):
+        _send_error(answer, OSError(errno.EIO, "a malformed request or file"))
+
+
+def _send_error(answer: socket.socket, error: OSError) -> None:
+    with contextlib.suppress(OSError):
+        answer.sendall(b"-%d" % (error.errno or errno.EIO))
+
+
+def _child(request: dict[str, Any], data: bytes, descriptors: list[int]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.umask(0)  # the kernel has applied the caller's
+    stream, proc, own = descriptors
+    with socket.socket(fileno=stream) as answer:
+        _answering(answer, lambda: _do(request, data, answer, proc, own))
+
+
+class _Children:
+    """Children that have not ended, by process group: each leads that of what it forks.
+
+    The number of a group is not given again while a process is in it.
+    """
+
+    def __init__(self) -> None:
+        #: For whom it is, and when it is killed (CLOCK_MONOTONIC).
+        self._running: dict[int, tuple[int, float]] = {}
+
+    def start(self, message: bytes, descriptors: list[int], connection: socket.socket) -> None:
+        """Fork a child for a request. Raise OSError(EAGAIN) if there are too many."""
+        head, _, data = message.partition(b"\n")
+        request = json.loads(head)
+        self._forget_ended()
+        mine = [key for key, _ in self._running.values()].count(request["key"])
+        if len(self._running) >= _MOST_CHILDREN or mine >= _MOST_EACH:
+            raise OSError(errno.EAGAIN, "too many operations have not ended")
+        deadline = time.monotonic() + (request["timeout_s"] or math.inf)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setpgid(0, 0)
+                connection.close()
+                _child(request, data, descriptors)
+            finally:
+                os._exit(0)
+        with contextlib.suppress(ProcessLookupError):
+            os.setpgid(child, child)  # whichever of the two is first
+        self._running[child] = request["key"], deadline
+
+    def _forget_ended(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        for group in list(self._running):
+            if not _signal(group, 0):
+                del self._running[group]
+
+    def kill_late(self) -> float | None:
+        """Kill those that take too long. Return the milliseconds until the next one does."""
+        now = time.monotonic()
+        for group, (key, deadline) in self._running.items():
+            if deadline <= now:
+                _signal(group, signal.SIGKILL)
+                self._running[group] = key, math.inf  # a tracer may keep it from its end
+        first = min((deadline for _, deadline in self._running.values()), default=math.inf)
+        return None if first == math.inf else (first - now) * 1000
+
+    def kill_all(self) -> None:
+        """Kill all, and wait for none."""
+        for group in self._running:
+            _signal(group, signal.SIGKILL)
+
+
+def _signal(group: int, number: int) -> bool:
+    """Send a signal to a process group. Return whether there is one."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer until the other end closes: "+" for a request that a child has."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+    children = _Children()
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    connection.send(b"+")
+    try:
+        while True:
+            if not poll.poll(children.kill_late()):
+                continue
+            message, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_SIZE, 3)
+            if not message:
+                return
+            if len(descriptors) != 3:  # this process has too many open
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                connection.send(b"-descriptors are missing")
+                continue
+            try:
+                children.start(message, descriptors, connection)
+            except OSError as error:
+                with socket.socket(fileno=os.dup(descriptors[0])) as answer:
+                    _send_error(answer, error)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            connection.send(b"+")
+    finally:
+        children.kill_all()
+
+
+if __name__ == "__main__":
+    with (
+        contextlib.suppress(ConnectionError),  # from a server that was killed
+        socket.socket(fileno=int(sys.argv[1])) as _connection,
+    ):
+        serve(_connection)

@@ -1,0 +1,270 @@
+"""cgroup/ of the caller mount: nodes, names, handles and texts of the cgroup tree.
+
+    cgroup/memory/lxc/ct/memory.stat     as cgroupfs has it, for callers in /lxc/ct
+
+All callers share the dentries of a mount. So one name leads to one node for all, and a name that a
+caller may not see is answered with ENOMEM: of all errors only that one (and EINTR) leaves the
+dentry as it is (fuse_dentry_revalidate, fs/fuse/dir.c). After any other one the kernel would drop
+it, with what is mounted there, for the containers that may see it. The answer is the same whether
+there is such a cgroup or not.
+
+The kernel compares modes and owners with the caller (default_permissions): attributes are those of
+cgroupfs, the same for all, and never cached. What cgroupfs itself decides, and who is where, is
+behind the port CgroupFiles.
+
+Methods may block, so operations.py calls them in threads. Each raises Refused or OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from pylxcfs.errors import Refused
+from pylxcfs.fuse import wire
+from pylxcfs.fuse.connection import Request
+from pylxcfs.tree import nodes
+from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupPlace
+
+#: Requests in which pyfuse3 does not pass the node and the caller on. Their bodies begin with the
+#: handle.
+TICKETED: Final = frozenset(
+    {wire.READ, wire.WRITE, wire.READDIR, wire.READDIRPLUS, wire.RELEASE, wire.RELEASEDIR}
+)
+
+#: Files that one container may have open for writing, and bytes of texts that are half read.
+_MOST_WRITERS: Final = 4096
+_MOST_TEXTS: Final = 8 << 20
+#: What an entry of either table takes at least.
+_LEAST: Final = 4096
+
+
+class Ticket(NamedTuple):
+    """What a request says beside what pyfuse3 passes on."""
+
+    node: int
+    pid: int
+    handle: int
+    offset: int
+
+
+class Found(NamedTuple):
+    """A node with its attributes."""
+
+    node: int
+    attributes: os.stat_result
+
+
+class CgroupTree:
+    """The tree below cgroup/."""
+
+    def __init__(self, files: CgroupFiles) -> None:
+        self.files = files
+        self._keys = {nodes.HIERARCHIES.index(k): k for k in files.served if k in nodes.HIERARCHIES}
+        #: Nodes of the hierarchies, and of the links to them, by name in cgroup/.
+        self.children: dict[bytes, int] = {}
+        #: Where the links lead.
+        self.links: dict[int, bytes] = {}
+        for number, key in self._keys.items():
+            found = files.served[key]
+            root = nodes.cgroup_node(number, found.attributes.st_ino)
+            self.children[found.name.encode()] = root
+            for alias in found.aliases:
+                link = nodes.CGROUP_ALIASES + nodes.HIERARCHIES.index(alias)
+                self.children[alias.encode()] = link
+                self.links[link] = found.name.encode()
+        self._names: dict[int, str] = {}
+        self._tickets: dict[int, Ticket] = {}
+        self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
+        self._lock = threading.Lock()
+        #: By handle, with the container of who has opened or read it; and by container.
+        self._writers: dict[int, tuple[int, tuple[object, ...]]] = {}
+        self._texts: dict[int, tuple[int, bytes]] = {}
+        self._counts: dict[int, int] = {}
+
+    # -- tickets ---------------------------------------------------------------------------------
+
+    def ticket(self, request: Request) -> Request:
+        """Return a request to pass on to pyfuse3, with a ticket in place of its handle."""
+        opcode, unique, node, pid, body = request
+        handle, offset = wire.HANDLE_AND_OFFSET.unpack_from(body.ljust(16, b"\0"))
+        number = next(self._numbers)
+        self._tickets[number] = Ticket(node, pid, handle, offset)
+        return opcode, unique, node, pid, wire.RELEASE_IN.pack(number) + body[8:]
+
+    def is_ticket(self, number: int) -> bool:
+        """Return whether a number was given for a request, and not for another handle."""
+        return number in self._tickets
+
+    def redeem(self, number: int) -> Ticket:
+        """Return what a ticket was given for, once."""
+        return self._tickets.pop(number)
+
+    # -- names and attributes --------------------------------------------------------------------
+
+    def lookup(self, parent: int, name: bytes, caller: CgroupCaller) -> Found:
+        """Find a name."""
+        text = os.fsdecode(name)
+        key, number, _ = self._parts(parent)
+        try:
+            place = self.files.place(key, number, caller)
+        except OSError as error:
+            if error.errno in (errno.ESTALE, errno.ENOENT):
+                raise
+            raise Refused(errno.ENOMEM) from error
+        if not place.inside and place.next != text:
+            raise Refused(errno.ENOMEM)
+        return self._found(parent, text, place.stat(text))
+
+    def attributes(self, node: int, caller: CgroupCaller) -> os.stat_result:
+        """Return the attributes of a node."""
+        if node in self.children.values():  # all callers see the hierarchies
+            return self.files.served[self._parts(node)[0]].attributes
+        place, name = self._place(node, caller)
+        return place.stat(name)
+
+    def entries(
+        self, node: int, caller: CgroupCaller, after: int
+    ) -> Iterator[tuple[int, bytes, Found]]:
+        """List (st_ino, name, node) of a directory, from behind st_ino `after`.
+
+        Nothing where the caller has no cgroup of its own.
+        """
+        try:
+            place, _ = self._place(node, caller)
+        except PermissionError:
+            return
+        for number, name, found in place.entries():
+            if number > after:
+                yield number, os.fsencode(name), self._found(node, name, found)
+
+    def _found(self, parent: int, name: str, found: os.stat_result) -> Found:
+        hierarchy, number, _ = nodes.cgroup_of(parent)
+        try:
+            if stat.S_ISDIR(found.st_mode):
+                return Found(nodes.cgroup_node(hierarchy, found.st_ino), found)
+            encoded = os.fsencode(name)
+            if self._names.setdefault(nodes.name_number(encoded), name) != name:
+                raise ValueError(f"{name} has the number of another file")
+            return Found(nodes.cgroup_node(hierarchy, number, encoded), found)
+        except ValueError as error:
+            raise OSError(errno.EOVERFLOW, str(error)) from error
+
+    def _parts(self, node: int) -> tuple[str, int, int]:
+        hierarchy, number, name = nodes.cgroup_of(node)
+        key = self._keys.get(hierarchy)
+        if key is None:
+            raise Refused(errno.ESTALE)
+        return key, number, name
+
+    def _place(self, node: int, caller: CgroupCaller) -> tuple[CgroupPlace, str]:
+        """Return the cgroup of a node as a caller sees it, and the file's name or ""."""
+        key, number, name_number = self._parts(node)
+        place = self.files.place(key, number, caller)
+        if not name_number:
+            return place, ""
+        name = self._names.get(name_number)
+        if name is None:  # the node is from a server before this one
+
+            def is_it(name: str) -> bool:
+                return nodes.name_number(os.fsencode(name)) == name_number
+
+            name = self._names.setdefault(name_number, place.name_of(is_it))
+        return place, name
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def open(self, node: int, caller: CgroupCaller, flags: int, handle: int) -> None:
+        """Open a file as `handle`."""
+        place, name = self._place(node, caller)
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        place.check_open(name, write=writes)
+        if not writes:
+            return
+        container, opener = caller.container, self.files.credentials(caller)
+        with self._lock:
+            if self._counts.get(container, 0) >= _MOST_WRITERS:
+                raise Refused(errno.ENFILE)
+            self._counts[container] = self._counts.get(container, 0) + 1
+            self._writers[handle] = container, opener
+
+    def read(self, ticket: Ticket, caller: CgroupCaller, size: int) -> bytes:
+        """Return a part of the text that a handle began to read at offset 0."""
+        node, _, handle, offset = ticket
+        _, text = self._texts.get(handle, (0, b"")) if offset else (0, b"")
+        if not text:
+            place, name = self._place(node, caller)
+            text = place.read(name)
+            self._keep(handle, caller.container, text if len(text) > size else b"")
+        return text[offset : offset + size]
+
+    def _keep(self, handle: int, container: int, text: bytes) -> None:
+        """Keep a text that is read in pieces, if there is room: else it is made again."""
+        with self._lock:
+            self._texts.pop(handle, None)
+            if text:
+                held = sum(
+                    max(len(kept), _LEAST)
+                    for other, kept in self._texts.values()
+                    if other == container
+                )
+                if held + max(len(text), _LEAST) <= _MOST_TEXTS:
+                    self._texts[handle] = container, text
+
+    def write(self, ticket: Ticket, caller: CgroupCaller, data: bytes) -> None:
+        """Write as the opener of a handle.
+
+        A program with more rights that was given the file as its output must not lend those to the
+        one that opened it. So EACCES where the writer's rights are others, and ESTALE where an
+        earlier server has opened it.
+        """
+        node, _, handle, _ = ticket
+        opened = self._writers.get(handle)
+        if opened is None:
+            raise Refused(errno.ESTALE)
+        if opened[1] != self.files.credentials(caller):
+            raise Refused(errno.EACCES)
+        place, name = self._place(node, caller)
+        place.write(name, data)
+
+    def is_open(self, handle: int) -> bool:
+        """Return whether something is kept for a handle."""
+        return handle in self._writers or handle in self._texts
+
+    def release(self, handle: int) -> None:
+        """Forget a handle. Does not block."""
+        with self._lock:
+            self._texts.pop(handle, None)
+            opened = self._writers.pop(handle, None)
+            if opened is not None:
+                self._counts[opened[0]] -= 1
+                if not self._counts[opened[0]]:
+                    del self._counts[opened[0]]
+
+    # -- what changes ----------------------------------------------------------------------------
+
+    def mkdir(self, parent: int, name: bytes, caller: CgroupCaller, mode: int) -> Found:
+        """Make a cgroup."""
+        place, _ = self._place(parent, caller)
+        place.mkdir(os.fsdecode(name), stat.S_IMODE(mode))
+        return self.lookup(parent, name, caller)
+
+    def rmdir(self, parent: int, name: bytes, caller: CgroupCaller) -> None:
+        """Remove a cgroup."""
+        place, _ = self._place(parent, caller)
+        place.rmdir(os.fsdecode(name))
+
+    def chmod(self, node: int, caller: CgroupCaller, mode: int) -> None:
+        """Change a mode."""
+        place, name = self._place(node, caller)
+        place.chmod(name, stat.S_IMODE(mode))
+
+    def chown(self, node: int, caller: CgroupCaller, uid: int, gid: int) -> None:
+        """Change an owner or a group; -1 leaves it."""
+        place, name = self._place(node, caller)
+        place.chown(name, uid, gid)

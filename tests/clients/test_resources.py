@@ -1,0 +1,182 @@
+"""The examples of docs/resources.md, and curl, asking the socket from containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.engines import (
+    MEMORY,
+    give,
+    open_directory,
+    programs,
+    remove_cgroups,
+    without_v2,
+)
+from tests.clients.test_docker import IMAGE, LIMITS, Docker
+from tests.clients.test_oci import _fill
+from tests.conftest import require, run_name
+from tests.kit.container import Container
+from tests.kit.daemon import ROOT, Daemon
+from tests.unit.resources.test_openapi import check
+
+#: Where the examples look for the socket.
+PLACE = "/run/pylxcfs/resources.sock"
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+    with Daemon("--resources") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def socket(daemon: Daemon) -> Path:
+    return daemon.runtime_dir / "resources.sock"
+
+
+@pytest.fixture(scope="module")
+def limited(daemon: Daemon) -> Iterator[Container]:
+    with Container(memory=MEMORY, cpus=1) as container:
+        yield container
+
+
+def example(language: str) -> str:
+    """Return the example in a language."""
+    text = (ROOT / "docs/resources.md").read_text()
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1
+    return str(found[0])
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client in C, as a static program."""
+    programs("clients", "cc")
+    directory = tmp_path_factory.mktemp("c")
+    (directory / "ask.c").write_text(example("c"))
+    assert len(example("c").splitlines()) <= 40
+    command = ["cc", "-static", "-Wall", "-Wextra", "-Werror", "-O2", "-o"]
+    subprocess.run([*command, directory / "ask", directory / "ask.c"], check=True)
+    return directory / "ask"
+
+
+TOLD = f"threads 1\nmemory {MEMORY}\n"
+
+
+def test_the_static_client(static: Path, socket: Path, limited: Container) -> None:
+    assert limited.exec([str(static), str(socket)]).stdout.decode() == TOLD
+    outside = subprocess.run([static, socket], capture_output=True, text=True, check=True).stdout
+    assert outside.startswith("threads ")
+    missing = subprocess.run([static, "/nonexistent"], capture_output=True, text=True)
+    assert (missing.returncode, missing.stderr) == (1, "/nonexistent: No such file or directory\n")
+
+
+def test_python(socket: Path, limited: Container) -> None:
+    text = example("python").replace(PLACE, str(socket))
+    told = limited.exec([sys.executable, "-I", "-S", "-c", text]).stdout.decode()
+    assert told == TOLD
+
+
+def test_node(socket: Path, limited: Container) -> None:
+    programs("clients", "node")
+    text = example("javascript").replace(PLACE, str(socket))
+    assert limited.exec(["node", "-e", text]).stdout.decode() == TOLD
+
+
+def test_go(socket: Path, limited: Container, tmp_path: Path) -> None:
+    if shutil.which("go") is None:
+        pytest.skip("Go is not installed")
+    (tmp_path / "ask.go").write_text(example("go").replace(PLACE, str(socket)))
+    env = {**os.environ, "GOCACHE": str(tmp_path / "cache"), "GO111MODULE": "off"}
+    build = ["go", "build", "-o", str(tmp_path / "ask"), str(tmp_path / "ask.go")]
+    subprocess.run(build, check=True, env=env, cwd=tmp_path)
+    assert limited.exec([str(tmp_path / "ask")]).stdout.decode() == TOLD
+
+
+def test_a_shell_with_curl(socket: Path, limited: Container) -> None:
+    programs("clients", "curl")
+    text = example("sh").replace(PLACE, str(socket))
+    assert limited.exec(["sh", "-c", text]).stdout == b"threads 1\n"
+    curl = ["curl", "-sS", "--fail-with-body", "--unix-socket", str(socket)]
+    for target, schema in (("self", "Resources"), ("processes/1", "Resources")):
+        found = json.loads(limited.exec([*curl, f"http://localhost/v1/{target}"]).stdout)
+        check(found, schema)
+        assert found["memory"]["limit_bytes"] == MEMORY
+    found = json.loads(limited.exec([*curl, "http://localhost/v1/self/devices"]).stdout)
+    check(found, "Devices")
+    assert found["allowed"] is None
+    assert found["sources"]
+    done = limited.exec([*curl, "http://localhost/v1/processes/0"], check=False)
+    assert done.returncode == 22
+    check(json.loads(done.stdout), "Error")
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Docker]:
+    programs("docker", "dockerd", "docker")
+    with open_directory() as directory, Docker(directory, os.environ["PATH"], "{}") as running:
+        yield running
+
+
+def test_docker(docker: Docker, static: Path, socket: Path) -> None:
+    binds = ["-v", f"{socket}:{PLACE}", "-v", f"{static}:/ask:ro"]
+    told = docker.command("run", "--rm", *LIMITS, *binds, IMAGE, "/ask").stdout
+    assert told.decode() == TOLD
+    user = docker.command("run", "--rm", "--user=1000:1000", *LIMITS, *binds, IMAGE, "/ask").stdout
+    assert user.decode() == TOLD
+    hosts = docker.command("run", "--rm", "--pid=host", *LIMITS, *binds, IMAGE, "/ask").stdout
+    assert hosts.decode() == TOLD
+
+
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_bundle(
+    daemon: Daemon,
+    static: Path,
+    socket: Path,
+    tmp_path: Path,
+    runtime: str,
+    user_namespace: bool,
+) -> None:
+    programs("clients", "runc", runtime)
+    with open_directory() as bundle:
+        name = run_name(f"{runtime}-resources")
+        _fill(bundle, daemon, name, user_namespace=user_namespace, fragment=False)
+        shutil.copy(static, bundle / "rootfs/bin/ask")
+        if user_namespace:
+            give(bundle / "rootfs/bin")
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"]["args"] = ["/bin/ask"]
+        config["mounts"].append(
+            {
+                "destination": PLACE,
+                "type": "bind",
+                "source": str(socket),
+                "options": ["bind", "nosuid", "nodev"],
+            }
+        )
+        (bundle / "config.json").write_text(json.dumps(config))
+        command = [*without_v2(runtime), runtime, "--root", str(bundle / "state")]
+        try:
+            done = subprocess.run(
+                [*command, "run", "-b", str(bundle), name],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            remove_cgroups(name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == TOLD

@@ -1,0 +1,133 @@
+"""Clients of the resources service, and a service in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from pylxcfs.guard import Guard
+from pylxcfs.keeper.resources import listen
+from pylxcfs.resources.query import Query
+from pylxcfs.resources.service import Service
+
+#: A test that passes never waits this long, even in a virtual machine without KVM.
+DEADLINE_S = 60.0
+#: Asks by the line protocol; of the standard library alone, so that it starts fast.
+CLIENT = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as one:
+    one.connect(sys.argv[1])
+    one.sendall(sys.argv[2].encode() + b"\\n")
+    while part := one.recv(65536):
+        sys.stdout.buffer.write(part)
+"""
+
+
+def connect(path: Path | str) -> socket.socket:
+    """Return a connection."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(DEADLINE_S)
+    connection.connect(str(path))
+    return connection
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Return all bytes until the end of a connection."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            data += part
+    return data
+
+
+def line(path: Path | str, command: str = "self") -> dict[str, Any]:
+    """Ask by the line protocol."""
+    with connect(path) as connection:
+        connection.sendall(f"{command}\n".encode())
+        return json.loads(rest(connection))
+
+
+class Http(http.client.HTTPConnection):
+    """A connection of HTTP over a unix socket."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__("localhost", timeout=DEADLINE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = connect(self._path)
+
+    def get(self, target: str) -> tuple[int, dict[str, Any]]:
+        """Return status and JSON."""
+        self.request("GET", target)
+        response = self.getresponse()
+        return response.status, json.loads(response.read())
+
+    def events(self, target: str = "/v1/self/events") -> Iterator[dict[str, Any]]:
+        """Yield the data of events."""
+        self.request("GET", target)
+        response = self.getresponse()
+        assert response.headers["content-type"] == "text/event-stream"
+        while True:
+            text = response.readline()
+            if not text:
+                return
+            if text.startswith(b"data: "):
+                yield json.loads(text.removeprefix(b"data: "))
+
+
+def get(path: Path | str, target: str = "/v1/self") -> tuple[int, dict[str, Any]]:
+    """Return status and JSON, over a connection of its own."""
+    with contextlib.closing(Http(path)) as client:
+        return client.get(target)
+
+
+@contextlib.contextmanager
+def serving(
+    directory: Path,
+    query: Query | None = None,
+    *,
+    listener: socket.socket | None = None,
+    **options: Any,
+) -> Iterator[Path]:
+    """Serve in a thread; yield the path of the socket. `listener`: the directory's, else a new one.
+
+    It is closed at the end.
+    """
+    query = query or Query(sample=True)
+    listener = listener or listen(str(directory))
+    started, failed = threading.Event(), []
+    scope = trio.CancelScope()
+    tokens: list[trio.lowlevel.TrioToken] = []
+
+    async def main() -> None:
+        tokens.append(trio.lowlevel.current_trio_token())
+        started.set()
+        with scope:
+            await Service(query, listener, Guard(), **options).run()
+
+    def work() -> None:
+        try:
+            trio.run(main)
+        except BaseException as error:  # noqa: BLE001  the test fails with it
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    started.wait()
+    try:
+        yield directory / "resources.sock"
+    finally:
+        tokens[0].run_sync_soon(scope.cancel)
+        thread.join()
+        query.close()
+        listener.close()
+    assert failed == []

@@ -1,0 +1,184 @@
+"""Operations on cgroups that block: other containers go on, and what takes too long is ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import wait_until
+from tests.kit.cgroups import is_v2
+from tests.kit.cgrouptree import PRELUDE, tree_of
+from tests.kit.daemon import ROOT, Daemon
+
+#: Makes the server wait for a file when it reads cgroup.procs.
+_BLOCKED = """
+import sys
+if "serve" in sys.orig_argv:
+    import os, time
+    from pylxcfs.sources import cgroupfs
+    original = cgroupfs.Place.read
+    def read(place, name):
+        if name == {name!r}:
+            with open({blocked!r}, "a") as file:
+                file.write("x")
+            while not os.path.exists({go_on!r}):
+                time.sleep(0.01)
+        return original(place, name)
+    cgroupfs.Place.read = read
+"""
+
+
+@pytest.fixture
+def blocking(tmp_path: Path) -> tuple[dict[str, str], Path, Path]:
+    """The environment of a server in which reads of cgroup.procs block.
+
+    And two files: one that grows with each that blocks, one that lets them go on.
+    """
+    blocked, go_on = tmp_path / "blocked", tmp_path / "go-on"
+    text = _BLOCKED.format(name="cgroup.procs", blocked=str(blocked), go_on=str(go_on))
+    (tmp_path / "sitecustomize.py").write_text(text)
+    return {"PYTHONPATH": f"{ROOT}:{tmp_path}"}, blocked, go_on
+
+
+def test_what_blocks_in_one_container_holds_up_no_other(
+    blocking: tuple[dict[str, str], Path, Path],
+) -> None:
+    env, blocked, go_on = blocking
+    with (
+        Daemon("--enable-cgroup", "--request-timeout=0", env=env) as daemon,
+        tree_of(daemon) as busy,
+        tree_of(daemon) as other,
+    ):
+        command = ["cat", f"{busy.memory[0]}/cgroup.procs"]
+        nested = ["unshare", "--pid", "--fork", *command]
+        readers = [
+            busy.container.popen(argv, stdout=subprocess.PIPE)
+            for argv in (command, nested)
+            for _ in range(6)
+        ]
+        wait_until(lambda: blocked.exists() and blocked.stat().st_size >= 4, 60, what="4 that wait")
+        said = other.run(
+            'os.mkdir(f"{own}/x"); os.rmdir(f"{own}/x"); print(read(f"{own}/{limit}"))',
+            own=other.memory[0],
+            limit="cgroup.clone_children" if not is_v2() else "cgroup.max.depth",
+        )
+        assert said.strip()
+        assert blocked.stat().st_size == 4, "more threads than one container may have"
+        go_on.touch()
+        for reader in readers:
+            with reader:
+                assert reader.communicate(timeout=60)[0]
+
+
+def test_what_takes_too_long_is_ended(blocking: tuple[dict[str, str], Path, Path]) -> None:
+    env, _, go_on = blocking
+    with (
+        Daemon("--enable-cgroup", "--request-timeout=0.5", env=env) as daemon,
+        tree_of(daemon) as tree,
+    ):
+        said = tree.run('print(refusal(read, f"{own}/cgroup.procs"))', own=tree.memory[0])
+        assert said == "ETIMEDOUT\n"
+        go_on.touch()
+        tree.run(
+            'while refusal(read, f"{own}/cgroup.procs") == "ETIMEDOUT": pass', own=tree.memory[0]
+        )
+
+
+_STOPS = """
+def stop():
+    while not done:
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open(f"/proc/{name}/cmdline", "rb") as file:
+                        if b"ascaller" not in file.read():
+                            continue
+                    os.kill(int(name), signal.SIGSTOP)
+                    with open(f"/proc/{name}/status") as file:
+                        filters.update(line for line in file if line.startswith("Seccomp:"))
+                except OSError:
+                    pass
+
+done, filters = [], set()
+threads = [threading.Thread(target=stop) for _ in range(2)]
+for thread in threads:
+    thread.start()
+while (got := refusal(read, f"{own}/cgroup.procs")) != "ETIMEDOUT":
+    assert got == "none", got
+done.append(True)
+for thread in threads:
+    thread.join()
+while refusal(read, f"{own}/cgroup.procs") == "ETIMEDOUT":
+    pass
+for name in os.listdir("/proc"):
+    if name.isdigit():
+        with open(f"/proc/{name}/cmdline", "rb") as file:
+            assert b"ascaller" not in file.read(), name
+assert filters == {"Seccomp:\\t2\\n"}, filters
+"""
+
+
+def test_a_process_that_lists_for_it_and_is_stopped_is_ended() -> None:
+    """The container's root may stop it, as it is a process of its pid namespace."""
+    with Daemon("--enable-cgroup", "--request-timeout=0.3") as daemon, tree_of(daemon) as tree:
+        tree.run(_STOPS, own=tree.memory[0])
+
+
+_CROWD = """
+results = []
+def one():
+    results.append(refusal(read, f"{own}/cgroup.procs"))
+threads = [threading.Thread(target=one) for _ in range(100)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(results.count("none"), results.count("EAGAIN"))
+"""
+
+
+def test_a_crowd_of_one_container_is_refused_and_others_are_served(
+    blocking: tuple[dict[str, str], Path, Path],
+) -> None:
+    env, blocked, go_on = blocking
+    with (
+        Daemon("--enable-cgroup", "--request-timeout=0", env=env) as daemon,
+        tree_of(daemon) as busy,
+        tree_of(daemon) as other,
+    ):
+        # Its lookups would wait as well: they are done before.
+        code = f"{PRELUDE}own = '.'\nos.chdir({busy.memory[0]!r})\n{_CROWD}"
+        crowd = busy.container.popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        with crowd:
+            wait_until(
+                lambda: blocked.exists() and blocked.stat().st_size, 60, what="one that waits"
+            )
+            for _ in range(3):
+                other.run('os.mkdir(f"{own}/x"); os.rmdir(f"{own}/x")', own=other.memory[0])
+            go_on.touch()
+            served, refused = crowd.communicate(timeout=60)[0].split()
+        assert int(served) + int(refused) == 100
+        assert int(served) >= 4
+
+
+def test_a_helper_that_was_killed_is_started_again() -> None:
+    with Daemon("--enable-cgroup") as daemon, tree_of(daemon) as tree:
+        use = """
+        os.mkdir(f"{own}/x")
+        write(f"{own}/x/cgroup.procs", 0)
+        write(f"{own}/cgroup.procs", 0)
+        os.rmdir(f"{own}/x")
+        """
+        for _ in range(3):
+            tree.run(use, own=tree.memory[0])
+            (helper,) = (
+                child
+                for child in psutil.Process(daemon.server).children()
+                if "ascaller" in " ".join(child.cmdline())
+            )
+            helper.kill()
+        tree.run(use, own=tree.memory[0])

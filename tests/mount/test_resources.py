@@ -1,0 +1,184 @@
+"""The resources service of an instance: it agrees with files and system calls, and survives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pylxcfs import resources
+from pylxcfs.formats import cpulist, meminfo
+from pylxcfs.resources.query import Query
+from pylxcfs.resources.service import MOST_EACH
+from pylxcfs.syscalls.values import Values
+from pylxcfs.views.model import Options
+from tests.conftest import require, wait_until
+from tests.kit.asking import connect, get, line, rest, serving
+from tests.kit.container import Container
+from tests.kit.daemon import DEADLINE_S, Daemon
+
+MIB = 1 << 20
+#: Opens many connections, sends many requests over each, and waits.
+FLOOD = """
+import resource, socket, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+many = []
+for _ in range(int(sys.argv[2])):
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(sys.argv[1])
+    one.sendall(b"GET /v1/self HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" * 20)
+    many.append(one)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+    expected = ["resources service has ended", "server was ended"]
+    with Daemon("--resources", "--cache-ttl=0", expect_log=expected) as running:
+        yield running
+
+
+def path_of(daemon: Daemon) -> str:
+    return f"{daemon.runtime_dir}/resources.sock"
+
+
+def service_of(daemon: Daemon) -> int:
+    """Return the pid of the process that answers; 0 while there is none."""
+    for child in psutil.Process(daemon.keeper).children():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "answer-resources" in child.cmdline():
+                return child.pid
+    return 0
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"memory": 300 * MIB}, {"cpus": 0.5, "cpuset": "0"}, {"memory": 1 << 50}]
+)
+def test_files_calls_and_service_say_the_same(daemon: Daemon, limits: dict[str, Any]) -> None:
+    """Of an idle container; asked again where something has changed while they were asked."""
+    values = Values(Options(), 0.0, "auto")
+    with Container(daemon.mountpoint, **limits) as made:
+        container = values.container_of(made.pid, {})
+        assert container is not None
+
+        def ask() -> dict[str, Any]:
+            return get(path_of(daemon), f"/v1/processes/{made.pid}")[1]
+
+        def agree() -> bool:
+            before = ask()
+            text = _read(daemon, made, "proc/meminfo")
+            online = _read(daemon, made, "sys/devices/system/cpu/online")
+            info, cpus = values.info(container), values.visible(container)
+            after = ask()
+            if any(before[part] != after[part] for part in ("cpu", "memory", "swap")):
+                return False
+            shown = meminfo.read(text)
+            memory, swap = after["memory"], after["swap"]
+            sizes = {
+                b"MemTotal": (memory["total_bytes"], info.total),
+                b"MemFree": (memory["free_bytes"], info.free),
+                b"SwapTotal": (swap["total_bytes"], info.swap_total),
+                b"SwapFree": (swap["free_bytes"], info.swap_free),
+            }
+            for name, (told, called) in sizes.items():
+                assert shown.number(name) == told >> 10 << 10 == called, name
+            assert tuple(after["cpu"]["visible"]) == cpulist.parse(online)
+            assert len(after["cpu"]["visible"]) == cpus
+            assert before["uptime_s"] <= info.uptime <= after["uptime_s"] + 1
+            return True
+
+        wait_until(agree, DEADLINE_S, what="two equal answers of an idle container")
+
+
+def _read(daemon: Daemon, made: Container, file: str) -> bytes:
+    """Read a file of a container's own node, from outside: no process comes to the container."""
+    with open(f"/proc/{made.pid}/root/{file}", "rb") as opened:
+        return opened.read()
+
+
+def test_the_socket_outlives_its_process(daemon: Daemon) -> None:
+    path = path_of(daemon)
+    inode = os.stat(path).st_ino
+    for number in (signal.SIGKILL, signal.SIGABRT):
+        pid = wait_until(lambda: service_of(daemon), DEADLINE_S, what="the service")
+        assert line(path)["scope"]
+        os.kill(pid, signal.SIGSTOP)
+        with connect(path) as waiting:
+            waiting.sendall(b"self\n")
+            os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)
+            # It was not taken before the end, so the next process takes it.
+            assert b'"scope"' in rest(waiting)
+        assert wait_until(lambda: service_of(daemon), DEADLINE_S, what="the next one") != pid
+    assert os.stat(path).st_ino == inode
+
+
+def test_a_reload_and_a_replacement_reach_it(daemon: Daemon) -> None:
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        pid = wait_until(lambda: service_of(daemon), DEADLINE_S, what="the service")
+        os.kill(daemon.keeper, number)
+        wait_until(
+            lambda pid=pid: service_of(daemon) not in (0, pid), DEADLINE_S, what="a new process"
+        )
+        assert line(path_of(daemon))["scope"]
+
+
+def test_the_socket_ends_with_the_instance() -> None:
+    with Daemon("--resources") as running:
+        path = path_of(running)
+        assert os.stat(path).st_mode & 0o777 == 0o666
+        assert line(path)["scope"]
+    assert not os.path.exists(path)
+
+
+def test_a_thousand_connections_of_one_container_do_not_make_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All of them wait, and then one of another client, when the service begins to answer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    query = Query()
+    order: list[int] = []
+    gate = threading.Event()
+    of = query.of
+
+    def gated(pid: int) -> resources.Resources:
+        order.append(pid)
+        gate.wait()
+        return of(pid)
+
+    monkeypatch.setattr(query, "of", gated)
+    try:
+        with Container() as made, serving(tmp_path, query) as path:
+            command = [sys.executable, "-I", "-S", "-c", FLOOD, str(path), "1000"]
+            with made.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as flood:
+                assert flood.stdout is not None
+                assert flood.stdout.readline() == b"ready\n"
+                wait_until(lambda: order, what="the first request")
+                with connect(path) as connection:
+                    connection.sendall(b"self\n")
+                    gate.set()
+                    assert json.loads(rest(connection))["scope"]
+                place = order.index(os.getpid())
+                flood.kill()
+        # The flood has 10,000 requests open. Those before ours came while connections were taken.
+        assert place < MOST_EACH
+    finally:
+        gate.set()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

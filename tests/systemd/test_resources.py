@@ -1,0 +1,84 @@
+"""The socket of the resources service: systemd's own, and the one in the fd store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.kit.asking import CLIENT
+from tests.systemd.machine import DEADLINE_S, SOCKET, UNIT, Machine
+
+SYSTEMDS = "/run/pylxcfs.sock"
+OURS = "/run/pylxcfs/resources.sock"
+ASK = [sys.executable, "-I", "-S", "-c", CLIENT]
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with Machine(tmp_path_factory.mktemp("machine")) as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(booted: Machine) -> Iterator[Machine]:
+    yield booted
+    booted.systemctl("stop", SOCKET, UNIT, check=False)
+    booted.systemctl("reset-failed", UNIT, check=False)
+    booted.add("")
+
+
+def scope(machine: Machine, path: str) -> str:
+    found = json.loads(machine.run(*ASK, path, "self").stdout)
+    assert found["cpu"]["affinity"], "the unit's filter of system calls"
+    return str(found["scope"])
+
+
+def inode(machine: Machine, path: str) -> str:
+    return machine.run("stat", "--format=%i", path).stdout
+
+
+def test_the_first_question_starts_the_service(machine: Machine) -> None:
+    machine.systemctl("start", SOCKET)
+    assert machine.show("ActiveState") == "inactive"
+    before = inode(machine, SYSTEMDS)
+    assert machine.run("stat", "--format=%a", SYSTEMDS).stdout == "666\n"
+    assert scope(machine, SYSTEMDS)
+    machine.wait_active()
+    keeper = machine.keeper
+    machine.systemctl("restart", UNIT)
+    assert scope(machine, SYSTEMDS)
+    machine.run("kill", "-9", str(machine.keeper))
+    assert scope(machine, SYSTEMDS)
+    machine.wait_active(keeper)
+    machine.systemctl("stop", UNIT)
+    assert scope(machine, SYSTEMDS)  # started again
+    assert inode(machine, SYSTEMDS) == before
+    assert machine.run("test", "-e", OURS, check=False).returncode == 1
+
+
+def test_our_socket_is_in_the_fd_store(machine: Machine) -> None:
+    machine.add("[Service]\nEnvironment=PYLXCFS_RESOURCES=1\n")
+    machine.systemctl("start", UNIT)
+    assert machine.show("NFileDescriptorStore") == "5"
+    wait_until(
+        lambda: machine.run(*ASK, OURS, "self", check=False).returncode == 0,
+        DEADLINE_S,
+        what="the service",
+    )
+    before = inode(machine, OURS)
+    for _ in range(2):
+        machine.systemctl("restart", UNIT)
+        assert scope(machine, OURS)
+        keeper = machine.keeper
+        machine.run("kill", "-9", str(keeper))
+        assert scope(machine, OURS)
+        machine.wait_active(keeper)
+    assert inode(machine, OURS) == before
+    assert machine.show("NFileDescriptorStore") == "5"
+    machine.systemctl("stop", UNIT)
+    assert machine.show("NFileDescriptorStore") == "0"
+    assert machine.run("test", "-e", OURS, check=False).returncode == 1

@@ -1,0 +1,114 @@
+"""`pylxcfs resources`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from pylxcfs import resources
+from pylxcfs.cli import resources as work
+from pylxcfs.cli.commands import cli
+from pylxcfs.errors import UsageError, UserError
+from pylxcfs.resources import Cgroup, Cpu, Device, Devices, HugePages, Memory, Source
+from tests.unit.resources.test_openapi import check
+
+
+def run(*words: str) -> str:
+    return CliRunner().invoke(cli, ["resources", *words], catch_exceptions=False).output
+
+
+def test_json_is_as_the_document_says():
+    found = json.loads(run("--json"))
+    check(found, "Resources")
+    assert found["cpu"]["affinity"] == sorted(os.sched_getaffinity(0))
+    assert json.loads(run("--json", "--pid", str(os.getpid())))["scope"] == found["scope"]
+
+
+def test_the_table_has_a_line_for_each_value():
+    names = [line.split()[0] for line in run().splitlines()]
+    for name in ("scope", "cpu.visible", "memory.total_bytes", "uptime_s", "advice.threads"):
+        assert names.count(name) == 1
+
+
+def test_units_levels_and_what_is_not_known():
+    found = resources.of()._replace(
+        cpu=Cpu((0, 1), 1.5, (0, 1), None, None, None, None),
+        memory=Memory(512 << 20, 512 << 20, 3 << 19, 1023, None),  # type: ignore[arg-type]
+        huge_pages=(HugePages(2 << 20, None, 0),),
+        cgroup=Cgroup("v2", {"unified": "/a/b"}),
+        sources={
+            "cpu.quota": Source("cpu.max", 2, "/sys/fs/cgroup/cpu.max"),
+            "memory.limit_bytes": Source("memory.max", 0),
+            "memory.available_bytes": Source("x"),
+        },
+    )
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in work.render(found).splitlines()}
+    assert lines["cpu.quota"].split("  ")[0] == "1.5"
+    assert lines["cpu.quota"].endswith("/sys/fs/cgroup/cpu.max (2 above)")
+    assert lines["memory.limit_bytes"].startswith("512 MiB")
+    assert lines["memory.usage_bytes"] == "1.5 MiB"
+    assert lines["memory.free_bytes"] == "1023 B"
+    assert lines["memory.available_bytes"].startswith("- ")
+    assert "cpu.shares" not in lines
+    assert lines["cgroup"] == "v2 /a/b"
+    assert work.render(found, ("cpu.quota",)).startswith("changed: cpu.quota\n")
+
+
+def test_devices():
+    found = json.loads(run("--devices", "--json"))
+    check(found, "Devices")
+    assert found == json.loads(json.dumps(resources.devices().document()))
+    assert run("--devices").splitlines()
+    with pytest.raises(UsageError, match="--watch"):
+        run("--devices", "--watch")
+
+
+def test_a_line_for_each_device_and_each_source():
+    source = Source("devices.list", 0, "/sys/fs/cgroup/devices/a/devices.list")
+    allowed = (Device("char", 1, 3, "null"), Device("block", 259, 12, "nvme0n1p2"))
+    lines = work.render_devices(Devices(allowed, (source,))).splitlines()
+    assert [line.split() for line in lines] == [
+        ["char", "1:3", "null"],
+        ["block", "259:12", "nvme0n1p2"],
+        ["from", "devices.list", "/sys/fs/cgroup/devices/a/devices.list"],
+    ]
+    assert work.render_devices(Devices((), (source,))).startswith("none\n")
+    assert work.render_devices(Devices(None, (source,))).startswith("no limit\n")
+    assert work.render_devices(Devices(None, ())).startswith("not known")
+
+
+def test_a_process_that_is_not_there():
+    child = subprocess.Popen(["true"])
+    child.wait()
+    for words in ((), ("--json",), ("--watch",), ("--devices",)):
+        with pytest.raises(UserError, match=f"there is no process {child.pid}") as error:
+            run("--pid", str(child.pid), *words)
+        assert error.value.hint == "give --pid a process that runs"
+
+
+def test_watch_prints_a_line_at_once_and_ends_with_the_process():
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        command = [sys.executable, "-m", "pylxcfs", "resources", "--watch", "--json"]
+        with subprocess.Popen(
+            [*command, "--pid", str(child.pid)], stdout=subprocess.PIPE, text=True
+        ) as watching:
+            assert watching.stdout is not None
+            found = json.loads(watching.stdout.readline())
+            assert found.pop("changed") == []
+            check(found, "Resources")
+            assert child.stdin is not None
+            child.stdin.close()
+            assert watching.stdout.read() == ""
+        assert watching.returncode == 0
+
+
+def test_without_the_package_of_the_service(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs the package h11") as error:
+        work.need_package()
+    assert "pylxcfs[resources]" in error.value.hint

@@ -1,0 +1,1 @@
+"""The resources room: library, protocol and service, without containers."""

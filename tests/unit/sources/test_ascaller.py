@@ -1,0 +1,195 @@
+"""What the helper reads of a caller, and how it opens files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pylxcfs.sources import ascaller
+from pylxcfs.sources.ascaller import Credentials, Identity, open_beneath
+from pylxcfs.sources.helper import HelperProcess
+from pylxcfs.sources.kept import Descriptor
+
+STATUS = b"""Name:\tx
+Uid:\t1\t2\t3\t4
+Gid:\t5\t6\t7\t8
+Groups:\t9 10
+NStgid:\t4711\t12
+NSpid:\t4712\t13
+CapEff:\t000001ffffffffff
+"""
+
+
+def test_credentials_are_those_of_the_status_file() -> None:
+    who = Credentials.parse(STATUS)
+    assert who == (1, 2, 4, 6, 8, (9, 10), 0x1FFFFFFFFFF, 13, 12)
+    with open("/proc/self/status", "rb") as file:
+        own = Credentials.parse(file.read())
+    assert (own.euid, own.tgid) == (os.geteuid(), os.getpid())
+
+
+def test_ids_are_mapped_into_the_user_namespace() -> None:
+    proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        caller = Identity(proc)
+    finally:
+        os.close(proc)
+    assert caller.id_inside(1234, 0) == 1234
+    caller._maps = b"0 100000 1000\n5000 7 2\n", b"0 200000 1\n"
+    assert [caller.id_inside(n, 0) for n in (100000, 100999, 7, 8)] == [0, 999, 5000, 5001]
+    assert caller.id_inside(200000, 1) == 0
+    assert caller.id_inside(-1, 0) == -1
+    for number, kind in ((0, 0), (101000, 0), (9, 0), (200001, 1)):
+        with pytest.raises(OSError, match="no place"):
+            caller.id_inside(number, kind)
+
+
+def test_a_path_stays_beneath_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "file").write_text("text")
+    (tmp_path / "a" / "link").symlink_to("b")
+    directory = os.open(tmp_path / "a", os.O_PATH)
+    try:
+        for path in ("", ".", "b", "file"):
+            os.close(open_beneath(directory, path, os.O_RDONLY))
+        refused = {"..": errno.EXDEV, "b/../..": errno.EXDEV, "/": errno.EXDEV, "link": errno.ELOOP}
+        for path, number in refused.items():
+            with pytest.raises(OSError, match=os.strerror(number)):
+                open_beneath(directory, path, os.O_RDONLY)
+    finally:
+        os.close(directory)
+
+
+def test_own_capabilities_are_the_effective_ones() -> None:
+    with open("/proc/self/status", "rb") as file:
+        assert ascaller.own_capabilities() == Credentials.parse(file.read()).caps
+
+
+_CONFINED = """
+import errno, os, runpy, socket, sys
+names = runpy.run_path(sys.argv[1])
+read, write = os.pipe()
+ours, theirs = socket.socketpair()
+names["_prctl"](names["_PR_SET_NO_NEW_PRIVS"], 1)
+refused = [lambda: os.open("/", 0), socket.socket, lambda: os.kill(os.getpid(), 0), os.pipe,
+           lambda: os.dup(0), lambda: os.chdir("/"), lambda: os.setpgid(0, 0)]
+names["_confine"]()
+for number, function in enumerate(refused):
+    try:
+        function()
+    except OSError as error:
+        assert error.errno == errno.EPERM, (number, error)
+    else:
+        raise AssertionError(number)
+child = os.fork()
+if child == 0:
+    large = b"x" * (1 << 22)
+    os.write(write, b"1" * 5)
+    ours.sendall(b"2" * 5)
+    os._exit(len(large) - (1 << 22))
+assert os.waitpid(child, 0)[1] == 0
+assert os.read(read, 5) == b"1" * 5 and os.read(theirs.fileno(), 5) == b"2" * 5
+os.write(1, b"all as it should be")
+os._exit(0)
+"""
+
+
+def test_a_confined_process_reads_writes_forks_and_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _CONFINED, ascaller.__file__],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == b"all as it should be", done.stderr
+
+
+def test_on_a_machine_without_a_filter_nothing_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "sparc64")
+    with pytest.raises(OSError, match="seccomp") as caught:
+        ascaller._confine()
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def test_what_is_no_pid_is_left_to_the_kernel() -> None:
+    proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        caller = Identity(proc)
+        caller._maps = b"", b""
+        for moved in (b"99999999999999999999", b"-1", b"x", b"1.5"):
+            assert caller._euid_to_move(moved) == caller.who.euid
+    finally:
+        os.close(proc)
+
+
+class Requests:
+    """Requests to a helper that read from a FIFO that is open for reading nowhere else."""
+
+    def __init__(self, directory: Path) -> None:
+        os.mkfifo(directory / "fifo")
+        self._directory = Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+        self._proc = Descriptor(os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY))
+        self.helper = HelperProcess(ascaller.__file__, 60.0, 60.0)
+
+    def start(self, key: int, timeout_s: float = 0) -> socket.socket:
+        """Send a request. Return the socket of the answer."""
+        request = {
+            "do": "read", "path": "", "number": 0, "name": "fifo", "lists": "", "most": 100,
+            "key": key, "timeout_s": timeout_s,
+        }  # fmt: skip
+        ours, theirs = socket.socketpair()
+        with theirs:
+            message = json.dumps(request).encode()
+            self.helper.ask(message, theirs.fileno(), self._proc.number, self._directory.number)
+        ours.settimeout(60)
+        return ours
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> Iterator[Requests]:
+    made = Requests(tmp_path)
+    yield made
+    made.helper.close()
+
+
+def test_children_that_take_too_long_are_killed(requests: Requests) -> None:
+    with requests.start(1, timeout_s=0.01) as late, requests.start(1) as other:
+        assert late.recv(100) == b""
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(100)
+
+
+def test_one_container_has_few_children_and_all_end_with_the_helper(requests: Requests) -> None:
+    mine = [requests.start(1) for _ in range(8)]
+    with requests.start(1) as refused:
+        assert refused.recv(100) == b"-%d" % errno.EAGAIN
+    mine.append(requests.start(2))
+    mine[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        mine[0].recv(100)
+    mine[0].settimeout(60)
+    requests.helper.close()
+    for answer in mine:
+        with answer:
+            assert answer.recv(100) == b""
+
+
+def test_a_child_that_has_ended_makes_room(requests: Requests) -> None:
+    for answer in [requests.start(1, timeout_s=0.01) for _ in range(8)]:
+        with answer:
+            answer.recv(100)
+    got = refused = b"-%d" % errno.EAGAIN
+    while got == refused:  # the last one may be about to end
+        with requests.start(1, timeout_s=0.01) as answer:
+            got = answer.recv(100)
+    assert got == b""

@@ -1,0 +1,373 @@
+"""The cgroup tree: nodes, tickets, handles; cgroupfs and its callers are behind a fake port."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pyfuse3
+import pytest
+import trio
+
+from pylxcfs.errors import Refused
+from pylxcfs.fuse import wire
+from pylxcfs.tree import nodes, operations
+from pylxcfs.tree.cgroup import CgroupTree
+from pylxcfs.tree.names import Names
+from pylxcfs.tree.operations import Operations
+from tests.unit.tree.kit import A_PID, B_PID, World
+
+MEMORY = nodes.HIERARCHIES.index("memory")
+ROOT, OWN, OTHER = 1, 50, 90
+DIRECTORY = stat.S_IFDIR | 0o755
+
+
+def _attributes(mode: int, number: int) -> os.stat_result:
+    return os.stat_result((mode, number, 0, 1, 5, 6, 0, 0, 0, 0), {"st_mtime_ns": 0})
+
+
+@dataclass
+class Place:
+    """A cgroup: numbers of children by name, texts of files by name."""
+
+    inside: bool = True
+    next: str | None = None
+    children: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    written: list[tuple[str, bytes]] = field(default_factory=list)
+    done: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def stat(self, name: str = "") -> os.stat_result:
+        if name and name not in self.children and name not in self.texts:
+            raise FileNotFoundError(errno.ENOENT, "no such file")
+        mode = stat.S_IFREG | 0o644 if name in self.texts else DIRECTORY
+        number = self.children.get(name, 1000 + len(name))
+        return _attributes(mode, number)
+
+    def entries(self) -> list[tuple[int, str, os.stat_result]]:
+        names = [*self.children, *self.texts]
+        return sorted((self.stat(name).st_ino, name, self.stat(name)) for name in names)
+
+    def name_of(self, is_it: Callable[[str], bool]) -> str:
+        return next(name for name in self.texts if is_it(name))
+
+    def check_open(self, name: str, *, write: bool) -> None:
+        if not self.inside:
+            raise PermissionError(errno.EACCES, "outside")
+
+    def read(self, name: str) -> bytes:
+        return self.texts[name]
+
+    def write(self, name: str, data: bytes) -> None:
+        self.written.append((name, data))
+
+    def mkdir(self, name: str, mode: int) -> None:
+        self.children[name] = 77
+        self.done.append(("mkdir", name, mode))
+
+    def rmdir(self, name: str) -> None:
+        self.done.append(("rmdir", name))
+
+    def chmod(self, name: str, mode: int) -> None:
+        self.done.append(("chmod", name, mode))
+
+    def chown(self, name: str, uid: int, gid: int) -> None:
+        self.done.append(("chown", name, uid, gid))
+
+
+@dataclass(frozen=True)
+class Caller:
+    pid: int
+    container: int
+
+
+A, B = Caller(A_PID, 1), Caller(B_PID, 2)
+
+
+@dataclass
+class Files:
+    places: dict[int, Place]
+    rights: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    served: Any = None
+
+    def __post_init__(self) -> None:
+        self.served = {
+            "memory": SimpleNamespace(
+                name="memory", aliases=(), attributes=_attributes(DIRECTORY, ROOT)
+            ),
+            "cpu": SimpleNamespace(
+                name="cpu,cpuacct",
+                aliases=("cpu", "cpuacct"),
+                attributes=_attributes(DIRECTORY, ROOT),
+            ),
+        }
+
+    def caller(self, pid: int) -> Caller:
+        return A if pid == A_PID else B
+
+    def place(self, hierarchy: str, number: int, caller: Caller) -> Place:
+        if number not in self.places:
+            raise OSError(errno.ESTALE, "gone")
+        return self.places[number]
+
+    def credentials(self, caller: Caller) -> tuple[object, ...]:
+        return self.rights.get(caller.pid, ("root",))
+
+
+@pytest.fixture
+def files() -> Files:
+    above = Place(inside=False, next="ct", children={"ct": OWN, "other": OTHER})
+    own = Place(children={"a": 60}, texts={"tasks": b"1\n2\n", "memory.stat": b"rss 0\n" * 1000})
+    return Files({ROOT: above, OWN: own, OTHER: Place(inside=False)})
+
+
+@pytest.fixture
+def tree(files: Files) -> CgroupTree:
+    return CgroupTree(files)
+
+
+def node(number: int, name: bytes = b"") -> int:
+    return nodes.cgroup_node(MEMORY, number, name)
+
+
+def test_a_node_says_hierarchy_cgroup_and_file() -> None:
+    for number in (1, 12345, (1 << 31) - 1, (3 << 32) + 7):
+        made = nodes.cgroup_node(MEMORY, number, b"tasks")
+        assert nodes.is_cgroup(made)
+        assert nodes.cgroup_of(made) == (MEMORY, number, nodes.name_number(b"tasks"))
+        assert nodes.cgroup_of(nodes.cgroup_node(0, number)) == (0, number, 0)
+    for number in (1 << 31, 1 << 40):
+        with pytest.raises(ValueError, match="does not fit"):
+            nodes.cgroup_node(MEMORY, number)
+    assert not nodes.is_cgroup(nodes.SYSFS + 1)
+
+
+def test_names_of_files_have_numbers_of_their_own() -> None:
+    names = set()
+    for directory, _, files in os.walk("/sys/fs/cgroup"):
+        names.update(files)
+        if directory.count("/") > 5:
+            break
+    assert len({nodes.name_number(name.encode()) for name in names}) == len(names)
+
+
+def test_hierarchies_and_their_links_are_in_cgroup(world: World, files: Files) -> None:
+    names = Names(world.contents, [True] * len(world.contents.views), CgroupTree(files))
+    listed = {entry.name: entry for entry in names.children(nodes.CGROUP, None)}
+    assert sorted(listed) == [b"cpu", b"cpu,cpuacct", b"cpuacct", b"memory"]
+    assert stat.S_ISLNK(listed[b"cpu"].mode)
+    assert names.target(listed[b"cpuacct"].number) == b"cpu,cpuacct"
+    assert names.child(nodes.CGROUP, b"memory", None) == node(ROOT)
+    assert names.child(nodes.VIEW_ROOT, b"cgroup", None) == nodes.CGROUP
+    assert names.links[names.child(nodes.ROOT, b"cgroup", None)] == "cgroup"
+
+
+def test_a_name_outside_is_enomem_whether_it_exists_or_not(tree: CgroupTree) -> None:
+    assert tree.lookup(node(ROOT), b"ct", 1).node == node(OWN)
+    for parent, name in ((ROOT, b"other"), (ROOT, b"nothing"), (OTHER, b"x"), (OTHER, b"tasks")):
+        with pytest.raises(Refused) as caught:
+            tree.lookup(node(parent), name, 1)
+        assert caught.value.errno == errno.ENOMEM
+    with pytest.raises(FileNotFoundError):
+        tree.lookup(node(OWN), b"nothing", 1)
+    with pytest.raises(OSError, match="gone"):
+        tree.lookup(node(4444), b"x", 1)
+
+
+def test_a_file_is_found_by_its_node_by_a_server_that_has_not_looked_it_up(
+    files: Files,
+) -> None:
+    tree = CgroupTree(files)
+    assert tree.attributes(node(OWN, b"tasks"), 1).st_mode == stat.S_IFREG | 0o644
+
+
+def test_a_listing_goes_on_behind_a_number(tree: CgroupTree) -> None:
+    every = list(tree.entries(node(OWN), 1, 0))
+    assert [name for _, name, _ in every] == [b"a", b"tasks", b"memory.stat"]
+    number = every[0][0]
+    assert list(tree.entries(node(OWN), 1, number)) == every[1:]
+    assert [found.node for _, _, found in every][:2] == [node(60), node(OWN, b"tasks")]
+
+
+def test_without_an_own_cgroup_a_hierarchy_is_empty(tree: CgroupTree, files: Files) -> None:
+    def refuse(hierarchy: str, number: int, pid: int) -> Place:
+        raise PermissionError(errno.EACCES, "no cgroup of its own")
+
+    files.place = refuse  # type: ignore[method-assign]
+    assert list(tree.entries(node(ROOT), 1, 0)) == []
+    assert tree.attributes(node(ROOT), 1).st_mode == DIRECTORY
+    with pytest.raises(Refused, match=os.strerror(errno.ENOMEM)):
+        tree.lookup(node(ROOT), b"ct", 1)
+
+
+def test_a_ticket_stands_for_a_request_once(tree: CgroupTree) -> None:
+    body = wire.READ_IN.pack(77, 4096, 100, wire.READ_LOCKOWNER)
+    *head, changed = tree.ticket((wire.READ, 5, node(OWN, b"tasks"), 9, body))
+    assert head == [wire.READ, 5, node(OWN, b"tasks"), 9]
+    number, offset, size, _ = wire.READ_IN.unpack_from(changed)
+    assert (offset, size) == (4096, 100)
+    assert tree.is_ticket(number)
+    assert tree.redeem(number) == (node(OWN, b"tasks"), 9, 77, 4096)
+    assert not tree.is_ticket(number)
+
+
+def test_a_text_that_is_read_in_pieces_stays_the_same(tree: CgroupTree, files: Files) -> None:
+    name = node(OWN, b"memory.stat")
+    text = files.places[OWN].texts["memory.stat"]
+    ticket = tree.redeem(_ticket(tree, name, 7, 0))
+    assert tree.read(ticket, A, 100) == text[:100]
+    files.places[OWN].texts["memory.stat"] = b"other"
+    assert tree.read(ticket._replace(offset=100), A, 10_000) == text[100:]
+    assert tree.read(ticket, A, 10_000) == b"other"
+    tree.release(7)
+    assert tree.read(ticket._replace(offset=2), A, 100) == b"her"
+
+
+def _ticket(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
+    body = wire.READ_IN.pack(handle, offset, 100, 2)
+    *_, changed = tree.ticket((wire.READ, 1, node, 1, body))
+    return int(wire.RELEASE_IN.unpack_from(changed)[0])
+
+
+def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: Files) -> None:
+    files.rights = {A_PID: ("user",), B_PID: ("user",), 7: ("root",)}
+    name = node(OWN, b"tasks")
+    ticket = tree.redeem(_ticket(tree, name, 7, 0))
+    with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
+        tree.write(ticket, A, b"1")
+    tree.open(name, A, os.O_WRONLY, 7)
+    tree.write(ticket, B, b"12")
+    with pytest.raises(Refused, match=os.strerror(errno.EACCES)):
+        tree.write(ticket, Caller(7, 1), b"13")
+    assert files.places[OWN].written == [("tasks", b"12")]
+    tree.release(7)
+    with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
+        tree.write(ticket, A, b"1")
+
+
+def test_files_open_for_writing_are_bounded_for_each_container(tree: CgroupTree) -> None:
+    name = node(OWN, b"tasks")
+    handles = [5 << 22 | serial for serial in range(4096)]
+    for handle in handles:
+        tree.open(name, A, os.O_RDWR, handle)
+    with pytest.raises(Refused, match=os.strerror(errno.ENFILE)):
+        # Also with the handles of another of its pid namespaces.
+        tree.open(name, A, os.O_WRONLY, 7 << 22)
+    tree.open(name, B, os.O_WRONLY, 6 << 22)
+    tree.release(handles[0])
+    tree.open(name, A, os.O_WRONLY, 7 << 22)
+
+
+def test_a_handle_that_is_open_is_not_given_again(world: World, tree: CgroupTree) -> None:
+    mount = world.caller_mount
+    first = mount.cgroup_handle(tree, A_PID)
+    tree.open(node(OWN, b"tasks"), A, os.O_WRONLY, first + 1)
+    assert mount.cgroup_handle(tree, A_PID) == first + 2
+    tree.release(first + 1)
+    assert not tree.is_open(first + 1)
+
+
+@pytest.fixture
+def ops(world: World, tree: CgroupTree) -> Operations:
+    world.caller_mount.cgroup = tree
+    return Operations(world.caller_mount, world.guard)
+
+
+def test_requests_come_through_pyfuse3(ops: Operations, files: Files, world: World) -> None:
+    context: Any = SimpleNamespace(pid=A_PID)
+    entry = trio.run(ops.lookup, node(OWN), b"tasks", context)
+    assert (entry.st_ino, entry.st_uid, entry.st_gid) == (node(OWN, b"tasks"), 5, 6)
+    assert entry.attr_timeout == entry.entry_timeout == 0
+    assert trio.run(ops.mkdir, node(OWN), b"x", 0o700, context).st_ino == node(77)
+    trio.run(ops.rmdir, node(OWN), b"x", context)
+    opened = trio.run(ops.open, node(OWN, b"tasks"), os.O_WRONLY, context)
+    tree = world.caller_mount.cgroup
+    assert tree is not None
+    number = _ticket(tree, node(OWN, b"tasks"), opened.fh, 0)
+    assert trio.run(ops.write, number, 0, b"42") == 2
+    assert files.places[OWN].done == [("mkdir", "x", 0o700), ("rmdir", "x")]
+    assert files.places[OWN].written == [("tasks", b"42")]
+
+
+def test_modes_owners_and_o_trunc(ops: Operations, files: Files) -> None:
+    files.places[60] = Place(texts={"tasks": b""})
+    context: Any = SimpleNamespace(pid=A_PID)
+    attributes: Any = SimpleNamespace(st_mode=0o100600, st_uid=3, st_gid=4)
+
+    def change(**fields: bool) -> None:
+        names = ("update_mode", "update_uid", "update_gid", "update_size")
+        wanted: Any = SimpleNamespace(**dict.fromkeys(names, False) | fields)
+        trio.run(ops.setattr, node(60, b"tasks"), attributes, wanted, None, context)
+
+    change(update_mode=True)
+    change(update_uid=True)
+    change(update_gid=True, update_uid=True)
+    change(update_size=True)
+    assert files.places[60].done == [
+        ("chmod", "tasks", 0o600), ("chown", "tasks", 3, -1), ("chown", "tasks", 3, 4),
+    ]  # fmt: skip
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        change()
+    assert caught.value.errno == errno.EPERM
+
+
+def test_with_too_many_threads_in_all_a_name_stays(
+    ops: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a lookup any error but ENOMEM would drop the name for all callers."""
+    monkeypatch.setattr(operations, "_MOST_THREADS", 0)
+    context: Any = SimpleNamespace(pid=A_PID)
+    for method, number in ((ops.lookup, errno.ENOMEM), (ops.rmdir, errno.EAGAIN)):
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            trio.run(method, node(OWN), b"tasks", context)
+        assert caught.value.errno == number
+
+
+def test_a_request_that_pyfuse3_does_not_take_leaves_no_ticket(
+    world: World, tree: CgroupTree
+) -> None:
+    def refuse(request: object) -> None:
+        raise Refused(errno.EAGAIN)
+
+    mount = world.caller_mount
+    mount.cgroup, mount.send = tree, refuse
+    with pytest.raises(Refused, match=os.strerror(errno.EAGAIN)):
+        mount.other((wire.READ, 1, node(OWN), A_PID, wire.READ_IN.pack(7, 0, 100, 0)))
+    assert not tree._tickets
+
+
+def test_an_error_of_cgroupfs_and_a_bug(ops: Operations, files: Files) -> None:
+    context: Any = SimpleNamespace(pid=B_PID)
+    for raised, number in ((OSError(errno.EBUSY, "busy"), errno.EBUSY), (KeyError(), errno.EIO)):
+
+        def fail(name: str, raised: Exception = raised) -> None:
+            raise raised
+
+        files.places[OWN].rmdir = fail  # type: ignore[method-assign]
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            trio.run(ops.rmdir, node(OWN), b"x", context)
+        assert caught.value.errno == number
+
+
+def test_the_loop_passes_on_what_is_below_cgroup(world: World, tree: CgroupTree) -> None:
+    mount = world.caller_mount
+    mount.cgroup = tree
+    for opcode in (wire.GETATTR, wire.OPEN, wire.READ, wire.WRITE, wire.RELEASE):
+        body = wire.READ_IN.pack(7, 0, 100, wire.READ_LOCKOWNER).ljust(64, b"\0")
+        assert mount.handlers[opcode](node(OWN), A_PID, body) is None
+        mount.other((opcode, 1, node(OWN), A_PID, body))
+    assert [request[0] for request in world.sent] == [
+        wire.GETATTR, wire.OPEN, wire.READ, wire.WRITE, wire.RELEASE,
+    ]  # fmt: skip
+    with pytest.raises(Refused, match=os.strerror(errno.EINVAL)):
+        mount.handlers[wire.READ](node(OWN), A_PID, wire.READ_IN.pack(7, 0, 100, 0))
+    with pytest.raises(Refused, match=os.strerror(errno.EIO)):
+        mount.fallback((wire.GETATTR, 1, node(OWN), A_PID, b""))
+    mount.cgroup = None
+    with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
+        mount.other((wire.LOOKUP, 1, node(OWN), A_PID, b"x\0"))

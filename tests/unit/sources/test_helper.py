@@ -141,6 +141,10 @@ input()
 """
 
 
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of userfaultfd is x86-64's")
 def test_a_container_that_makes_fdinfo_hang_holds_nobody_up() -> None:
     positions = Positions()
@@ -153,11 +157,17 @@ def test_a_container_that_makes_fdinfo_hang_holds_nobody_up() -> None:
     ):
         try:
             thread = int(hostile.stdout.readline())
-            wait_until(lambda: positions.offset(process.pid) == 0, 20, what="the reader")
-            hung = positions._process
-            assert positions.offset(thread) == reading.AWAKE
-            assert hung.poll() is None, "it hangs in the kernel"
-            wait_until(lambda: positions.offset(process.pid) == 0, 20, what="another helper")
+
+            def held() -> subprocess.Popen[bytes] | None:
+                """Ask about the thread; a helper that was late before it got there has ended."""
+                wait_until(lambda: positions.offset(process.pid) == 0, 60, what="the reader")
+                asked = positions._process
+                assert positions.offset(thread) == reading.AWAKE
+                return asked if _state(asked.pid) == "D" else None
+
+            hung = wait_until(held, 120, what="a helper that hangs in the kernel")
+            wait_until(lambda: positions.offset(process.pid) == 0, 60, what="another helper")
+            assert hung.poll() is None
         finally:
             hostile.kill()
             process.kill()

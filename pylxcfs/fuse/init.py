@@ -4,8 +4,7 @@ The kernel sends INIT once in the life of a connection. What is negotiated here 
 server that will ever serve it. Pure; standard library only, as the keeper gives the answers.
 
 Flags (include/uapi/linux/fuse.h). Not set on purpose: ASYNC_READ (without OPEN it can deadlock in
-reclaim from Linux 6.9 on), ASYNC_DIO (with it a caller need not wait for the answer, so that its
-pid may become another's), WRITEBACK_CACHE, CACHE_SYMLINKS (links are resolved per caller),
+reclaim from Linux 6.9 on), WRITEBACK_CACHE, CACHE_SYMLINKS (links are resolved per caller),
 EXPORT_SUPPORT, NO_OPENDIR_SUPPORT and CACHE_DIR (one caller's listing would be cached for all).
 """
 
@@ -19,6 +18,7 @@ from pylxcfs.fuse import wire
 BIG_WRITES: Final = 1 << 5
 AUTO_INVAL_DATA: Final = 1 << 12
 DO_READDIRPLUS: Final = 1 << 13
+ASYNC_DIO: Final = 1 << 15
 PARALLEL_DIROPS: Final = 1 << 18
 MAX_PAGES: Final = 1 << 22
 INIT_EXT: Final = 1 << 30
@@ -29,7 +29,8 @@ ALLOW_IDMAP: Final = 1 << (40 - 32)
 #: The own mount: a changed size or mtime drops the pages, and a page read takes many pages.
 OWN: Final = AUTO_INVAL_DATA | PARALLEL_DIROPS | MAX_PAGES
 #: The caller mount: what libfuse negotiates for pyfuse3, which lists directories with attributes.
-CALLER: Final = BIG_WRITES | DO_READDIRPLUS | PARALLEL_DIROPS | MAX_PAGES
+#: Without ASYNC_DIO io_uring puts a text together of several renderings.
+CALLER: Final = BIG_WRITES | DO_READDIRPLUS | ASYNC_DIO | PARALLEL_DIROPS | MAX_PAGES
 
 #: Protocol that is spoken: 7.31 has everything that is needed; libfuse 3.10 speaks it, too.
 _MAJOR: Final = 7

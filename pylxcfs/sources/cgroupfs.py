@@ -182,9 +182,10 @@ class CgroupFiles:
         return paths[UNIFIED] in others
 
     def credentials(self, caller: Caller) -> tuple[object, ...]:
-        """Return what decides about the rights of a process."""
+        """Return what decides about the rights of a process, and where it is."""
         who = ascaller.Identity(caller.proc.number).who
-        return (*who._replace(pid=0, tgid=0), os.readlink("ns/user", dir_fd=caller.proc.number))
+        spaces = [os.readlink(f"ns/{name}", dir_fd=caller.proc.number) for name in ("user", "pid")]
+        return (*who._replace(pid=0, tgid=0), *spaces)
 
 
 @dataclass(frozen=True, slots=True)

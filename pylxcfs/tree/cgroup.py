@@ -220,8 +220,9 @@ class CgroupTree:
         """Write as the opener of a handle.
 
         A program with more rights that was given the file as its output must not lend those to the
-        one that opened it. So EACCES where the writer's rights are others, and ESTALE where an
-        earlier server has opened it.
+        one that opened it. So EACCES where the writer's rights or namespaces are others, and ESTALE
+        where an earlier server has opened it. (With asynchronous I/O the writer need not wait, so
+        its pid may be another's by now, which is refused with that.)
         """
         node, _, handle, _ = ticket
         opened = self._writers.get(handle)

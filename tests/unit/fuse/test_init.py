@@ -14,7 +14,6 @@ words = st.integers(0, (1 << 32) - 1)
 
 # Of include/uapi/linux/fuse.h, by number and not by name, on purpose.
 ASYNC_READ = 1 << 0
-ASYNC_DIO = 1 << 15
 WRITEBACK_CACHE = 1 << 16
 NO_OPEN_SUPPORT = 1 << 17
 EXPORT_SUPPORT = 1 << 4
@@ -73,11 +72,6 @@ def test_nothing_that_would_share_an_answer_between_callers_is_negotiated(wanted
         NO_OPENDIR_SUPPORT, EXPLICIT_INVAL_DATA,
     ):  # fmt: skip
         assert not answer.flags & flag
-
-
-def test_a_caller_waits_for_the_answer() -> None:
-    """Else its pid could be another process's before the answer."""
-    assert not answered(request(), init.CALLER).flags & ASYNC_DIO
 
 
 def test_a_write_fits_the_buffer() -> None:

@@ -21,6 +21,9 @@ from pylxcfs.views.model import Container
 #: Bytes of a caller's mountinfo that are read: a container may have 100,000 mounts.
 _MOST_MOUNTINFO = 1 << 18
 
+#: Seconds that readers wait at most for the process that examines them, while a server starts.
+_SETTLE_S = 0.2
+
 
 class Containers:
     """The port of tree/ports.py. `caller_mount` is its path, "" if there is none."""
@@ -39,6 +42,10 @@ class Containers:
     def start(self) -> None:
         """Start what the first reader in the middle of a text needs."""
         self._positions.start()
+
+    def settle(self) -> None:
+        """Wait a little until that is ready: no text is replaced under such a reader then."""
+        self._positions.settle(_SETTLE_S)
 
     def identify(self, pid: int) -> Identity | None:
         """Return the container of a process."""

@@ -147,7 +147,6 @@ class Computation:
         """Start what works in the background."""
         self.registry.start()
         self.sampler.start()
-        self.guard.attempt("positions", self.containers.start)
 
     def apply(self, settings: Settings) -> None:
         """Take over the options that may change while it runs."""
@@ -164,6 +163,7 @@ class Server:
         self.settings = settings
         self.computation = computation = Computation(settings, self._give_way)
         self.guard = guard = computation.guard
+        guard.attempt("positions", computation.containers.start)  # it takes as long as the rest
         own, caller = memory.read(descriptors.own_memory), memory.read(descriptors.caller_memory)
         own_device = device_of_server(descriptors.own, can_resend=own.can_resend)
         caller_device = device_of_server(descriptors.caller, can_resend=caller.can_resend)
@@ -213,6 +213,7 @@ class Server:
 
     def begin(self) -> None:
         """Begin to answer readers."""
+        self.guard.attempt("positions", self.computation.containers.settle)
         self.own_connection.serve()
         self.caller_connection.serve()
         self.computation.start()

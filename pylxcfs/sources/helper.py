@@ -59,6 +59,13 @@ class HelperProcess:
             if self._connection is None:
                 self._start()
 
+    def settle(self, timeout_s: float) -> None:
+        """Wait until it is ready, if it was started."""
+        with self._lock:
+            connection = self._connection
+            if connection and not self._ready and _has_message(connection, timeout_s):
+                self._ready = bool(connection.recv(1))
+
     def ask(self, request: bytes, *descriptors: int) -> bytes:
         """Return the answer to a request. Raise SourceError."""
         with self._lock:

@@ -137,7 +137,8 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(results.count("none"), results.count("EAGAIN"))
+refused = results.count("EAGAIN") + results.count("ENOMEM")  # of an open, or of its lookup
+print(results.count("none"), refused)
 """
 
 

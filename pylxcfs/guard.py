@@ -62,11 +62,8 @@ class Guard:
         """
         try:
             return attempt(*args, **kwargs)
-        except PylxcfsError as error:
-            self.unavailable[place] += 1
-            _log.debug("%s: %s; the host's file is served", place, error)
         except Exception as error:  # noqa: BLE001  the one place where this is right
-            self._report(place, error)
+            self.ended(place, error)
         return fallback(*args, **kwargs)
 
     def attempt(self, place: str, work: Callable[[], object]) -> bool:
@@ -89,7 +86,7 @@ class Guard:
         """Note how an attempt ended; return whether its error goes no further."""
         if isinstance(error, PylxcfsError):
             self.unavailable[place] += 1
-            _log.debug("%s: %s", place, error)
+            _log.debug("%s: %s; the fallback is served", place, error)
         elif isinstance(error, Exception):
             self._report(place, error)
         else:

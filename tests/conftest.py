@@ -39,6 +39,12 @@ def require(feature: str, reason: str) -> NoReturn:
     pytest.skip(f"{feature}: {reason}")
 
 
+def require_fuse() -> None:
+    """Require what a mount needs."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        require("fuse", "it needs root and /dev/fuse")
+
+
 def wait_until(condition: Callable[[], T], timeout: float = 10, *, what: str) -> T:
     """Return the first true value of `condition`; fail after `timeout`.
 

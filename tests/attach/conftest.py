@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import require_fuse
 from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, ROOT, Daemon
 
@@ -21,8 +20,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def _can_mount() -> None:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.cgroups import hierarchies
+from tests.kit.cgroups import RUNTIME_MOUNTS, hierarchies
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -40,23 +40,8 @@ def test_by_a_program_in_the_container(container):
     check(container.exec(COMMAND, env=ENV).stdout.decode())
 
 
-#: What a runtime mounts: the container's own cgroups at the top of each hierarchy.
-_MOUNTS = """
-umount -R /sys/fs/cgroup
-if [ -z "$V1" ]; then
-    mount -t cgroup2 none /sys/fs/cgroup
-else
-    mount -t tmpfs none /sys/fs/cgroup
-    for name in $V1; do
-        mkdir /sys/fs/cgroup/$name && mount -t cgroup -o $name none /sys/fs/cgroup/$name
-    done
-fi
-exec "$@"
-"""
-
-
 def test_with_the_mounts_of_a_runtime(make_container):
     made = make_container(memory=300 * MIB, cpus=0.5, namespaces=["cgroup"])
     v1 = [",".join(one.controllers) for one in hierarchies() if one.controllers]
-    command = ["unshare", "-m", "sh", "-ec", _MOUNTS, "sh", *COMMAND]
+    command = ["unshare", "-m", "sh", "-ec", RUNTIME_MOUNTS, "sh", *COMMAND]
     check(made.exec(command, env={**ENV, "V1": " ".join(v1)}).stdout.decode())

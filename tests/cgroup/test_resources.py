@@ -24,6 +24,7 @@ from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
 from tests.kit.asking import CLIENT, Http, get, line, rest, serving
+from tests.kit.cgroups import RUNTIME_MOUNTS
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
 from tests.kit.devices import USUAL, Allowed
@@ -302,19 +303,6 @@ def test_watch_yields_changes_until_the_end(make_cgroup, make_container):
         assert list(changes) == []
 
 
-#: What a runtime mounts: the container's own cgroups at the top of each hierarchy.
-_MOUNTS = """
-umount -R /sys/fs/cgroup
-if [ -z "$V1" ]; then
-    mount -t cgroup2 none /sys/fs/cgroup
-else
-    mount -t tmpfs none /sys/fs/cgroup
-    for name in $V1; do
-        mkdir /sys/fs/cgroup/$name && mount -t cgroup -o $name none /sys/fs/cgroup/$name
-    done
-fi
-exec "$@"
-"""
 _LIBRARY = [sys.executable, "-m", "pylxcfs", "resources", "--json"]
 
 
@@ -328,7 +316,7 @@ def library_in(made: Container, script: str) -> dict:
 
 def test_the_library_in_a_container(make_container):
     made = make_container(memory=300 * MIB, cpus=0.5, cpuset="0", namespaces=["cgroup"])
-    found = library_in(made, _MOUNTS)
+    found = library_in(made, RUNTIME_MOUNTS)
     assert found["scope"] == "container"
     assert found["memory"]["limit_bytes"] == 300 * MIB
     assert found["cpu"]["quota"] == 0.5

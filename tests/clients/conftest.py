@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import require, require_fuse
 from tests.kit.container import Container
 from tests.kit.daemon import ROOT, Daemon
 
@@ -21,8 +21,7 @@ MEMORY = min(2 << 30, HOST_MEMORY // 2 >> 20 << 20)
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[Daemon]:
     """`pylxcfs mount` with load averages, for the whole lane."""
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     with Daemon("--enable-loadavg") as running:
         yield running
 
@@ -30,8 +29,7 @@ def daemon() -> Iterator[Daemon]:
 @pytest.fixture(scope="session")
 def hiding() -> Iterator[Daemon]:
     """A second daemon for the whole lane: `nproc --all` of BusyBox tells its CPUs, too."""
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     with Daemon("--enable-loadavg", "--sys-cpu=hide") as running:
         yield running
 

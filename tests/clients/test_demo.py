@@ -7,13 +7,12 @@ import re
 import subprocess
 import sys
 
-from tests.conftest import require
+from tests.conftest import require_fuse
 from tests.kit.daemon import ROOT
 
 
 def test_the_demo_shows_a_small_container_beside_the_host() -> None:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     done = subprocess.run(
         [sys.executable, str(ROOT / "container/demo")],
         env={**os.environ, "COLUMNS": "160"},

@@ -17,7 +17,7 @@ from pylxcfs.views import devices
 from pylxcfs.views.model import Options
 from tests.clients.engines import open_directory, programs, pylxcfs
 from tests.clients.test_docker import IMAGE, LIMITS, Docker
-from tests.conftest import require, wait_until
+from tests.conftest import require, require_fuse, wait_until
 from tests.kit.cgroups import is_v2
 from tests.kit.daemon import Daemon
 from tests.kit.sysfs import MadeSysfs, char
@@ -37,8 +37,7 @@ done
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     with Daemon("--enable-devices") as running:
         yield running
 

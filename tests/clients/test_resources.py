@@ -23,7 +23,7 @@ from tests.clients.engines import (
 )
 from tests.clients.test_docker import IMAGE, LIMITS, Docker
 from tests.clients.test_oci import _fill
-from tests.conftest import require, run_name
+from tests.conftest import require_fuse, run_name
 from tests.kit.container import Container
 from tests.kit.daemon import ROOT, Daemon
 from tests.unit.resources.test_openapi import check
@@ -34,8 +34,7 @@ PLACE = "/run/pylxcfs/resources.sock"
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     with Daemon("--resources") as running:
         yield running
 

@@ -26,6 +26,20 @@ V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "device
 V2_CONTROLLERS = ("memory", "cpu", "cpuset", "pids", "io")
 #: Period of CPU quotas, microseconds: the kernel's default.
 PERIOD_US = 100_000
+#: Shell: mounts what a runtime does, the container's own cgroups at the top of each hierarchy, and
+#: goes on as its arguments. $V1: the hierarchies of v1, by name.
+RUNTIME_MOUNTS = """
+umount -R /sys/fs/cgroup
+if [ -z "$V1" ]; then
+    mount -t cgroup2 none /sys/fs/cgroup
+else
+    mount -t tmpfs none /sys/fs/cgroup
+    for name in $V1; do
+        mkdir /sys/fs/cgroup/$name && mount -t cgroup -o $name none /sys/fs/cgroup/$name
+    done
+fi
+exec "$@"
+"""
 _serial = itertools.count()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import require, require_fuse
 from tests.kit.daemon import ROOT, Daemon
 from tests.kubernetes.cluster import PROGRAMS, Cluster, Release, Space
 from tests.kubernetes.image import Image, make
@@ -41,8 +41,7 @@ def short_directory() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _can_mount() -> None:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import require_fuse
 from tests.kit.daemon import ROOT, Daemon
 
 _SABOTAGE = """
@@ -30,8 +29,7 @@ if "serve" in sys.orig_argv:
 
 @pytest.fixture(autouse=True, scope="session")
 def _fuse() -> None:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
 
 
 @pytest.fixture(scope="module")

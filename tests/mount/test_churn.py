@@ -15,7 +15,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.conftest import require, wait_until
+from tests.conftest import require_fuse, wait_until
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
@@ -42,8 +42,7 @@ def _churn(daemon: Daemon, count: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _needs_fuse() -> None:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
 
 
 def _descriptors(server: psutil.Process) -> Counter[str]:

@@ -23,7 +23,7 @@ from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import MOST_EACH
 from pylxcfs.syscalls.values import Values
 from pylxcfs.views.model import Options
-from tests.conftest import require, wait_until
+from tests.conftest import require_fuse, wait_until
 from tests.kit.asking import connect, get, line, rest, serving
 from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, Daemon
@@ -47,8 +47,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     expected = ["resources service has ended", "server was ended"]
     with Daemon("--resources", "--cache-ttl=0", expect_log=expected) as running:
         yield running

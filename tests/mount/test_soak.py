@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import require, wait_until
+from tests.conftest import require_fuse, wait_until
 from tests.kit import readers
 from tests.kit.container import Container
 from tests.kit.daemon import ROOT, Daemon
@@ -174,8 +174,7 @@ def soak(harm: Callable[[], None], go_on: Callable[[], None], blind: int) -> int
 
 @pytest.fixture(autouse=True)
 def _needs_fuse() -> None:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
 
 
 def test_programs_see_nothing_of_servers_that_are_killed(

@@ -16,14 +16,13 @@ import pytest
 
 from tests.clients.engines import MEMORY, programs, pylxcfs, remove_cgroups, without_v2
 from tests.clients.test_oci import _fill
-from tests.conftest import require, run_name, wait_until
+from tests.conftest import require_fuse, run_name, wait_until
 from tests.kit.daemon import DEADLINE_S, Daemon
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     with Daemon("--seccomp-agent", expect_log=["seccomp agent has ended"]) as running:
         yield running
 

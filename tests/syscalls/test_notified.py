@@ -5,13 +5,12 @@ Also in the virtual machine, where the kernel has no PROCMAP_QUERY and no NS_GET
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import require, wait_until
+from tests.conftest import require_fuse, wait_until
 from tests.kit import notified
 from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, Daemon
@@ -56,8 +55,7 @@ print(os.sched_getaffinity(0) == {cpu})
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        require("fuse", "it needs root and /dev/fuse")
+    require_fuse()
     with Daemon("--seccomp-agent") as running:
         yield running
 

@@ -17,12 +17,6 @@ OURS = "/run/pylxcfs/resources.sock"
 ASK = [sys.executable, "-I", "-S", "-c", CLIENT]
 
 
-@pytest.fixture(scope="module")
-def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with Machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
 @pytest.fixture
 def machine(booted: Machine) -> Iterator[Machine]:
     yield booted

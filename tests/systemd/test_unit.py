@@ -10,12 +10,6 @@ from tests.conftest import wait_until
 from tests.systemd.machine import DEADLINE_S, UNIT, Machine
 
 
-@pytest.fixture(scope="module")
-def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with Machine(tmp_path_factory.mktemp("machine")) as machine:
-        yield machine
-
-
 @pytest.fixture
 def machine(booted: Machine) -> Iterator[Machine]:
     """The machine with the unit started, and nothing of it left afterwards."""

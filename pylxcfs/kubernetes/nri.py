@@ -397,13 +397,12 @@ class Plugin:
             self._pods.clear()
         return Synchronized(asked.more)
 
-    def _chosen(self, pod: Pod, container: Container) -> tuple[View, keys.Wishes] | None:
+    def _chosen(self, pod: Pod, container: Container, wishes: keys.Wishes) -> View | None:
         """Return what a container gets; None for one that is left alone."""
-        wishes = keys.wishes(pod.annotations, pod.labels)
         view = self._selection.view(pod, wishes)
         if view is None or self._is_in_nodes_pid_namespace(container):
             return None
-        return view, wishes
+        return view
 
     def _is_in_nodes_pid_namespace(self, container: Container) -> bool:
         """Return whether a container has the node's processes, and so no view of its own."""
@@ -415,12 +414,12 @@ class Plugin:
 
     def _create(self, payload: bytes) -> Message:
         asked = CreateContainer.parse(payload)
-        for mistake in keys.wishes(asked.pod.annotations, asked.pod.labels).mistakes:
+        wishes = keys.wishes(asked.pod.annotations, asked.pod.labels)
+        for mistake in wishes.mistakes:
             _log.warning("pod %r/%r: %s", asked.pod.namespace, asked.pod.name, mistake)
-        chosen = self._chosen(asked.pod, asked.container)
-        if chosen is None:
+        view = self._chosen(asked.pod, asked.container, wishes)
+        if view is None:
             return Created()
-        view, wishes = chosen
         offered = self._node.offer(view) or Adjustment()
         taken = [f"{mount.destination.rstrip('/')}/" for mount in asked.container.mounts]
         mounts = [
@@ -465,11 +464,9 @@ class Plugin:
 
     def _note_requests(self, pod: Pod, container: Container) -> View | None:
         """Tell the node what a container requests, if it is to be shown; return what it gets."""
-        chosen = self._chosen(pod, container)
-        if chosen is None:
-            return None
-        view, wishes = chosen
-        if wishes.requests:
+        wishes = keys.wishes(pod.annotations, pod.labels)
+        view = self._chosen(pod, container, wishes)
+        if view is not None and wishes.requests:
             self._node.request(container.linux.cgroups_path, requests_of(pod, container))
         return view
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from tests.clients.engines import newer_engines_path
 from tests.conftest import require, require_fuse
 from tests.kit.container import Container
-from tests.kit.daemon import ROOT, Daemon
+from tests.kit.daemon import Daemon
 
 #: 2 GiB, and less where the host itself has no more: it would see the host's.
 HOST_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -37,12 +37,7 @@ def hiding() -> Iterator[Daemon]:
 @pytest.fixture(scope="session")
 def newer_engines() -> str:
     """A PATH with Docker 28 and containerd 2, which are fetched and not installed."""
-    directory = ROOT / ".cache/engines"
-    fetch = [str(ROOT / "tools/fetch-engines"), str(directory)]
-    done = subprocess.run(fetch, capture_output=True, text=True, timeout=500)
-    if done.returncode != 0:
-        require("newer-engines", done.stderr.strip() or f"{fetch[0]} exits {done.returncode}")
-    return f"{directory}/usr/bin:{directory}/usr/sbin:{os.environ['PATH']}"
+    return newer_engines_path()
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,16 @@ def programs(feature: str, *names: str) -> None:
             require(feature, f"there is no {name} on PATH")
 
 
+def newer_engines_path() -> str:
+    """Fetch Docker 28 and containerd 2, and install nothing; return a PATH with them."""
+    directory = ROOT / ".cache/engines"
+    fetch = [str(ROOT / "tools/fetch-engines"), str(directory)]
+    done = subprocess.run(fetch, capture_output=True, text=True, timeout=500)
+    if done.returncode != 0:
+        require("newer-engines", done.stderr.strip() or f"{fetch[0]} exits {done.returncode}")
+    return f"{directory}/usr/bin:{directory}/usr/sbin:{os.environ['PATH']}"
+
+
 def without_v2(name: str) -> list[str]:
     """Return what to put before a command that refuses hybrid hosts."""
     if name == "crun" and not is_v2() and os.path.ismount("/sys/fs/cgroup/unified"):

@@ -12,14 +12,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pylxcfs.formats import mountinfo
+from tests.clients.engines import remove_cgroups
 from tests.conftest import require, run_name, wait_until
 from tests.kit import asuser
-from tests.kit.cgroups import is_v2, remove_directory
+from tests.kit.cgroups import is_v2
 from tests.kit.daemon import Daemon
 
 SYSTEMD = "/lib/systemd/systemd"
@@ -135,9 +136,7 @@ class Machine:
                 os.kill(self.init, signal.SIGKILL)  # its processes go with its pid namespace
         self._process.kill()
         self._process.wait(timeout=60)
-        for cgroup in self.cgroups.values():
-            for path, _, _ in os.walk(cgroup, topdown=False):
-                remove_directory(Path(path))
+        remove_cgroups(run_name("systemd-tree"))
 
     def _is_up(self) -> bool:
         assert self._process.poll() is None, "it has ended"
@@ -166,11 +165,9 @@ class Machine:
         return self.run("systemctl", *words).stdout.strip()
 
 
-def _v1_mountpoints() -> Iterator[Path]:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        if right.startswith("cgroup "):
-            yield Path(left.split(" ")[4])
+def _v1_mountpoints() -> list[Path]:
+    mounts = mountinfo.parse(Path("/proc/self/mountinfo").read_bytes())
+    return [Path(mount.mountpoint) for mount in mounts if mount.fstype == "cgroup"]
 
 
 def test_systemd_manages_its_cgroups_in_the_tree(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def daemon() -> Iterator[Daemon]:
 @pytest.fixture(scope="module")
 def docker(daemon: Daemon) -> Iterator[Docker]:
     programs("docker", "docker", "dockerd")
-    if not os.path.exists("/dev/loop0") or not os.path.exists("/dev/fuse"):
+    if not os.path.exists("/dev/loop0"):
         require("docker", "this host has no /dev/loop0")
     runtimes = pylxcfs(daemon, "oci-runtime", "--daemon-json")
     with (

@@ -7,13 +7,12 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import wait_until
 from tests.kit import asuser
-from tests.kit.cgroups import hierarchies, is_v2
+from tests.kit.cgroups import hierarchies, is_v2, remove_directory
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
 
@@ -103,7 +102,7 @@ def tree_of(daemon: Daemon, **options: Any) -> Iterator[Tree]:
             for _, directory in tree.places.values():
                 for path, _, _ in os.walk(directory, topdown=False):
                     if path != str(directory):
-                        wait_until(_remover(path), 60, what=f"an empty {path}")
+                        remove_directory(Path(path))
 
 
 def _pids_below(tree: Tree) -> set[int]:
@@ -113,12 +112,3 @@ def _pids_below(tree: Tree) -> set[int]:
             with contextlib.suppress(OSError):
                 found.update(int(pid) for pid in path.read_text().split())
     return found - {0}
-
-
-def _remover(path: str) -> Callable[[], bool]:
-    def remove() -> bool:
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
-        return not os.path.exists(path)
-
-    return remove

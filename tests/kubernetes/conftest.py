@@ -5,16 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clients.engines import newer_engines_path, open_directory
 from tests.conftest import require, require_fuse
-from tests.kit.daemon import ROOT, Daemon
+from tests.kit.daemon import Daemon
 from tests.kubernetes.cluster import PROGRAMS, Cluster, Release, Space
 from tests.kubernetes.image import Image, make
 
@@ -22,21 +21,14 @@ from tests.kubernetes.image import Image, make
 @pytest.fixture(scope="session")
 def newer_engines() -> str:
     """A PATH with containerd 2, which is fetched and not installed."""
-    directory = ROOT / ".cache/engines"
-    fetch = [str(ROOT / "tools/fetch-engines"), str(directory)]
-    done = subprocess.run(fetch, capture_output=True, text=True, timeout=500)
-    if done.returncode != 0:
-        require("newer-engines", done.stderr.strip() or f"{fetch[0]} exits {done.returncode}")
-    return f"{directory}/usr/bin:{directory}/usr/sbin:{os.environ['PATH']}"
+    return newer_engines_path()
 
 
 @pytest.fixture
 def short_directory() -> Iterator[Path]:
     """A directory with a short name, for sockets."""
-    directory = Path(tempfile.mkdtemp(prefix="pylxcfs-", dir="/tmp"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    with open_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(autouse=True)

@@ -31,14 +31,18 @@ def layer(image: Image) -> tarfile.TarFile:
     blobs = image.blobs()
     manifest = parsed(blobs, parsed(blobs, "index.json")["manifests"][0])
     (described,) = manifest["layers"]
-    content = gzip.decompress(blobs["blobs/" + described["digest"].replace(":", "/")])
+    content = gzip.decompress(blobs[path_of(described)])
     return tarfile.open(fileobj=io.BytesIO(content))
 
 
 def parsed(blobs: dict[str, bytes], where: str | dict[str, Any]) -> Any:
     """Return a document of an archive, by its path or by what describes it."""
-    name = where if isinstance(where, str) else "blobs/" + where["digest"].replace(":", "/")
-    return json.loads(blobs[name])
+    return json.loads(blobs[where if isinstance(where, str) else path_of(where)])
+
+
+def path_of(described: dict[str, Any]) -> str:
+    """Return the path of a blob in an archive."""
+    return "blobs/" + str(described["digest"]).replace(":", "/")
 
 
 def test_the_archive_says_what_it_is(image: Image) -> None:

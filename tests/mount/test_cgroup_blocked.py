@@ -22,7 +22,7 @@ if "serve" in sys.orig_argv:
     from pylxcfs.sources import cgroupfs
     original = cgroupfs.Place.read
     def read(place, name):
-        if name == {name!r}:
+        if name == "cgroup.procs":
             with open({blocked!r}, "a") as file:
                 file.write("x")
             while not os.path.exists({go_on!r}):
@@ -39,7 +39,7 @@ def blocking(tmp_path: Path) -> tuple[dict[str, str], Path, Path]:
     And two files: one that grows with each that blocks, one that lets them go on.
     """
     blocked, go_on = tmp_path / "blocked", tmp_path / "go-on"
-    text = _BLOCKED.format(name="cgroup.procs", blocked=str(blocked), go_on=str(go_on))
+    text = _BLOCKED.format(blocked=str(blocked), go_on=str(go_on))
     (tmp_path / "sitecustomize.py").write_text(text)
     return {"PYTHONPATH": f"{ROOT}:{tmp_path}"}, blocked, go_on
 

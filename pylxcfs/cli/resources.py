@@ -13,8 +13,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
 from pylxcfs import log
 from pylxcfs.cli import runtime
@@ -30,6 +30,8 @@ from pylxcfs.server.server import options_of
 from pylxcfs.server.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _MOST_DOCUMENT: Final = 1 << 20
 #: Descriptors that a container may keep open: 20, and 9 for each level of its cgroups up to those
@@ -52,9 +54,13 @@ def need_package() -> None:
 
 def of_process(settings: Settings, pid: int) -> Resources:
     """Return the resources of a process. Raise UserError."""
+    return _asked(settings, pid, Query.of)
+
+
+def _asked(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
     query = _query(settings)
     try:
-        return query.of(pid)
+        return ask(query, pid)
     except (Gone, SourceError, FormatError) as error:
         raise _failed(pid, error) from error
     finally:
@@ -79,13 +85,7 @@ def texts(settings: Settings, pid: int, *, watch: bool, as_json: bool) -> Iterat
 
 def devices_text(settings: Settings, pid: int, *, as_json: bool) -> str:
     """Return what is printed about the devices that a process may open. Raise UserError."""
-    query = _query(settings)
-    try:
-        found = query.devices(pid)
-    except (Gone, SourceError, FormatError) as error:
-        raise _failed(pid, error) from error
-    finally:
-        query.close()
+    found = _asked(settings, pid, Query.devices)
     return json.dumps(found.document(), indent=2) if as_json else render_devices(found)
 
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from pylxcfs.sources.identity import pidns_of
 from pylxcfs.sources.kept import Descriptor
+from pylxcfs.sources.registry import has_ended
 
 #: asm-generic/socket.h; struct ucred of linux/socket.h.
 _SO_PEERPIDFD: Final = 77
@@ -52,13 +53,6 @@ class Peer:
     def lives(self) -> bool:
         """Whether what was read by its pid was its own."""
         return self.pidfd is not None and not has_ended(self.pidfd)
-
-
-def has_ended(pidfd: Descriptor) -> bool:
-    """Return whether a process has ended, so that its pid may be another's."""
-    poll = select.poll()
-    poll.register(pidfd.number, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def hung_up(connection: socket.socket) -> bool:

@@ -47,6 +47,7 @@ _MALFORMED: Final = {
     ),
     HTTPStatus.NOT_IMPLEMENTED: ("a transfer encoding that is not known", "send no body"),
 }
+_NO_BODY: Final = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body", "send none"
 _NOT_HTTP: Final = "the request is malformed", "send HTTP/1.1 (RFC 9112), with a Host header"
 
 
@@ -153,16 +154,12 @@ class Conversation:
             if isinstance(event, h11.Request):
                 found = self._understood(event)
             elif isinstance(event, h11.Data):
-                raise Refused(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body", "send none"
-                )
+                raise Refused(*_NO_BODY)
             elif isinstance(event, h11.EndOfMessage):
                 return found
             elif event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
-                    raise Refused(
-                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body", "send none"
-                    )
+                    raise Refused(*_NO_BODY)
                 return None
             else:  # the client has closed its end, or is not to go on
                 self.state = State.CLOSED

@@ -58,7 +58,7 @@ from pylxcfs.sources.v1 import HugePages as HugePagesFound
 from pylxcfs.units import KIB, NS_PER_S, NS_PER_TICK
 from pylxcfs.views import cpus, numa
 from pylxcfs.views import devices as devices_view
-from pylxcfs.views.memory import Amounts, amounts
+from pylxcfs.views.memory import Amounts, amounts, number
 from pylxcfs.views.model import CpuLimit, Options
 from pylxcfs.views.model import Memory as CgroupMemory
 
@@ -527,20 +527,14 @@ class Query:
 
 
 def _of_host(info: MemInfo) -> Amounts:
-    def number(name: bytes) -> int:
-        value = info.number(name)
-        if value is None:
-            raise FormatError("meminfo", name)
-        return value
-
     available = info.number(b"MemAvailable")  # since Linux 3.14
-    free = number(b"MemFree")
+    free = number(info, b"MemFree")
     return Amounts(
-        number(b"MemTotal"),
+        number(info, b"MemTotal"),
         free,
         free if available is None else available,
-        number(b"SwapTotal"),
-        number(b"SwapFree"),
+        number(info, b"SwapTotal"),
+        number(info, b"SwapFree"),
     )
 
 

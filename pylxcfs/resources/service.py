@@ -25,12 +25,13 @@ from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.resources import openapi
 from pylxcfs.resources.model import Devices, Resources
-from pylxcfs.resources.peers import Peer, has_ended, hung_up
+from pylxcfs.resources.peers import Peer, hung_up
 from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Watched
 from pylxcfs.sources.identity import Identity, cgroupns_of, outermost
 from pylxcfs.sources.kept import Descriptor
+from pylxcfs.sources.registry import has_ended
 
 _log = logging.getLogger(__name__)
 

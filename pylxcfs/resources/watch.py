@@ -17,6 +17,7 @@ from pylxcfs.resources.model import Resources
 from pylxcfs.resources.query import Query
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.readers import Readers
+from pylxcfs.sources.registry import has_ended
 from pylxcfs.sources.settings import Watch
 
 
@@ -99,7 +100,7 @@ def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Cha
             try:
                 change = watched.look()
             except Gone:
-                if select.select([pidfd.number], [], [], 0)[0]:
+                if has_ended(pidfd):
                     return
                 raise
             if change is not None:

@@ -174,10 +174,6 @@ class Translator(HelperProcess):
         # More than its own patience with a container, and than Python on a slow disk.
         super().__init__(translator.__file__, answer_s=5.0, start_s=30.0)
 
-    def init_of(self, namespace: Descriptor) -> int:
-        """Return the pid of a pid namespace's init. Raise Gone, SourceError."""
-        return self.process_of(namespace, 1)
-
     def process_of(self, namespace: Descriptor, number: int) -> int:
         """Return the pid of process `number` of a pid namespace. Raise Gone, SourceError."""
         pid = int(self.ask(b"P%d" % number, namespace.number))

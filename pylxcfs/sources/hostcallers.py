@@ -21,7 +21,7 @@ _MAX_KNOWN = 16
 
 
 class HostCallers:
-    """Containers by the text of /proc/PID/cgroup. Nothing here raises."""
+    """Containers by the text of /proc/PID/cgroup."""
 
     def __init__(self, hierarchies: Hierarchies, host: HostFiles) -> None:
         self._hierarchies = hierarchies
@@ -34,21 +34,13 @@ class HostCallers:
         if pid <= 0:
             return None
         try:
-            container = self._container(read_whole(self._hierarchies.cgroup_file(pid)))
+            container = self.of_cgroups(read_whole(self._hierarchies.cgroup_file(pid)))
             return container if self._limited(container) else None
         except PylxcfsError:
             return None
 
     def of_cgroups(self, text: bytes) -> ContainerSource:
         """Return the cgroups in a text of /proc/PID/cgroup, limited or not. Raise Gone."""
-        return self._container(text)
-
-    def close(self) -> None:
-        """Drop all of them."""
-        with self._lock:
-            self._known.clear()
-
-    def _container(self, text: bytes) -> ContainerSource:
         container = self._known.get(text)
         if container is None or container.gone:
             container = ContainerSource(self._hierarchies, paths=self._hierarchies.paths_in(text))
@@ -57,6 +49,11 @@ class HostCallers:
                 if len(self._known) > _MAX_KNOWN:
                     self._known.popitem(last=False)
         return container
+
+    def close(self) -> None:
+        """Drop all of them."""
+        with self._lock:
+            self._known.clear()
 
     def _limited(self, container: ContainerSource) -> bool:
         limit = container.cpu_limit()

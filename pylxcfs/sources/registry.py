@@ -217,7 +217,7 @@ class Registry:
     def _living(self, pidns: int) -> _Init | None:
         """Return a namespace's entry; drop it if its init has ended."""
         init = self._inits.get(pidns)
-        if init is None or not self._epoll.poll(0, 1) or not _has_ended(init.pidfd):
+        if init is None or not self._epoll.poll(0, 1) or not has_ended(init.pidfd):
             return init
         with self._lock:
             if self._inits.get(pidns) is init:
@@ -247,7 +247,7 @@ class Registry:
             return None
         # What was opened by pid is init's if pidfd's process still runs: only then was the pid
         # not another's meanwhile. And it is this namespace's init, not a successor's.
-        if pidns_of(init_pid, self._proc) != pidns or _has_ended(pidfd):
+        if pidns_of(init_pid, self._proc) != pidns or has_ended(pidfd):
             return None
         dropped = None
         with self._lock:
@@ -341,7 +341,8 @@ class Registry:
         return init
 
 
-def _has_ended(pidfd: Descriptor) -> bool:
+def has_ended(pidfd: Descriptor) -> bool:
+    """Return whether a process has ended, so that its pid may be another's."""
     poll = select.poll()
     poll.register(pidfd.number, select.POLLIN)
     return bool(poll.poll(0))

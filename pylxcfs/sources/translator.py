@@ -10,7 +10,7 @@ lives for a moment.
 
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
     b"P" + PID      the pid of that process of the namespace, in the helper's pid namespace, in
-                    decimal; without PID of its init
+                    decimal
     b"C" + PID      the text of /proc/PID/cgroup as this cgroup namespace shows it, and behind NULs
                     that of the helper's own, as it is shown there and here
 The answer is b"+" and that, or b"-" and the reason.
@@ -157,7 +157,7 @@ def answer(request: bytes, namespace: int, own: int) -> bytes:
     """Return the answer to one request."""
     try:
         if request[:1] == b"P":
-            return b"+" + process_of(namespace, int(request[1:] or b"1"))
+            return b"+" + process_of(namespace, int(request[1:]))
         return b"+" + cgroups_seen_from(namespace, int(request[1:]), own)
     except (OSError, ValueError) as error:
         return b"-" + str(error).encode()

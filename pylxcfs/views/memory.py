@@ -31,7 +31,7 @@ class Amounts(NamedTuple):
 
 def amounts(host: MemInfo, memory: Memory, options: Options) -> Amounts:
     """Return the container's share of the memory of `host`."""
-    host_total = _number(host, b"MemTotal")
+    host_total = number(host, b"MemTotal")
     host_available = host.number(b"MemAvailable")  # since Linux 3.14
     if host_available is None:
         host_available = host_total
@@ -73,7 +73,8 @@ def _swap(host: MemInfo, memory: Memory, options: Options) -> tuple[int, int]:
     return total, max(free, 0)
 
 
-def _number(host: MemInfo, name: bytes) -> int:
+def number(host: MemInfo, name: bytes) -> int:
+    """Return a value that every meminfo has. Raise FormatError without it."""
     value = host.number(name)
     if value is None:
         raise FormatError("meminfo", name)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from pylxcfs.keeper import child, sdnotify
+from pylxcfs.keeper.listening import listen
 from pylxcfs.keeper.report import ERR, WARNING, say
 
 OCI: Final = "oci"
@@ -87,27 +88,12 @@ class Listeners:
             self._held[int(number)] = _Held(kind, descriptor)
         self._shared = os.memfd_create("pylxcfs-seccomp", os.MFD_CLOEXEC)
         os.ftruncate(self._shared, MOST * _WORD)
-        self._sockets = {kind: self._listen(kind) for kind in _SOCKETS}
+        self._sockets = {
+            kind: listen(self._directory, name, _KINDS[kind], _BACKLOG, 0o600)
+            for kind, name in _SOCKETS.items()
+        }
         self._channel: socket.socket | None = None
         self.agent: child.Child | None = None
-
-    def _listen(self, kind: str) -> socket.socket:
-        # Through /proc/self/fd, as a socket's own path may have 107 bytes only.
-        directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            name = _SOCKETS[kind]
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=directory)
-            listener = socket.socket(socket.AF_UNIX, _KINDS[kind])
-            mask = os.umask(0o177)
-            try:
-                listener.bind(f"/proc/self/fd/{directory}/{name}")
-            finally:
-                os.umask(mask)
-            listener.listen(_BACKLOG)
-            return listener
-        finally:
-            os.close(directory)
 
     def handlers(self) -> dict[int, Callable[[], None]]:
         """Return what to do when a descriptor is readable."""

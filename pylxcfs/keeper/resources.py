@@ -18,7 +18,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pylxcfs.keeper import child, sdnotify
+from pylxcfs.keeper import child, listening, sdnotify
 
 #: Names of descriptors that systemd passes.
 LISTEN: Final = "pylxcfs-listen"
@@ -34,23 +34,11 @@ def named(given: Mapping[str, int]) -> dict[str, int]:
 
 
 def listen(directory: str) -> socket.socket:
-    """Return a new socket in the runtime directory, in the place of an old one. Raise OSError."""
-    # Through /proc/self/fd, as a socket's own path may have 107 bytes only.
-    number = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_SOCKET, dir_fd=number)
-        path = f"/proc/self/fd/{number}/{_SOCKET}"
-        listener.bind(path)
-        os.chmod(path, 0o666)  # noqa: S103  everybody may ask, and is told about itself
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.close(number)
-    return listener
+    """Return a new socket in the runtime directory, in the place of an old one. Raise OSError.
+
+    Everybody may ask, and is told about itself.
+    """
+    return listening.listen(directory, _SOCKET, socket.SOCK_STREAM, _BACKLOG, 0o666)
 
 
 class Resources:

@@ -50,9 +50,9 @@ class Session:
     """The socket pair between the loop and libfuse."""
 
     def __init__(
-        self, device: int, guard: Guard, inode_number: Callable[[int], int] = lambda node: node
+        self, device: int, guard: Guard, inode_number: Callable[[int], int] | None = None
     ) -> None:
-        """`inode_number`: from a node id to st_ino."""
+        """`inode_number`: from a node id to st_ino, where they are not the same."""
         self._device = device
         self._guard = guard
         self._inode_number = inode_number
@@ -72,7 +72,7 @@ class Session:
         opcode, unique, node, pid, body = request
         length = wire.IN_HEADER.size + len(body)
         header = wire.IN_HEADER.pack(length, opcode, unique, node, 0, 0, pid, 0)
-        if opcode in wire.ATTRIBUTES_AT:
+        if self._inode_number is not None and opcode in wire.ATTRIBUTES_AT:
             self._with_attributes[unique] = opcode
         try:
             self._ours.send(header + body, socket.MSG_DONTWAIT)
@@ -106,7 +106,7 @@ class Session:
             self._answered += 1
             _, number, unique = wire.OUT_HEADER.unpack_from(data)
             opcode = self._with_attributes.pop(unique, None)
-            if opcode is not None and not number:
+            if self._inode_number is not None and opcode is not None and not number:
                 data = wire.renumbered(opcode, data, self._inode_number)
             try:
                 os.write(self._device, data)

@@ -14,6 +14,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pylxcfs import log
 from pylxcfs.errors import SourceError
@@ -26,7 +27,6 @@ from pylxcfs.server.containers import Containers
 from pylxcfs.server.handover import Inheritance, export, is_urgent
 from pylxcfs.server.settings import Settings
 from pylxcfs.server.state import StateFile
-from pylxcfs.sources.cgroupfs import CgroupFiles
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.devices import effective, instructions
 from pylxcfs.sources.identity import Identity
@@ -48,6 +48,9 @@ from pylxcfs.tree.triggers import Triggers, notification
 from pylxcfs.units import NS_PER_S
 from pylxcfs.views import VIEWS
 from pylxcfs.views.model import CpuNumbering, CpuView, Options, SysCpu
+
+if TYPE_CHECKING:
+    from pylxcfs.sources.cgroupfs import CgroupFiles
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +144,8 @@ class Computation:
 
     def cgroup_files(self, settings: Settings) -> CgroupFiles:
         """Return cgroupfs for callers, with the helper that works there for them."""
+        from pylxcfs.sources.cgroupfs import CgroupFiles  # it is off for most
+
         return CgroupFiles(self._hierarchies, self.registry, settings.request_timeout)
 
     def start(self) -> None:
@@ -167,7 +172,8 @@ class Server:
         own, caller = memory.read(descriptors.own_memory), memory.read(descriptors.caller_memory)
         own_device = device_of_server(descriptors.own, can_resend=own.can_resend)
         caller_device = device_of_server(descriptors.caller, can_resend=caller.can_resend)
-        self.session = Session(caller_device, guard, _inode_number)
+        numbers = _inode_number if settings.enable_cgroup else None
+        self.session = Session(caller_device, guard, numbers)
         self.triggers = Triggers(lambda poller: _notify(caller_device, poller))
         contents = computation.contents
         served = [os.path.exists("/" + view.host) for view in VIEWS]

@@ -34,7 +34,7 @@ from pylxcfs.formats.mountinfo import Mount
 from pylxcfs.formats.pidcgroup import UNIFIED
 from pylxcfs.sources import ascaller
 from pylxcfs.sources.ascaller import open_beneath
-from pylxcfs.sources.cgroups import Hierarchies, Paths
+from pylxcfs.sources.cgroups import Hierarchies, Paths, names_in
 from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.sources.identity import outermost
 from pylxcfs.sources.kept import Descriptor
@@ -127,10 +127,6 @@ class CgroupFiles:
                 text = f"open_by_handle_at(2) or openat2(2) in {hierarchy.mount.mountpoint}"
                 raise SourceError(f"{text}: {error}") from error
         self.helper.start()
-
-    def close(self) -> None:
-        """End the helper."""
-        self.helper.close()
 
     # -- where a caller is -----------------------------------------------------------------------
 
@@ -405,11 +401,10 @@ def _beneath(directory: Descriptor, path: str, flags: int) -> Descriptor:
 
 def _names(hierarchy: Hierarchy, paths: Paths) -> tuple[str, ...]:
     """Return the path of a process's cgroup from the hierarchy's root. Raise OSError(EACCES)."""
-    path, root = paths.get(hierarchy.key, ""), hierarchy.mount.root.rstrip("/")
-    names = tuple(name for name in path[len(root) :].split("/") if name)
-    if not f"{path}/".startswith(f"{root}/") or not path or ".." in names:
+    names = names_in(hierarchy.mount, paths.get(hierarchy.key) or None)
+    if names is None:
         raise OSError(errno.EACCES, "the cgroup is outside of what is mounted here")
-    return names
+    return tuple(names)
 
 
 def _find(hierarchy: Hierarchy, number: int) -> tuple[str, ...]:
@@ -430,15 +425,13 @@ def _find(hierarchy: Hierarchy, number: int) -> tuple[str, ...]:
 def _served(hierarchies: Hierarchies) -> dict[str, Hierarchy]:
     """Return the hierarchies by key. One that cannot be opened is left out."""
     mounts: dict[str, list[str]] = {}
-    by_place: dict[str, Mount] = {}
     for key, mount in hierarchies.v1.items():
         mounts.setdefault(mount.mountpoint, []).append(key)
-        by_place[mount.mountpoint] = mount
     found = {}
-    for place, keys in mounts.items():
-        name = "systemd" if keys[0] == "name=systemd" else ",".join(keys)
+    for keys in mounts.values():
+        name = ",".join(keys).removeprefix("name=")
         aliases = tuple(keys) if len(keys) > 1 else ()
-        found[keys[0]] = (name.removeprefix("name="), by_place[place], aliases)
+        found[keys[0]] = (name, hierarchies.v1[keys[-1]], aliases)
     if hierarchies.v2 is not None:
         found[UNIFIED] = ("unified", hierarchies.v2, ())
     served = {}

@@ -223,15 +223,19 @@ def _wider(known: Mount | None, mount: Mount) -> Mount:
     return mount if known is None or len(mount.root) < len(known.root) else known
 
 
-def _place(version: int, mount: Mount, path: str | None) -> Place | None:
-    if path is None:
-        return None
+def names_in(mount: Mount, path: str | None) -> list[str] | None:
+    """Return the names of a cgroup's path below what is mounted; None outside of that."""
     base = mount.root.rstrip("/")
-    if path != base and not path.startswith(base + "/"):
+    if path is None or (path != base and not path.startswith(base + "/")):
         return None
     names = [name for name in path[len(base) :].split("/") if name]
-    if ".." in names:
-        return None  # outside of the server's cgroup namespace: below no mounted directory
+    return None if ".." in names else names  # "..": outside of the server's cgroup namespace
+
+
+def _place(version: int, mount: Mount, path: str | None) -> Place | None:
+    names = names_in(mount, path)
+    if names is None:
+        return None
     # By number of names, from the cgroup itself up.
     levels = list(range(len(names), -1, -1))
     if len(levels) > 2 * _MOST_LEVELS:

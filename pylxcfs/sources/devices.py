@@ -21,7 +21,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 from collections.abc import Iterable
 from functools import lru_cache
@@ -41,7 +40,7 @@ _BPF: Final = {
     "s390x": 351,
     "i686": 357,
     "armv7l": 386,
-}.get(platform.machine(), 280)
+}.get(os.uname().machine, 280)
 #: Commands of bpf(2), flags and types (include/uapi/linux/bpf.h).
 _MAP_LOOKUP_ELEM, _PROG_GET_FD_BY_ID, _MAP_GET_FD_BY_ID = 1, 13, 14
 _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 15, 16

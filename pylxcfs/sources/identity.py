@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pylxcfs.errors import PylxcfsError
-from pylxcfs.sources.initpid import NS_GET_PARENT
+from pylxcfs.sources.initpid import MOST_LEVELS, NS_GET_PARENT
 from pylxcfs.sources.kept import Descriptor
-
-#: MAX_PID_NS_LEVEL (include/linux/pid_namespace.h).
-_MOST_LEVELS: Final = 32
 
 
 class Identity(NamedTuple):
@@ -66,7 +63,7 @@ def outermost(pid: int, own: int) -> int:
     try:
         namespace = Descriptor.open(f"/proc/{pid}/ns/pid")
         found = os.fstat(namespace.number).st_ino
-        for _ in range(_MOST_LEVELS):
+        for _ in range(MOST_LEVELS):
             if found == own:
                 return own
             parent = Descriptor(fcntl.ioctl(namespace.number, NS_GET_PARENT))

@@ -25,7 +25,7 @@ NS_GET_TGID_FROM_PIDNS = 0x8004B707
 _UNKNOWN = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 #: MAX_PID_NS_LEVEL (include/linux/pid_namespace.h).
-_MOST_LEVELS = 32
+MOST_LEVELS = 32
 
 METHODS = ("auto", "ioctl", "scm")
 
@@ -116,7 +116,7 @@ class InitFinder:
 
 def _ancestor(namespace: Descriptor, pidns: int) -> Descriptor:
     """Return the namespace `pidns`, the given one or an ancestor of it."""
-    for _ in range(_MOST_LEVELS):
+    for _ in range(MOST_LEVELS):
         if os.fstat(namespace.number).st_ino == pidns:
             return namespace
         try:

@@ -141,12 +141,9 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Return the attributes of a node below cgroup/."""
         tree = self._cgroup
-        return await self._cgroup_attributes(tree, inode, ctx.pid)
-
-    async def _cgroup_attributes(
-        self, tree: CgroupTree, inode: int, pid: int
-    ) -> pyfuse3.EntryAttributes:
-        found = await self._in_thread("getattr", pid, lambda caller: tree.attributes(inode, caller))
+        found = await self._in_thread(
+            "getattr", ctx.pid, lambda caller: tree.attributes(inode, caller)
+        )
         return _cgroup_entry(Found(inode, found))
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -255,7 +252,7 @@ class Operations(pyfuse3.Operations):
         """
         if nodes.is_cgroup(inode):
             await self._set_cgroup_attributes(inode, attr, fields, ctx.pid)
-            return await self._cgroup_attributes(self._cgroup, inode, ctx.pid)
+            return await self.getattr(inode, ctx)
         if not (fields.update_size and FILES <= inode < SYSFS):
             raise pyfuse3.FUSEError(errno.EPERM)
         found = self._guarded("setattr", lambda: self._mount.attributes(inode, ctx.pid))

@@ -26,7 +26,7 @@ import stat
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -259,17 +259,21 @@ class CallerMount:
         """Return a handle for a file of cgroup/; its low bits are a serial as in any other."""
         owner = self.callers.owner(pid)
         # There are more serials than files of one owner for which something is kept.
-        serials = (next(self._serial) % _SERIALS for _ in range(_SERIALS))
-        handles = (owner << 22 | serial for serial in serials)
+        handles = (owner << 22 | serial for serial in self._serials(_SERIALS))
         return next(handle for handle in handles if not cgroup.is_open(handle))
 
     def _handle(self, owner: int, flags: int) -> int:
-        for serial in itertools.islice(self._serial, _TRIES):
-            self._issued += 1
-            handle = owner << 22 | flags | serial % _SERIALS
+        for serial in self._serials(_TRIES):
+            handle = owner << 22 | flags | serial
             if self._texts.get(handle) is None:
                 break
         return handle
+
+    def _serials(self, most: int) -> Iterator[int]:
+        """Give out so many serials, at most."""
+        for serial in itertools.islice(self._serial, most):
+            self._issued += 1
+            yield serial % _SERIALS
 
     def _read(self, node: int, pid: int, body: bytes) -> bytes | None:
         handle, offset, size = self._private(body)

@@ -575,3 +575,18 @@ def test_a_rendering_that_comes_too_late_does_not_change_the_text_of_the_reader(
     go_on.set()
     thread.join()
     assert read(world, handle, 4) == HOST_TEXT[4:]
+
+
+class NoneOpen:
+    """A cgroup tree without an open file."""
+
+    def is_open(self, handle: int) -> bool:
+        return False
+
+
+def test_a_handle_of_the_cgroup_tree_made_later_ones_those_of_an_earlier_server(
+    world: World,
+) -> None:
+    world.caller_mount.cgroup_handle(NoneOpen(), A_PID)
+    handle = open_file(world)
+    assert read(world, handle, 1) == whole(world, A_PID)[1:]

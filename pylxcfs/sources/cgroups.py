@@ -46,7 +46,10 @@ _MOST_LEVELS = 64
 _V1_HIERARCHIES = ("pids", "memory", "cpu", "cpuacct", "freezer", "name=systemd", "devices")
 
 #: Superblock options of a v1 mount that are not controllers.
-_NOT_CONTROLLERS = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "none"})
+_NOT_CONTROLLERS = frozenset(
+    {"rw", "ro", "xattr", "noprefix", "clone_children", "none", "cpuset_v2_mode", "favordynmods"}
+)
+_RELEASE_AGENT = "release_agent="
 
 
 class Origin(NamedTuple):
@@ -127,7 +130,7 @@ class Hierarchies:
                 v2 = _wider(v2, mount)
             elif mount.fstype == "cgroup":
                 for name in mount.options:
-                    if name not in _NOT_CONTROLLERS:
+                    if name not in _NOT_CONTROLLERS and not name.startswith(_RELEASE_AGENT):
                         v1[name] = _wider(v1.get(name), mount)
         return cls(v1, v2, root)
 

@@ -160,3 +160,9 @@ def test_a_path_of_a_thousand_levels_costs_its_two_ends() -> None:
     assert place.own == f"/sys/fs/cgroup{path}"
     assert place.directories[-1] == "/sys/fs/cgroup"
     assert place.directories[-2] == "/sys/fs/cgroup/0"
+
+
+def test_options_of_a_mount_were_controllers(tree):
+    tree.v1("cpuset", "cpuset_v2_mode", "favordynmods")
+    tree.v1("clone_children", "release_agent=/run/cgroups-agent", "name=systemd")
+    assert set(tree.hierarchies().v1) == {"cpuset", "name=systemd"}

@@ -35,7 +35,7 @@ from pylxcfs.keeper import banner, child, fusemount, holder, reload, report, res
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
 from pylxcfs.keeper.listeners import Listeners
 from pylxcfs.keeper.report import ERR, INFO, NOTICE, WARNING, say
-from pylxcfs.keeper.resources import Resources
+from pylxcfs.keeper.resources import LISTEN, Resources
 from pylxcfs.keeper.settings import Settings
 
 #: A server gets this long to say that it serves (or the watchdog's time, if that is longer).
@@ -399,7 +399,11 @@ class Keeper:
         except OSError as error:
             say(ERR, f"no resources service: {error}")
         else:
-            self._start_resources()
+            if self._settings.resources or LISTEN in self._kept_resources:
+                self._start_resources()
+            else:  # it was on at the start before
+                self._resources.close(keep=False)
+                self._resources = None
 
     def _start_resources(self) -> None:
         if self._resources is None or self._resources.process is not None or self._stopping:

@@ -76,3 +76,21 @@ def test_our_socket_is_in_the_fd_store(machine: Machine) -> None:
     machine.systemctl("stop", UNIT)
     assert machine.show("NFileDescriptorStore") == "0"
     assert machine.run("test", "-e", OURS, check=False).returncode == 1
+
+
+def test_a_socket_that_is_not_wanted_any_more_was_served_from_the_fd_store(
+    machine: Machine,
+) -> None:
+    machine.add("[Service]\nEnvironment=PYLXCFS_RESOURCES=1\n")
+    machine.systemctl("start", UNIT)
+    assert machine.show("NFileDescriptorStore") == "5"
+    machine.add("")
+    machine.systemctl("restart", UNIT)
+    wait_until(
+        lambda: machine.run("test", "-e", OURS, check=False).returncode == 1,
+        DEADLINE_S,
+        what="the end of the socket",
+    )
+    wait_until(
+        lambda: machine.show("NFileDescriptorStore") == "4", DEADLINE_S, what="an entry less"
+    )

@@ -38,9 +38,10 @@ class Mount(NamedTuple):
     peers: int = 0
 
 
-def parse(data: bytes) -> list[Mount]:
-    """Return the mounts in the order of the file."""
-    return [_mount(line) for line in data.split(b"\n") if line]
+def parse(data: bytes, fstype: str = "") -> list[Mount]:
+    """Return the mounts in the order of the file; those alone whose type begins with `fstype`."""
+    wanted = b" - %b" % os.fsencode(fstype) if fstype else b""
+    return [_mount(line) for line in data.split(b"\n") if line and wanted in line]
 
 
 def escape(name: str) -> bytes:

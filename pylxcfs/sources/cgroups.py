@@ -124,7 +124,7 @@ class Hierarchies:
         v1: dict[str, Mount] = {}
         v2: Mount | None = None
         base = root.rstrip("/")
-        for found in mountinfo.parse(read_whole(f"{base}/proc/self/mountinfo")):
+        for found in mountinfo.parse(read_whole(f"{base}/proc/self/mountinfo"), "cgroup"):
             mount = found._replace(mountpoint=base + found.mountpoint)
             if mount.fstype == "cgroup2":
                 v2 = _wider(v2, mount)

@@ -94,8 +94,7 @@ def test_node(socket: Path, limited: Container) -> None:
 
 
 def test_go(socket: Path, limited: Container, tmp_path: Path) -> None:
-    if shutil.which("go") is None:
-        pytest.skip("Go is not installed")
+    programs("clients", "go")
     (tmp_path / "ask.go").write_text(example("go").replace(PLACE, str(socket)))
     env = {**os.environ, "GOCACHE": str(tmp_path / "cache"), "GO111MODULE": "off"}
     build = ["go", "build", "-o", str(tmp_path / "ask"), str(tmp_path / "ask.go")]

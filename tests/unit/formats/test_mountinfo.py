@@ -40,6 +40,11 @@ def test_parse(line, mount):
     assert mountinfo.parse(line) == [mount]
 
 
+def test_parse_of_one_type():
+    found = mountinfo.parse(b"".join(line for line, _ in CASES), "cgroup")
+    assert [mount.fstype for mount in found] == ["cgroup", "cgroup", "cgroup2"]
+
+
 def test_names_are_escaped_as_the_kernel_does():
     assert mountinfo.escape("/a b\\c\t") == b"/a\\040b\\134c\\011"
 

@@ -28,7 +28,7 @@ from pylxcfs.resources.model import Devices, Resources
 from pylxcfs.resources.peers import Peer, hung_up
 from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
 from pylxcfs.resources.query import Query
-from pylxcfs.resources.watch import Watched
+from pylxcfs.resources.watch import Change, Watched
 from pylxcfs.sources.identity import Identity, cgroupns_of, outermost
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.registry import has_ended
@@ -293,23 +293,37 @@ class Service:
             found = await trio.to_thread.run_sync(self._guard.call, "find", search, _nothing)
             if found is None:
                 return _NO_PROCESS if peer.lives else _ENDED
-            work: Callable[[], Answer] = partial(self._of_process, *found, peer)
+            work = partial(self._of_process, *found, peer)
         else:
             await self._prepare(peer)
             work = partial(self._of_self, request, peer)
-        answer = self._guard.call("request", work, lambda: _BUG)
+        return self._read(peer, work)
+
+    def _read(self, peer: Peer, read: Callable[[], _T]) -> _T | Answer:
+        """Return what is read by a peer's pid, or an error. Nothing is raised.
+
+        Everything about a peer is read here: its pid was its own only if it lives after the read.
+        """
+
+        def attempt() -> _T | Answer:
+            try:
+                return read()
+            except Gone:
+                return _NO_PROCESS
+            except PylxcfsError as error:
+                _log.debug("process %d: %s", peer.pid, error)
+                return _UNREADABLE
+
+        found = self._guard.call("request", attempt, lambda: _BUG)
         self._note()
-        return answer
+        return found if peer.lives else _ENDED
 
     def _of_self(self, request: Request, peer: Peer) -> Answer:
         ask = self._query.devices if request.what == "devices" else self._query.of
-        answer = self._read(ask, peer.pid, peer)
-        return answer if peer.lives else _ENDED
+        return Answer.of(self._document(ask(peer.pid), peer))
 
     def _of_process(self, pid: int, pidfd: Descriptor, peer: Peer) -> Answer:
-        answer = self._read(self._query.of, pid, peer)
-        if not peer.lives:
-            return _ENDED
+        answer = Answer.of(self._document(self._query.of(pid), peer))
         return _NO_PROCESS if has_ended(pidfd) else answer
 
     def _search(self, number: int, peer: Peer) -> tuple[int, Descriptor] | None:
@@ -335,15 +349,6 @@ class Service:
             return number
         return self._query.finder.process(peer.pid, number)
 
-    def _read(self, ask: Callable[[int], Resources | Devices], pid: int, peer: Peer) -> Answer:
-        try:
-            return Answer.of(self._document(ask(pid), peer))
-        except Gone:
-            return _NO_PROCESS
-        except PylxcfsError as error:
-            _log.debug("process %d: %s", pid, error)
-            return _UNREADABLE
-
     def _document(self, found: Resources | Devices, peer: Peer) -> dict[str, object]:
         # Paths of the host's cgroups are not for containers.
         on_host = peer.pidns == self._pidns and cgroupns_of(peer.pid) == self._cgroupns
@@ -356,8 +361,8 @@ class Service:
         peer: Peer,
         container: _Container,
     ) -> None:
-        if not peer.lives:
-            await self._send(connection, talk.answer(_ENDED if peer.pid else _NOT_SEEN, last=True))
+        if not peer.pid:
+            await self._send(connection, talk.answer(_NOT_SEEN, last=True))
             return
         if container.streams >= MOST_STREAMS:
             busy = Answer.error(
@@ -371,29 +376,25 @@ class Service:
         try:
             async with container.turn:
                 await self._prepare(peer)
-                watched = self._attempt(lambda: Watched(self._query, peer.pid))
-            if watched is None:
-                await self._send(connection, talk.answer(_UNREADABLE, last=True))
+                begun = self._read(peer, partial(self._begin, peer))
+            if isinstance(begun, Answer):
+                await self._send(connection, talk.answer(begun, last=True))
                 return
+            watched, event = begun
             await self._send(connection, talk.begin_events())
-            await self._send(connection, self._event(talk, watched.resources, (), peer))
+            await self._send(connection, talk.event("resources", event))
             if talk.state is not State.EVENTS:
                 return  # HEAD
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._until_closed, connection, nursery.cancel_scope)
+                # Its client closes the connection, or sends more than its request; or it ends.
+                assert peer.pidfd is not None, "it lived"
+                for number in (connection.fileno(), peer.pidfd.number):
+                    nursery.start_soon(_cancel_when_readable, number, nursery.cancel_scope)
                 with self._guard.attempting("connection"), contextlib.suppress(OSError):
                     await self._follow(connection, talk, peer, container, watched)
                 nursery.cancel_scope.cancel()
         finally:
             container.streams -= 1
-
-    async def _until_closed(
-        self, connection: trio.socket.SocketType, stream: trio.CancelScope
-    ) -> None:
-        """End a stream when its client closes the connection, or sends more than its request."""
-        with contextlib.suppress(OSError):
-            await connection.recv(1)
-        stream.cancel()
 
     async def _follow(
         self,
@@ -403,34 +404,33 @@ class Service:
         container: _Container,
         watched: Watched,
     ) -> None:
-        """Send an event after each change of a limit, until the process or its cgroup has ended."""
-        while peer.lives:
+        """Send an event after each change of a limit, until its cgroup has ended."""
+        while True:
             await trio.sleep(_APART_S)
-            data = talk.comment()
-            with trio.move_on_after(COMMENT_S):
-                while not watched.is_due:
-                    self._note()
+            with trio.move_on_after(COMMENT_S) as quiet:
+                while not watched.take_writes():
+                    self._note()  # what was taken may be of limits that other streams wait for
                     await self._written.wait()
-            if watched.is_due:
+            data = talk.comment() if quiet.cancelled_caught else b""
+            if not data:
                 async with container.turn:
-                    found = self._attempt(lambda: (watched.look(),))
-                if found is None:
-                    return  # its cgroup has ended, or cannot be read
-                if found[0] is not None:
-                    data = self._event(talk, *found[0], peer)
+                    event = self._read(peer, partial(self._next, watched, peer))
+                if isinstance(event, Answer):
+                    return  # the process or its cgroup has ended, or that cannot be read
+                data = talk.event("resources", event) if event is not None else b""
             await self._send(connection, data)
 
-    def _event(
-        self, talk: Conversation, resources: Resources, changed: tuple[str, ...], peer: Peer
-    ) -> bytes:
-        document = {"changed": changed, **self._document(resources, peer)}
-        return talk.event("resources", json.dumps(document).encode())
+    def _begin(self, peer: Peer) -> tuple[Watched, bytes]:
+        watched = Watched(self._query, peer.pid)
+        return watched, self._event(Change(watched.resources, ()), peer)
 
-    def _attempt(self, work: Callable[[], _T | None]) -> _T | None:
-        """Return the result of some work; None if it failed."""
-        found = self._guard.call("events", work, _nothing)
-        self._note()  # the work may have read writes that other streams wait for
-        return found
+    def _next(self, watched: Watched, peer: Peer) -> bytes | None:
+        change = watched.look()
+        return self._event(change, peer) if change is not None else None
+
+    def _event(self, change: Change, peer: Peer) -> bytes:
+        document = {"changed": change.changed, **self._document(change.resources, peer)}
+        return json.dumps(document).encode()
 
     async def _send(self, connection: trio.socket.SocketType, data: bytes) -> None:
         """Send all; raise TimeoutError if the client does not take it."""
@@ -462,3 +462,8 @@ class Service:
             await trio.lowlevel.wait_readable(registry.fileno())
             if not self._guard.attempt("reap", registry.reap):
                 await trio.sleep(1.0)
+
+
+async def _cancel_when_readable(number: int, scope: trio.CancelScope) -> None:
+    await trio.lowlevel.wait_readable(number)
+    scope.cancel()

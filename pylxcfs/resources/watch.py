@@ -40,9 +40,8 @@ class Watched:
         self._writes = 0
         self.resources = self._read()
 
-    @property
-    def is_due(self) -> bool:
-        """Whether a limit was written since the last look."""
+    def take_writes(self) -> bool:
+        """Take the events of inotify; return whether a limit was written since the last look."""
         self._query.hierarchies.writes.look()
         return self._writes != self._written()
 
@@ -93,9 +92,9 @@ def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Cha
         poller.register(writes.fileno(), select.POLLIN)
         poller.register(pidfd.number, select.POLLIN)
         while True:
-            if not watched.is_due and pidfd.number in dict(poller.poll()):
-                return
-            if not watched.is_due:
+            if not watched.take_writes():
+                if pidfd.number in dict(poller.poll()):
+                    return
                 continue
             try:
                 change = watched.look()

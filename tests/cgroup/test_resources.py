@@ -23,7 +23,7 @@ from pylxcfs.sources.identity import outermost, pidns_of
 from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
-from tests.kit.asking import CLIENT, Http, get, line, rest, serving
+from tests.kit.asking import CLIENT, DEADLINE_S, Http, get, line, rest, serving
 from tests.kit.cgroups import RUNTIME_MOUNTS
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
@@ -271,6 +271,27 @@ def test_changes_are_events(service, make_cgroup, make_container):
         parent.limits(memory=50 * MIB)
         assert next(limits) == (50 * MIB, changed)
         events.kill()
+
+
+def test_a_stream_says_nothing_about_a_process_that_got_the_pid_of_its_client(
+    tmp_path, make_cgroup
+):
+    """The client ends while its cgroup is read, and another process holds the connection."""
+    one, other = make_cgroup(), make_cgroup()
+    one.limits(memory=300 * MIB)
+    other.limits(memory=200 * MIB)
+    names = ("memory.limit_in_bytes", "memory.max")
+    limit = next(file for name in names if (file := one.directory("memory") / name).exists())
+    procs = [" ".join(map(str, cgroup.procs)) for cgroup in (one, other)]
+    command = ["unshare", "-pf", "--kill-child", "--mount-proc", sys.executable, "-m"]
+    done = subprocess.run(
+        [*command, "tests.cgroup.reused", str(tmp_path), str(limit), str(100 * MIB), *procs],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert done.stdout.decode().splitlines() == [f"True {200 * MIB}", "0"]
 
 
 def _limits(stream) -> Iterator[tuple[int, list[str]]]:

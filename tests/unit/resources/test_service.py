@@ -103,6 +103,30 @@ def test_a_client_that_has_ended_is_not_answered(service):
     child.stdout.close()
 
 
+def test_a_stream_ends_with_the_process_that_connected(service, monkeypatch):
+    """At once, while another process holds the connection."""
+    monkeypatch.setattr("pylxcfs.resources.service.COMMENT_S", float("inf"))
+    script = (
+        "import socket, sys\n"
+        "one = socket.socket(fileno=int(sys.argv[2])); one.connect(sys.argv[1])\n"
+        "one.send(b'GET /v1/self/events HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with socket.socket(socket.AF_UNIX) as held:
+        command = [sys.executable, "-c", script, str(service), str(held.fileno())]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[held.fileno()]
+        ) as client:
+            assert client.stdout is not None
+            client.stdout.readline()
+            data = b""
+            while b"event: resources" not in data:
+                data += held.recv(65536)
+            client.communicate()
+        rest(held)  # it ends
+
+
 def test_the_end_of_a_client_in_the_middle_is_no_error(service):
     for data in (b"", b"se", GET[:9], GET):
         with connect(service) as connection:
@@ -263,7 +287,7 @@ def test_a_stream_ends_when_its_cgroup_cannot_be_read(service, monkeypatch):
     events = client.events()
     assert check_event(next(events)) == []
     with monkeypatch.context() as patch:
-        patch.setattr(Watched, "is_due", property(lambda self: True))
+        patch.setattr(Watched, "take_writes", lambda self: True)
         patch.setattr(Watched, "look", gone)
         line(service)
         assert list(events) == []
@@ -279,7 +303,7 @@ def test_a_stream_that_reads_of_writes_wakes_the_others(tmp_path, v2):
         watch = query.hierarchies.writes.watch(str(file))
         waited_for = service._written
         file.write_text("1\n")
-        service._attempt(query.hierarchies.writes.look)
+        service._read(Peer(0, 0, 0, None), query.hierarchies.writes.look)
         assert watch is not None
         assert watch.writes
         assert waited_for.is_set()

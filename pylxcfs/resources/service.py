@@ -29,7 +29,7 @@ from pylxcfs.resources.peers import Peer, hung_up
 from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Change, Watched
-from pylxcfs.sources.identity import Identity, cgroupns_of, outermost
+from pylxcfs.sources.identity import FairKey, Identity, cgroupns_of, fair_key
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.registry import has_ended
 
@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 REQUEST_S: Final = 10.0
 #: Seconds in which a client has to take what was sent.
 TAKE_S: Final = 5.0
-#: Connections of one container, or of one user of the host, and streams of events among them.
+#: Connections with one key (fair_key), mostly of a container, and streams of events among them.
 MOST_EACH: Final = 512
 MOST_STREAMS: Final = 16
 #: All connections; each has a descriptor and a pidfd. Containers have half of the descriptors.
@@ -81,8 +81,6 @@ _BUG: Final = Answer.error(
 #: PID_MAX_LIMIT (include/linux/threads.h).
 _MOST_PID: Final = 1 << 22
 
-_Key = tuple[int, int]
-
 
 def _nothing() -> None:
     return None
@@ -90,7 +88,7 @@ def _nothing() -> None:
 
 @dataclass
 class _Container:
-    """What is open for one container."""
+    """What is open for one container, or another key."""
 
     turn: trio.Lock = field(default_factory=trio.Lock)
     #: Its connections, each with the time of its last bytes; the longest idle one is the first.
@@ -132,7 +130,7 @@ class Service:
         listener.setblocking(False)
         self._pidns = query.registry.host_identity.pidns
         self._cgroupns = cgroupns_of(os.getpid())
-        self._containers: dict[_Key, _Container] = {}
+        self._containers: dict[FairKey, _Container] = {}
         self._connections = 0  # of all containers
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = max(1, min(most, soft // 3 // _FDS_EACH))
@@ -170,7 +168,7 @@ class Service:
                 continue
             taken += 1
             peer = Peer.of(connection)
-            key = self._key(peer)
+            key = fair_key(peer.pid, peer.uid, self._pidns)
             container = self._containers.get(key) or _Container()
             if len(container.connections) >= self._most_each:
                 connection.close()
@@ -198,7 +196,7 @@ class Service:
         self._drop(key, container, scope)
         self._guard.warn("limit", "too many connections; idle ones of who has most are closed")
 
-    def _drop(self, key: _Key, container: _Container, scope: trio.CancelScope) -> None:
+    def _drop(self, key: FairKey, container: _Container, scope: trio.CancelScope) -> None:
         """Count a connection no more."""
         if container.connections.pop(scope, None) is None:
             return
@@ -206,17 +204,11 @@ class Service:
         if not container.connections:
             self._containers.pop(key, None)
 
-    def _key(self, peer: Peer) -> _Key:
-        """Return what the turns and limits of a peer go by."""
-        if peer.pidns in (0, self._pidns):
-            return 0, peer.uid
-        return outermost(peer.pid, self._pidns) or peer.pidns, 0
-
     async def _serve(
         self,
         connection: trio.socket.SocketType,
         peer: Peer,
-        key: _Key,
+        key: FairKey,
         container: _Container,
         scope: trio.CancelScope,
     ) -> None:

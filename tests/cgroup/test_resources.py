@@ -19,12 +19,12 @@ from pylxcfs.errors import Gone
 from pylxcfs.resources.query import Query
 from pylxcfs.sources import request
 from pylxcfs.sources.helper import HelperProcess
-from pylxcfs.sources.identity import outermost, pidns_of
+from pylxcfs.sources.identity import fair_key, outermost, pidns_of
 from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
 from tests.kit.asking import CLIENT, DEADLINE_S, Http, get, line, rest, serving
-from tests.kit.cgroups import RUNTIME_MOUNTS
+from tests.kit.cgroups import RUNTIME_MOUNTS, Cgroup
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
 from tests.kit.devices import USUAL, Allowed
@@ -192,6 +192,40 @@ def test_a_container_is_one_however_many_namespaces_it_makes(make_container):
         assert outermost(pid, pidns_of(os.getpid())) == made.pidns
         assert outermost(made.pid, pidns_of(os.getpid())) == made.pidns
         assert outermost(os.getpid(), pidns_of(os.getpid())) == pidns_of(os.getpid())
+
+
+def test_limits_go_by_container_by_user_and_by_cgroup_of_root(make_cgroup, make_container):
+    own = pidns_of(os.getpid())
+    made, other = make_container(), make_container()
+    one, two = make_cgroup(), make_cgroup()
+    with contextlib.ExitStack() as stack:
+
+        def started(cgroup: Cgroup, uid: int = 0, *around: str) -> int:
+            """Start a process in the pid namespace of this one."""
+            enter = "".join([f"echo 0 > {file};" for file in cgroup.procs])
+            user = ["setpriv", "--clear-groups", f"--reuid={uid}"] if uid else []
+            script = f'{enter} exec "$@"'
+            command = ["sh", "-ec", script, "sh", *user, *around, "sh", "-c", "echo; exec cat"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            process = stack.enter_context(subprocess.Popen(command, **pipes))
+            stack.callback(process.stdin.close)
+            process.stdout.readline()
+            return process.pid
+
+        keys = {
+            "container": fair_key(made.pid, 0, own),
+            "another container": fair_key(other.pid, 0, own),
+            "cgroup of root": fair_key(started(one), 0, own),
+            "another cgroup of root": fair_key(started(two), 0, own),
+            "user": fair_key(started(one, 1234), 1234, own),
+            "another user": fair_key(started(one, 1235), 1235, own),
+            "ended": fair_key(0, 0, own),
+        }
+        assert len(set(keys.values())) == len(keys)
+        assert fair_key(made.pid, 1234, own) == keys["container"]
+        # What a user and a container's root can make for themselves gives no other share.
+        assert fair_key(started(one, 0, "unshare", "-UC"), 0, own) == keys["cgroup of root"]
+        assert fair_key(started(two, 1234, "unshare", "-UC"), 1234, own) == keys["user"]
 
 
 def test_at_the_limit_on_all_connections_who_has_most_loses_one(tmp_path, make_container):

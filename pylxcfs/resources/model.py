@@ -108,6 +108,19 @@ class HugePages(NamedTuple):
     limit_bytes: int | None
     usage_bytes: int
 
+    @property
+    def name(self) -> str:
+        """The size as cgroups name it, as in "2MB"."""
+        return size_name(self.size_bytes)
+
+
+def size_name(size: int) -> str:
+    """Return the name of a size of huge pages (mem_fmt, mm/hugetlb_cgroup.c)."""
+    shift, unit = next(
+        (pair for pair in ((30, "GB"), (20, "MB"), (10, "KB")) if size >> pair[0]), (0, "B")
+    )
+    return f"{size >> shift}{unit}"
+
 
 class Cgroup(NamedTuple):
     """The cgroup, as the process sees it."""
@@ -198,6 +211,7 @@ class Resources(NamedTuple):
             "swap.limit_bytes": self.swap.limit_bytes,
             "processes.limit": self.processes.limit,
             "numa_nodes": self.numa_nodes,
+            **{f"huge_pages.{one.name}.limit_bytes": one.limit_bytes for one in self.huge_pages},
             "cgroup.paths": dict(self.cgroup.paths),
         }
 

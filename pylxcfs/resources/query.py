@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 from pylxcfs.errors import FormatError, Gone, PylxcfsError, SourceError
@@ -42,6 +42,7 @@ from pylxcfs.resources.model import (
     Security,
     Source,
     Swap,
+    size_name,
 )
 from pylxcfs.sources.cgroups import Hierarchies, Origin, Paths
 from pylxcfs.sources.containers import ContainerSource, start_ticks_of
@@ -177,7 +178,6 @@ class Query:
         self._cgroups = HostCallers(self.hierarchies, self.host)
         self._registry: Registry | None = None
         self._started_ns: int | None = None
-        self._sizes: list[tuple[int, str]] | None = None
         self._modules: tuple[str, ...] | None = None
         self._labels: bool | None = None
         #: What was parsed of a text, and sources made of origins.
@@ -222,6 +222,14 @@ class Query:
         are not known. Raise Gone if it has ended, SourceError where its cgroup cannot be found.
         """
         return self._where_it_is(pid or os.getpid(), lambda found, _: self._devices(found))
+
+    def huge_page_sizes(self) -> list[str]:
+        """Return the sizes of huge pages that the kernel has, as cgroups name them."""
+        return [name for _, name in self._huge_page_sizes]
+
+    @cached_property
+    def _huge_page_sizes(self) -> list[tuple[int, str]]:
+        return _sizes_of_huge_pages(self.host)
 
     def _where_it_is(self, pid: int, ask: Callable[[ContainerSource, bool], _T]) -> _T:
         """Return what `ask` says of the cgroups of a process."""
@@ -356,11 +364,9 @@ class Query:
         """Read a cgroup's files."""
         limit, memory = readers.cpu_limit(), readers.memory()
         texts = {name: text for name in _PRESSURE if (text := readers.pressure(name))}
-        if self._sizes is None:
-            self._sizes = _sizes_of_huge_pages(self.host)
         pages = {
             (size, name): found
-            for size, name in self._sizes
+            for size, name in self._huge_page_sizes
             if (found := readers.huge_pages(name)) is not None
         }
         weight, pids = readers.cpu_weight(), readers.pids()
@@ -561,21 +567,14 @@ def _shares_of(weight: int) -> float:
 
 
 def _sizes_of_huge_pages(host: HostFiles) -> list[tuple[int, str]]:
-    """Return the sizes that the kernel has, in bytes and as cgroups name them (mem_fmt)."""
+    """Return the sizes that the kernel has, in bytes and as cgroups name them."""
     try:
         names = host.list(_HUGE_PAGES)
     except SourceError:
         return []
-    sizes = []
-    for name in names:
-        digits = name.removeprefix(_HUGE_PREFIX).removesuffix(_HUGE_SUFFIX)
-        if digits.isdecimal():
-            size = int(digits) * KIB
-            for shift, unit in ((30, "GB"), (20, "MB"), (10, "KB")):
-                if size >> shift:
-                    sizes.append((size, f"{size >> shift}{unit}"))
-                    break
-    return sorted(sizes)
+    digits = [name.removeprefix(_HUGE_PREFIX).removesuffix(_HUGE_SUFFIX) for name in names]
+    sizes = sorted([int(one) * KIB for one in digits if one.isdecimal()])
+    return [(size, size_name(size)) for size in sizes]
 
 
 _lock = threading.Lock()

@@ -2,7 +2,8 @@
 
 Nothing is polled. Not reported are changes without a write that this process can see: a process
 that is moved to another cgroup, and limits of levels above what is mounted. They show at the next
-change.
+change. The kernel reports neither the new files of a v2 controller that the parent enables, nor the
+change of cgroup.controllers: so cgroup.subtree_control of the levels above is watched.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pylxcfs.errors import Gone, SourceError
 from pylxcfs.resources.model import Resources
 from pylxcfs.resources.query import Query
 from pylxcfs.sources.kept import Descriptor
-from pylxcfs.sources.readers import Readers
 from pylxcfs.sources.registry import has_ended
 from pylxcfs.sources.settings import Watch
 
@@ -35,7 +35,6 @@ class Watched:
     def __init__(self, query: Query, pid: int) -> None:
         """Raise Gone, SourceError, FormatError."""
         self._query, self._pid = query, pid
-        self._files: list[str] = []
         self._watches: list[Watch] = []
         self._writes = 0
         self.resources = self._read()
@@ -50,16 +49,18 @@ class Watched:
         before = self.resources.limits()
         self.resources = self._read()
         after = self.resources.limits()
-        changed = tuple([name for name, value in after.items() if before[name] != value])
+        names = {**before, **after}  # huge pages of a size have a limit with their controller alone
+        changed = tuple([name for name in names if before.get(name) != after.get(name)])
         return Change(self.resources, changed) if changed else None
 
     def _read(self) -> Resources:
         writes = self._query.hierarchies.writes
         container, _ = self._query.find(self._pid)
-        files = container.read(Readers.limit_files)
-        if files != self._files:
-            self._files = files
-            self._watches = [one for file in files if (one := writes.watch(file)) is not None]
+        container.recheck()
+        sizes = self._query.huge_page_sizes()
+        files = container.read(lambda readers: readers.limit_files(sizes))
+        # Each time: files of v2 come and go with their controllers. A file has one watch.
+        self._watches = [one for file in files if (one := writes.watch(file)) is not None]
         # Counted before the files are read: a write in between makes the next look due.
         writes.look()
         self._writes = self._written()

@@ -213,6 +213,10 @@ class ContainerSource:
         self._recheck = 0.0
         self._text, self.seen_at = b"", seen_at
 
+    def recheck(self) -> None:
+        """Have the next call check where init is and which controllers its cgroup has."""
+        self._recheck = 0.0
+
     def release(self) -> None:
         """Close its cgroup's files; the next call opens what it needs."""
         self.released = True

@@ -61,7 +61,7 @@ _BLOCKIO: _Kinds[_BlockIOReader] = {1: v1.BlockIOReader, 2: v2.BlockIOReader}
 
 
 #: Files that limit a cgroup, by controller and version. inotify reports writes to them.
-_LIMITS: Mapping[str, Mapping[int, tuple[str, ...]]] = {
+_LIMITS: Mapping[str, Mapping[int, Sequence[str]]] = {
     "memory": {
         1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
         2: ("memory.max", "memory.swap.max"),
@@ -73,6 +73,10 @@ _LIMITS: Mapping[str, Mapping[int, tuple[str, ...]]] = {
     "cpuset": dict.fromkeys((1, 2), ("cpuset.cpus", "cpuset.mems")),
     "pids": dict.fromkeys((1, 2), ("pids.max",)),
 }
+#: Those of one size of huge pages, by version.
+_HUGE_LIMIT: Mapping[int, str] = {1: "hugetlb.{}.limit_in_bytes", 2: "hugetlb.{}.max"}
+#: v2's file by which a level enables controllers for those below it: their files come and go.
+_ENABLED = "cgroup.subtree_control"
 
 
 #: Levels at either end of a path that `limit_files` has.
@@ -221,20 +225,28 @@ class Readers:
             found["numa_nodes"] = cpuset.origin("mems")
         return found
 
-    def limit_files(self) -> list[str]:
-        """Return the files by which the limits of this cgroup change.
+    def limit_files(self, sizes: Iterable[str] = ()) -> list[str]:
+        """Return the files by which the limits of this cgroup change, also those not there yet.
 
-        Of deep cgroups only the levels at both ends have a place in it, as each file costs a watch
-        and who nests cgroups makes as many as he likes.
+        `sizes`: of huge pages, as in "2MB". Of deep cgroups only the levels at both ends have a
+        place in it, as each file costs a watch and the owner of a cgroup nests as many as he likes.
         """
-        places = {name: self._hierarchies.place(name, self._paths) for name in _LIMITS}
-        return [
-            f"{directory}/{file}"
-            for name, place in places.items()
-            if place is not None
-            for directory in _ends(place.limiting)
-            for file in _LIMITS[name][place.version]
-        ]
+        unified = self._hierarchies.in_v2(self._paths)
+        # These come first: a controller that is enabled while files are watched is noticed.
+        above = unified.directories[1:] if unified is not None else ()
+        files = [f"{directory}/{_ENABLED}" for directory in _ends(above)]
+        huge = {
+            version: [name.format(one) for one in sizes] for version, name in _HUGE_LIMIT.items()
+        }
+        for controller, names in {**_LIMITS, "hugetlb": huge}.items():
+            place = self._hierarchies.place(controller, self._paths)
+            if place is not None:
+                files += [
+                    f"{directory}/{name}"
+                    for directory in _ends(place.limiting)
+                    for name in names[place.version]
+                ]
+        return files
 
     def threads(self) -> int | None:
         """Return pids.current: the threads in the cgroup and below it.

@@ -467,14 +467,13 @@ class HugetlbReader:
 
     def __init__(self, place: Place, hierarchies: Hierarchies, size: str) -> None:
         limit, usage = (sys.intern(f"hugetlb.{size}.{one}") for one in (self.LIMIT, self.USAGE))
-        counted = place.nearest(usage)
-        own = counted or place.own
+        own = place.nearest(usage) or place.own
         self._limit = smallest(hierarchies, place, limit, cgroupvalue.limit)
-        self._usage = None if counted is None else KeptFile(own, usage)
+        self._usage = KeptFile(own, usage)
         self._origin, self._own_limit = place.origin(own, usage), place.origin(own, limit)
 
     def read(self) -> HugePages | None:
-        text = self._usage.read() if self._usage is not None else None
+        text = self._usage.read()
         if text is None:
             return None
         found = self._limit.get()

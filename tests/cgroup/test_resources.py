@@ -24,7 +24,7 @@ from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
 from tests.kit.asking import CLIENT, DEADLINE_S, Http, get, line, rest, serving
-from tests.kit.cgroups import RUNTIME_MOUNTS, Cgroup
+from tests.kit.cgroups import RUNTIME_MOUNTS, Cgroup, is_v2
 from tests.kit.cgroups import hierarchies as mounted
 from tests.kit.container import Container
 from tests.kit.devices import USUAL, Allowed
@@ -356,6 +356,27 @@ def test_watch_yields_changes_until_the_end(make_cgroup, make_container):
     made.close()
     with contextlib.suppress(Gone):  # its cgroup may be removed first
         assert list(changes) == []
+
+
+def test_a_controller_that_is_enabled_later_makes_events(make_cgroup, make_container):
+    if not is_v2():
+        pytest.skip("v1 has the files of a controller from the start")
+    parent = make_cgroup()
+    enabled = parent.directory("memory") / "cgroup.subtree_control"
+    made = make_container(parent=parent)
+    enabled.write_text("-memory")
+    limit = made.cgroup.directory("memory") / "memory.max"
+    assert not limit.exists()
+    changes = resources.watch(made.pid)
+    assert next(changes).resources.memory.limit_bytes is None
+    for _ in range(2):  # the files are others the second time
+        enabled.write_text("+memory")
+        limit.write_text(f"{100 * MIB}")
+        assert next(changes).resources.memory.limit_bytes == 100 * MIB
+        limit.write_text(f"{50 * MIB}")
+        assert next(changes).resources.memory.limit_bytes == 50 * MIB
+        enabled.write_text("-memory")
+        assert next(changes).resources.memory.limit_bytes is None
 
 
 _LIBRARY = [sys.executable, "-m", "pylxcfs", "resources", "--json"]

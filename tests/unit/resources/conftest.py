@@ -47,6 +47,7 @@ def v2_cgroup(
         directory,
         {
             "cgroup.controllers": "cpuset cpu memory pids hugetlb\n",
+            "cgroup.subtree_control": "\n",
             "cgroup.events": "populated 1\nfrozen 0\n",
             "memory.max": f"{memory}\n",
             "memory.current": f"{usage}\n",

@@ -28,17 +28,23 @@ class Advice(NamedTuple):
 
 def threads(resources: Resources | None = None) -> Advice:
     """Return how many threads can run at the same time, at least 1."""
-    cpu = _or_own(resources).cpu
-    usable = len(cpu.visible)
-    if cpu.affinity is not None:
-        usable = min(usable, len(cpu.affinity))
-    if usable < len(cpu.visible):
-        return Advice(usable, f"sched_getaffinity allows {usable} of {len(cpu.visible)} CPUs")
-    if cpu.quota is not None and cpu.quota <= usable:
-        return Advice(usable, f"the quota is {cpu.quota:g} CPUs")
-    if cpu.cpuset is not None and len(cpu.cpuset) == usable:
-        return Advice(usable, f"the cpuset has {usable} CPUs")
-    return Advice(usable, f"{usable} CPUs are online")
+    resources = _or_own(resources)
+    cpu, sources = resources.cpu, resources.sources
+    visible = len(cpu.visible)
+    if cpu.affinity is not None and len(cpu.affinity) < visible:
+        usable = len(cpu.affinity)
+        return Advice(usable, f"sched_getaffinity allows {usable} of {_cpus(visible)}")
+    decided = sources.get("cpu.visible")
+    if decided is not None and decided == sources.get("cpu.quota"):
+        what = "request" if "@" in decided.file else "quota"
+        return Advice(visible, f"the {what} is {_cpus(cpu.quota or 0)}")
+    if decided is not None and decided == sources.get("cpu.cpuset"):
+        return Advice(visible, f"the cpuset has {_cpus(visible)}")
+    return Advice(visible, f"{_cpus(visible)} {'is' if visible == 1 else 'are'} online")
+
+
+def _cpus(number: float) -> str:
+    return f"{number:g} {'CPU' if number == 1 else 'CPUs'}"
 
 
 def heap_bytes(resources: Resources | None = None) -> Advice:

@@ -127,8 +127,8 @@ class Cgroup(NamedTuple):
 
     #: "v1", "v2" or "hybrid": which hierarchies there are.
     version: str
-    #: Its path by v1 controller; that of v2 is under "unified". Relative to the root of the
-    #: process's cgroup namespace.
+    #: Its path by v1 controller; that of v2 is under "unified". "/" is the container's own cgroup
+    #: where the process is in another cgroup namespace than the process that asks.
     paths: Mapping[str, str]
 
 
@@ -177,9 +177,8 @@ class Devices(NamedTuple):
 class Resources(NamedTuple):
     """What a process may use, uses, and has left, at one time."""
 
-    #: "container": memory, CPUs and load are a container's, with limits or without, or those of a
-    #: cgroup that has limits. "host": they are the machine's, as no limit on memory or CPUs is
-    #: known.
+    #: "container": memory and CPUs are a container's, with limits or without, or those of a cgroup
+    #: that has limits. "host": they are the machine's, as no limit on memory or CPUs is known.
     scope: str
     cpu: Cpu
     memory: Memory
@@ -195,7 +194,8 @@ class Resources(NamedTuple):
     huge_pages: tuple[HugePages, ...]
     cgroup: Cgroup
     security: Security
-    #: By the name of the value: "memory.limit_bytes", "cpu.quota".
+    #: The file that decided about a value, by its name: "memory.limit_bytes", "cpu.quota". Of
+    #: values that are one thing by the part's: "load", "pressure.cpu".
     sources: Mapping[str, Source]
 
     def limits(self) -> dict[str, object]:

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple, TypeVar
 
 from pylxcfs.errors import FormatError, Gone, PylxcfsError, SourceError
@@ -86,14 +86,18 @@ _LABELS: Final = frozenset({"apparmor", "selinux", "smack"})
 #: cpu.shares of one CPU, and the kernel's defaults (kernel/sched/sched.h).
 _SHARES_OF_ONE: Final = 1024
 _DEFAULT_WEIGHT: Final = 100
-#: Texts and sources that are remembered; a container has a few dozen.
-_MOST_KNOWN: Final = 4096
+#: Origins that are no value's alone.
+_PARTS: Final = frozenset({"memory.left", "swap.left", "memory.stat"})
 #: Levels of cgroups whose files stay open for the next question. Of deeper cgroups only the one
 #: that was asked about last has its files open, so that nobody uses up this process's descriptors
 #: by nesting cgroups.
 LEVELS_KEPT: Final = 32
 
 _MEMINFO: Final = Source("/proc/meminfo")
+_NO_SWAP: Final = Source("swap is not counted, or not shown by option")
+_SWAPPINESS: Final = Source("memory.swappiness", 0)
+_ONLINE: Final = Source("/sys/devices/system/cpu/online")
+_NODES: Final = Source("/sys/devices/system/node/online")
 _LOADAVG: Final = Source("/proc/loadavg")
 _SAMPLED: Final = Source("threads of the cgroup, every 5 s")
 _AFFINITY: Final = Source("sched_getaffinity(2)")
@@ -180,12 +184,10 @@ class Query:
         self._started_ns: int | None = None
         self._modules: tuple[str, ...] | None = None
         self._labels: bool | None = None
-        #: What was parsed of a text, and sources made of origins.
+        #: What was parsed of a text.
         self._stalls: dict[str, tuple[bytes, Mapping[str, Stall]]] = {}
-        self._known: dict[Origin, Source] = {}
         self._uncounted: set[str] = set()
         self._deep: weakref.ref[ContainerSource] | None = None
-        self._last_cgroup: tuple[Paths, bool, Cgroup] | None = None
 
     @property
     def registry(self) -> Registry:
@@ -285,17 +287,15 @@ class Query:
         limit, memory = cgroup.limit, cgroup.memory
         online = host.online_cpus()
         limited = is_container or limits_cpus(limit, online) or limits_memory(memory)
-        for name, origin in cgroup.origins.items():
-            sources[name] = self._source(origin)
+        origins = {name: _source(origin) for name, origin in cgroup.origins.items()}
+        sources.update({name: one for name, one in origins.items() if name not in _PARTS})
         info = meminfo_format.read(host.recent("proc/meminfo"))
         if limited and memory is not None:
             found = amounts(info, memory, self.options)
         else:
             found = _of_host(info)
-        by_limit = memory is not None and memory.limit == found.total
-        limit_source = sources.get("memory.limit_bytes") if by_limit else None
-        sources["memory.total_bytes"] = limit_source or _MEMINFO
-        sources["swap.total_bytes"] = _MEMINFO
+        shown = memory if limited else None
+        sources.update(_sources_of(found, shown, info, origins, self.options))
         processes = self._processes(cgroup.pids, sources)
         return Resources(
             scope="container" if limited else "host",
@@ -310,9 +310,10 @@ class Query:
             swap=_swap(memory, found),
             processes=processes,
             pressure=self._pressure(cgroup.pressure if limited else {}, sources),
-            load=self._load(container if limited else None, processes, sources),
+            # What is no other container is not sampled: its file is the host's.
+            load=self._load(container if is_container else None, processes, sources),
             uptime_s=self._uptime(container if is_container else None, sources),
-            numa_nodes=self._nodes_of(container if limited else None),
+            numa_nodes=self._nodes_of(container if limited else None, sources),
             huge_pages=self._huge_pages(cgroup.huge_pages, sources),
             cgroup=self._cgroup(container.paths(), pid, sources),
             security=self._security(pid, sources),
@@ -372,57 +373,57 @@ class Query:
         weight, pids = readers.cpu_weight(), readers.pids()
         return _Cgroup(limit, memory, weight, pids, texts, pages, readers.origins())
 
-    def _source(self, origin: Origin) -> Source:
-        known = self._known.get(origin)
-        if known is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            name = os.path.basename(origin.path)
-            known = self._known[origin] = Source(name, origin.level, origin.path)
-        return known
-
     def _cpu(
         self,
         cgroup: _Cgroup,
-        visible: tuple[int, ...],
+        online: tuple[int, ...],
         pid: int,
         sources: dict[str, Source],
         *,
         limited: bool,
     ) -> Cpu:
         limit = cgroup.limit
+        visible = online
+        sources["cpu.visible"] = _ONLINE
         if limited:
-            visible = cpus.shown(cpus.within(visible, limit, self.options), self.options)
+            visible = cpus.within(online, limit, self.options)
+            in_cpuset = cpus.within(online, CpuLimit(limit.cpuset, None), self.options)
+            if visible != in_cpuset:
+                sources["cpu.visible"] = sources["cpu.quota"]
+            elif visible != online:
+                sources["cpu.visible"] = sources["cpu.cpuset"]
+            visible = cpus.shown(visible, self.options)
         shares = weight = None
         requested: float | None = None
         found = cgroup.weight
         if found is not None:
-            source = self._source(found.origin)
+            source = _source(found.origin)
             if source.file == "cpu.shares":
                 shares = found.value
                 requested = None if shares == _SHARES_OF_ONE else shares / _SHARES_OF_ONE
-                sources["cpu.shares"] = source
+                sources["cpu.shares"] = sources["cpu.requested"] = source
             else:
                 weight = found.value
                 requested = None if weight == _DEFAULT_WEIGHT else _shares_of(weight)
-                sources["cpu.weight"] = source
+                sources["cpu.weight"] = sources["cpu.requested"] = source
         affinity: tuple[int, ...] | None = None
         with contextlib.suppress(OSError):
-            affinity = _ascending(frozenset(os.sched_getaffinity(pid)))
+            affinity = tuple(sorted(os.sched_getaffinity(pid)))
             sources["cpu.affinity"] = _AFFINITY
-        cpuset = None if limit.cpuset is None else _ascending(limit.cpuset)
+        cpuset = None if limit.cpuset is None else tuple(sorted(limit.cpuset))
         return Cpu(visible, limit.quota, cpuset, affinity, shares, weight, requested)
 
     def _processes(self, found: Pids | None, sources: dict[str, Source]) -> Processes:
         if found is None:
             return Processes(None, None, None)
-        sources["processes.limit"] = self._source(found.limit_origin)
-        sources["processes.threads"] = self._source(found.origin)
+        sources["processes.limit"] = sources["processes.left"] = _source(found.limit_origin)
+        sources["processes.threads"] = _source(found.origin)
         if found.limit is None:
             return Processes(None, found.threads, None)
-        left = found.limit - found.threads
-        if found.left is not None:
-            left = min(left, found.left)
+        left, origin = found.limit - found.threads, found.origin
+        if found.left is not None and found.left.value < left:
+            left, origin = found.left
+        sources["processes.left"] = _source(origin)
         return Processes(found.limit, found.threads, max(0, left))
 
     def _pressure(
@@ -455,16 +456,22 @@ class Query:
     def _load(
         self, container: ContainerSource | None, processes: Processes, sources: dict[str, Source]
     ) -> Load:
-        if container is not None and self.options.loadavg:
+        # Of a container that nothing can count the file is the host's.
+        if (
+            container is not None
+            and self.options.loadavg
+            and self.hierarchies.thread_place(container.paths()) is not None
+        ):
             container.renderings += 1
-            if self.sampler is None or container.renderings == 1:
-                # Who asks once, at a start, is not worth counting threads for ever.
+            # A client that asks once, at its start, is not worth counting threads for ever.
+            load = container.load() if container.renderings > 1 else None
+            if load is None:
+                if "processes.threads" in sources:
+                    sources["load.total"] = sources["processes.threads"]
                 return Load(None, None, processes.threads)
-            load = container.load()
-            if load is not None:
-                sources["load"] = _SAMPLED
-                running = max(1, load.running)
-                return Load(load.averages, running, max(running, load.total))
+            sources["load"] = _SAMPLED
+            running = max(1, load.running)
+            return Load(load.averages, running, max(running, load.total))
         sources["load"] = _LOADAVG
         host = loadavg_format.parse(self.host.recent("proc/loadavg"))
         return Load(host.averages, host.running, host.total)
@@ -484,9 +491,13 @@ class Query:
         # As /proc/uptime prints it: hundredths of seconds, rounded down.
         return max(0, self.host.now_ns() - started_ns) * 100 // NS_PER_S / 100
 
-    def _nodes_of(self, container: ContainerSource | None) -> tuple[int, ...]:
+    def _nodes_of(
+        self, container: ContainerSource | None, sources: dict[str, Source]
+    ) -> tuple[int, ...]:
+        sources.setdefault("numa_nodes", _NODES)
         try:
             if container is None:
+                sources["numa_nodes"] = _NODES
                 return numa.numbers(self.host, "online")
             return numa.visible(self.host, container)
         except SourceError:
@@ -496,20 +507,17 @@ class Query:
         self, counted: Mapping[tuple[int, str], HugePagesFound], sources: dict[str, Source]
     ) -> tuple[HugePages, ...]:
         for (_, name), found in counted.items():
-            sources[f"huge_pages.{name}.limit_bytes"] = self._source(found.limit_origin)
-            sources[f"huge_pages.{name}.usage_bytes"] = self._source(found.origin)
+            sources[f"huge_pages.{name}.limit_bytes"] = _source(found.limit_origin)
+            sources[f"huge_pages.{name}.usage_bytes"] = _source(found.origin)
         return tuple(
             [HugePages(size, found.limit, found.usage) for (size, _), found in counted.items()]
         )
 
     def _cgroup(self, paths: Paths, pid: int, sources: dict[str, Source]) -> Cgroup:
-        sources["cgroup.paths"] = _PIDCGROUP
+        sources["cgroup.version"] = sources["cgroup.paths"] = _PIDCGROUP
         # A container is the root of its cgroup namespace.
         is_root = pid != self._pid and cgroupns_of(pid, self._proc) not in (0, self._cgroupns)
-        known = self._last_cgroup
-        if known is None or known[0] is not paths or known[1] is not is_root:
-            known = self._last_cgroup = paths, is_root, _cgroup_of(paths, is_root=is_root)
-        return known[2]
+        return _cgroup_of(paths, is_root=is_root)
 
     def _security(self, pid: int, sources: dict[str, Source]) -> Security:
         if self._labels is None:
@@ -532,6 +540,46 @@ class Query:
         return Security(self._modules, label)
 
 
+def _source(origin: Origin) -> Source:
+    return Source(origin.path.rpartition("/")[2], origin.level, origin.path)
+
+
+def _sources_of(
+    found: Amounts,
+    memory: CgroupMemory | None,
+    info: MemInfo,
+    origins: Mapping[str, Source],
+    options: Options,
+) -> dict[str, Source]:
+    """Return the files that decide about amounts (views/memory.py). `memory`: None for a host."""
+    total = free = available = swap_total = swap_free = _MEMINFO
+    if memory is not None:
+        if memory.limit == found.total:
+            total = origins["memory.limit_bytes"]
+        above = memory.left is not None and memory.left < found.total - memory.usage
+        free = origins["memory.left" if above else "memory.usage_bytes"]
+        if found.available != info.number(b"MemAvailable"):
+            available = origins["memory.stat"]
+    if memory is not None and number(info, b"SwapTotal"):
+        if memory.swap_usage is None or not options.swap:
+            swap_total = swap_free = _NO_SWAP
+        elif memory.swappiness == 0:
+            swap_total = swap_free = _SWAPPINESS
+        else:
+            if memory.swap_limit == found.swap_total:
+                swap_total = origins["swap.limit_bytes"]
+            left = found.swap_total - memory.swap_usage
+            above = memory.swap_left is not None and memory.swap_left < left
+            swap_free = origins["swap.left" if above else "swap.usage_bytes"]
+    return {
+        "memory.total_bytes": total,
+        "memory.free_bytes": free,
+        "memory.available_bytes": available,
+        "swap.total_bytes": swap_total,
+        "swap.free_bytes": swap_free,
+    }
+
+
 def _of_host(info: MemInfo) -> Amounts:
     available = info.number(b"MemAvailable")  # since Linux 3.14
     free = number(info, b"MemFree")
@@ -542,11 +590,6 @@ def _of_host(info: MemInfo) -> Amounts:
         number(info, b"SwapTotal"),
         number(info, b"SwapFree"),
     )
-
-
-@lru_cache(maxsize=256)
-def _ascending(numbers: frozenset[int]) -> tuple[int, ...]:
-    return tuple(sorted(numbers))
 
 
 def _cgroup_of(paths: Paths, *, is_root: bool) -> Cgroup:

@@ -29,6 +29,8 @@ class _MemoryReader(Protocol):
     def limit_origin(self) -> Origin: ...
     def swap_origin(self) -> Origin | None: ...
     def usage_origin(self) -> Origin: ...
+    def left_origins(self) -> tuple[Origin | None, Origin | None]: ...
+    def own_origins(self) -> tuple[Origin, Origin]: ...
     def slabinfo(self) -> bytes | None: ...
 
 
@@ -208,7 +210,8 @@ class Readers:
     def origins(self) -> dict[str, Origin]:
         """Return where the values of the last read came from, by name.
 
-        As far as there is such a controller.
+        As far as there is such a controller. "memory.left" and "swap.left": the level above that
+        leaves the least; "memory.stat": what the kernel can reclaim.
         """
         memory, quota, cpuset = self._memory, self._quota, self._cpuset
         found: dict[str, Origin] = {}
@@ -216,8 +219,12 @@ class Readers:
             found["memory.limit_bytes"] = self._request.memory_origin(memory.limit_origin())
             found["memory.usage_bytes"] = memory.usage_origin()
             swap = memory.swap_origin()
+            found["memory.stat"], usage = memory.own_origins()
             if swap is not None:
-                found["swap.limit_bytes"] = swap
+                found["swap.limit_bytes"], found["swap.usage_bytes"] = swap, usage
+            for name, left in zip(("memory.left", "swap.left"), memory.left_origins(), strict=True):
+                if left is not None:
+                    found[name] = left
         if quota is not None:
             found["cpu.quota"] = self._request.cpu_origin(quota.origin())
         if cpuset is not None:

@@ -49,16 +49,16 @@ class MemoryReader:
         self._swappiness = hierarchies.setting([swappiness], swappiness.read)
         self._kernel = KeptFile(own, "memory.kmem.usage_in_bytes")
         self._above = Above(
-            hierarchies, place.above(own), "memory.limit_in_bytes", "memory.usage_in_bytes"
+            hierarchies, place, own, "memory.limit_in_bytes", "memory.usage_in_bytes"
         )
         self._memsw_above = Above(
-            hierarchies,
-            place.above(own),
-            "memory.memsw.limit_in_bytes",
-            "memory.memsw.usage_in_bytes",
+            hierarchies, place, own, "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"
         )
         self._slabinfo = KeptFile(own, "memory.kmem.slabinfo")
-        self._counts_swap = False
+        self._counts_swap = self._stat_has_swap = False
+        #: What the levels above leave, at the last read.
+        self._left: Found[int] | None = None
+        self._memsw_left: Found[int] | None = None
 
     def read(self) -> Memory | None:
         usage_text = self._usage.read()
@@ -69,6 +69,7 @@ class MemoryReader:
         stat = memorystat.parse_v1(stat_text)
         limits = stat.pop(memorystat.V1_LIMIT, None), stat.pop(memorystat.V1_MEMSW_LIMIT, None)
         swap_usage = stat.pop(memorystat.V1_SWAP, None)
+        self._stat_has_swap = swap_usage is not None
         kernel = self._kernel.read()
         if kernel is not None:
             stat[b"kernel"] = cgroupvalue.number(kernel)
@@ -77,7 +78,8 @@ class MemoryReader:
         else:
             limit = cgroupvalue.limit_v1(limits[0])
         # Without a limit no ancestor has one.
-        left = None if limit is None else self._above.left()
+        self._left = None if limit is None else self._above.left()
+        left = value_of(self._left)
         memsw_usage = self._memsw_usage.read()
         self._counts_swap = memsw_usage is not None
         swap_limit = swap_left = None
@@ -90,7 +92,8 @@ class MemoryReader:
                 memsw = cgroupvalue.limit_v1(limits[1])
             # The limit is on the sum. Without one on memory all of the sum may be in swap.
             swap_limit = None if memsw is None else max(0, memsw - (limit or 0))
-            sum_left = None if memsw is None else self._memsw_above.left()
+            self._memsw_left = None if memsw is None else self._memsw_above.left()
+            sum_left = value_of(self._memsw_left)
             if sum_left is not None:
                 # The rest of the sum, after the container has all memory that it can get.
                 memory_left = (limit or 0) - usage
@@ -126,6 +129,14 @@ class MemoryReader:
         """Return the file of the usage."""
         return self._usage_origin
 
+    def left_origins(self) -> tuple[Origin | None, Origin | None]:
+        """Return the levels above that leave the least memory and swap, by their files of usage."""
+        return origin_of(self._left), origin_of(self._memsw_left)
+
+    def own_origins(self) -> tuple[Origin, Origin]:
+        """Return the files of statistics and of swap usage."""
+        return self._own_origins
+
     # Files never asked for cost nothing: most containers are read by files alone.
 
     @cached_property
@@ -139,6 +150,12 @@ class MemoryReader:
     @cached_property
     def _usage_origin(self) -> Origin:
         return self._place.origin(self._place.own, "memory.usage_in_bytes")
+
+    @cached_property
+    def _own_origins(self) -> tuple[Origin, Origin]:
+        own, place = self._place.own, self._place
+        usage = "memory.stat" if self._stat_has_swap else "memory.memsw.usage_in_bytes"
+        return place.origin(own, "memory.stat"), place.origin(own, usage)
 
     @cached_property
     def _limit(self) -> Setting[Found[int] | None]:
@@ -192,7 +209,7 @@ def origin_of(found: Found[_T] | None) -> Origin | None:
 
 
 class Above:
-    """Memory that the levels above a cgroup leave to it: their limits minus their usage.
+    """Memory that the levels above a cgroup, `own`, leave to it: their limits minus their usage.
 
     Usage is read at the levels with a limit only. Levels from the first one on whose
     memory.use_hierarchy is 0 (v1 before Linux 5.11) neither limit nor count what is below;
@@ -202,44 +219,46 @@ class Above:
     def __init__(
         self,
         hierarchies: Hierarchies,
-        directories: Sequence[str],
+        place: Place,
+        own: str,
         limit: str,
         usage: str,
         hierarchical: str | None = "memory.use_hierarchy",
     ) -> None:
         self._hierarchies = hierarchies
         self._hierarchical_name = hierarchical
-        self._directories = directories
+        self._place = place
+        self._directories = place.above(own)
         self._limit_name = limit
         self._usage_name = usage
 
-    def left(self) -> int | None:
-        """Return the least that a level leaves; None if none has a limit."""
+    def left(self) -> Found[int] | None:
+        """Return the least that a level leaves, by its file of usage; None if none has a limit."""
         if not self._directories:
             return None
-        found: int | None = None
-        for limit, file in self._limited.get():
+        found: Found[int] | None = None
+        for limit, file, origin in self._limited.get():
             usage = file.read()
             if usage is not None:
                 left = limit - cgroupvalue.number(usage)
-                if found is None or left < found:
-                    found = left
+                if found is None or left < found.value:
+                    found = Found(left, origin)
         return found
 
     @cached_property
-    def _limited(self) -> Setting[list[tuple[int, KeptFile]]]:
+    def _limited(self) -> Setting[list[tuple[int, KeptFile, Origin]]]:
         shared = self._hierarchies.shared
         name = self._hierarchical_name
         levels = [
             (
                 shared(f"{directory}/{name}") if name is not None else None,
                 shared(f"{directory}/{self._limit_name}"),
-                f"{directory}/{self._usage_name}",
+                self._place.origin(directory, self._usage_name),
             )
             for directory in self._directories
         ]
 
-        def read() -> list[tuple[int, KeptFile]]:
+        def read() -> list[tuple[int, KeptFile, Origin]]:
             found = []
             for hierarchical, limit_file, usage in levels:
                 if hierarchical is not None and hierarchical.read() == b"0\n":
@@ -247,7 +266,7 @@ class Above:
                 text = limit_file.read()
                 limit = None if text is None else cgroupvalue.limit(text)
                 if limit is not None:
-                    found.append((limit, shared(usage)))
+                    found.append((limit, shared(usage.path), usage))
             return found
 
         files = [file for *pair, _ in levels for file in pair if file is not None]
@@ -422,7 +441,7 @@ class PidsReader:
         own = place.nearest("pids.current") or place.own
         self._limit = smallest(hierarchies, place, "pids.max", cgroupvalue.limit)
         self._current = KeptFile(own, "pids.current")
-        self._above = Above(hierarchies, place.above(own), "pids.max", "pids.current", None)
+        self._above = Above(hierarchies, place, own, "pids.max", "pids.current", None)
         self._origin = place.origin(own, "pids.current")
         self._own_limit = place.origin(own, "pids.max")
 
@@ -448,7 +467,7 @@ class Pids(NamedTuple):
     limit: int | None
     limit_origin: Origin
     #: The least that a level above leaves; None if none has a limit.
-    left: int | None
+    left: Found[int] | None
 
 
 class HugePages(NamedTuple):

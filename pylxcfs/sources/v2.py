@@ -36,9 +36,13 @@ class MemoryReader:
         self._found: Found[int] | None = None
         self._swap_found: Found[int] | None = None
         self._counts_swap = False
-        above = place.above(own)
-        self._above = Above(hierarchies, above, "memory.max", "memory.current", None)
-        self._swap_above = Above(hierarchies, above, "memory.swap.max", "memory.swap.current", None)
+        self._above = Above(hierarchies, place, own, "memory.max", "memory.current", None)
+        self._swap_above = Above(
+            hierarchies, place, own, "memory.swap.max", "memory.swap.current", None
+        )
+        #: What the levels above leave, at the last read.
+        self._left: Found[int] | None = None
+        self._swap_left: Found[int] | None = None
 
     def read(self) -> Memory | None:
         usage = self._usage.read()
@@ -51,6 +55,8 @@ class MemoryReader:
         self._counts_swap = swap_usage is not None
         self._swap_found = swap_found = self._swap_limit.get() if self._counts_swap else None
         limit, swap_limit = value_of(found), value_of(swap_found)
+        self._left = None if limit is None else self._above.left()
+        self._swap_left = None if swap_limit is None else self._swap_above.left()
         return Memory(
             limit=limit,
             usage=cgroupvalue.number(usage),
@@ -58,8 +64,8 @@ class MemoryReader:
             swap_usage=None if swap_usage is None else cgroupvalue.number(swap_usage),
             swappiness=None,
             stat=memorystat.parse(stat),
-            left=None if limit is None else self._above.left(),
-            swap_left=None if swap_limit is None else self._swap_above.left(),
+            left=value_of(self._left),
+            swap_left=value_of(self._swap_left),
         )
 
     def slabinfo(self) -> bytes | None:
@@ -76,9 +82,18 @@ class MemoryReader:
     def usage_origin(self) -> Origin:
         return self._origins["memory.current"]
 
+    def left_origins(self) -> tuple[Origin | None, Origin | None]:
+        return origin_of(self._left), origin_of(self._swap_left)
+
+    def own_origins(self) -> tuple[Origin, Origin]:
+        return self._origins["memory.stat"], self._origins["memory.swap.current"]
+
     @cached_property
     def _origins(self) -> dict[str, Origin]:
-        names = ("memory.max", "memory.swap.max", "memory.current")
+        names = (
+            *("memory.max", "memory.swap.max", "memory.current"),
+            *("memory.stat", "memory.swap.current"),
+        )
         return {name: self._place.origin(self._own, name) for name in names}
 
 

@@ -5,32 +5,41 @@ from __future__ import annotations
 import pytest
 
 from pylxcfs import resources
-from pylxcfs.resources import Cpu, Memory, Resources, advice
+from pylxcfs.resources import Cpu, Memory, Resources, Source, advice
 
 GIB = 1 << 30
+NONE = (None, None, None)
 
 
-def made(cpu: Cpu | None = None, memory: Memory | None = None) -> Resources:
+SOURCES = {name: Source(f"of {name}", 0) for name in ("cpu.quota", "cpu.cpuset")}
+
+
+def made(cpu: Cpu | None = None, memory: Memory | None = None, decides: str = "") -> Resources:
+    """Return resources; `decides`: the limit that decides which CPUs are visible."""
     own = resources.of()
-    return own._replace(cpu=cpu or own.cpu, memory=memory or own.memory)
+    sources = {**SOURCES, "cpu.visible": SOURCES.get(decides, Source("/sys/..."))}
+    return own._replace(cpu=cpu or own.cpu, memory=memory or own.memory, sources=sources)
 
 
 @pytest.mark.parametrize(
-    ("cpu", "number", "reason"),
+    ("cpu", "decides", "number", "reason"),
     [
-        (Cpu((0, 1), 1.5, (0, 1, 2), (0, 1, 2), None, None, None), 2, "the quota is 1.5 CPUs"),
-        (Cpu((0,), 0.1, None, None, None, None, None), 1, "the quota is 0.1 CPUs"),
-        (Cpu((4, 5), None, (4, 5), (4, 5), None, None, None), 2, "the cpuset has 2 CPUs"),
-        (Cpu((0, 1, 2), None, None, (2,), None, None, None), 1, "allows 1 of 3 CPUs"),
+        (Cpu((0, 1), 1.5, (0, 1), (0, 1), *NONE), "cpu.quota", 2, "the quota is 1.5 CPUs"),
+        (Cpu((0,), 0.1, None, None, *NONE), "cpu.quota", 1, "the quota is 0.1 CPUs"),
+        (Cpu((0,), 1.0, None, None, *NONE), "cpu.quota", 1, "the quota is 1 CPU"),
+        (Cpu((4, 5), None, (4, 5), (4, 5), *NONE), "cpu.cpuset", 2, "the cpuset has 2 CPUs"),
+        (Cpu((4,), None, (4,), (4,), *NONE), "cpu.cpuset", 1, "the cpuset has 1 CPU"),
+        (Cpu((0, 1, 2), None, None, (2,), *NONE), "", 1, "sched_getaffinity allows 1 of 3 CPUs"),
         # The quota shows the lowest CPUs; the process may spend it on others.
-        (Cpu((0, 1), 2.0, None, (6, 7), None, None, None), 2, "the quota is 2 CPUs"),
-        (Cpu((0, 1), 8.0, None, (0, 1), None, None, None), 2, "2 CPUs are online"),
+        (Cpu((0, 1), 2.0, None, (6, 7), *NONE), "cpu.quota", 2, "the quota is 2 CPUs"),
+        (Cpu((0, 1), 8.0, None, (0, 1), *NONE), "", 2, "2 CPUs are online"),
+        (Cpu((0,), None, None, (0,), *NONE), "", 1, "1 CPU is online"),
+        # A quota that does not decide, as with --cpu-view cpuset.
+        (Cpu((0, 1, 2), 1.0, None, (0, 1, 2), *NONE), "", 3, "3 CPUs are online"),
     ],
 )
-def test_threads(cpu, number, reason):
-    found = advice.threads(made(cpu=cpu))
-    assert found.value == number
-    assert reason in found.reason
+def test_threads(cpu, decides, number, reason):
+    assert advice.threads(made(cpu=cpu, decides=decides)) == (number, reason)
 
 
 @pytest.mark.parametrize(

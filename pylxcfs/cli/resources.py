@@ -24,7 +24,7 @@ from pylxcfs.guard import Guard
 from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
 from pylxcfs.resources.model import Devices, Resources, Source
-from pylxcfs.resources.query import LEVELS_KEPT, Query
+from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Change, watch
 from pylxcfs.server.server import options_of
 from pylxcfs.server.settings import Settings
@@ -34,9 +34,6 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _MOST_DOCUMENT: Final = 1 << 20
-#: Descriptors that a container may keep open: 20, and 9 for each level of its cgroups up to those
-#: that Query keeps open (LEVELS_KEPT), if all of them have limits.
-_FDS_EACH: Final = 20 + 9 * LEVELS_KEPT
 _NOT_KNOWN: Final = (
     "not known; --log-level=debug says why. On cgroup v2 it takes CAP_SYS_ADMIN: try sudo"
 )
@@ -109,14 +106,9 @@ def _query(settings: Settings, *, sample: bool = False) -> Query:
     return Query(
         options_of(settings),
         init_pid_method=settings.init_pid_method,
-        max_containers=min(settings.max_containers, _containers_that_fit()),
+        max_containers=settings.max_containers,
         sample=sample and settings.loadavg,
     )
-
-
-def _containers_that_fit() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, soft // 2 // _FDS_EACH)  # the other half is for connections
 
 
 def _failed(pid: int, error: Exception) -> UserError:

@@ -20,6 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import Final, NamedTuple, TypeVar
 
 from pylxcfs.errors import FormatError, Gone, PylxcfsError, SourceError
@@ -92,6 +93,10 @@ _PARTS: Final = frozenset({"memory.left", "swap.left", "memory.stat"})
 #: that was asked about last has its files open, so that nobody uses up this process's descriptors
 #: by nesting cgroups.
 LEVELS_KEPT: Final = 32
+#: Descriptors that a container may keep open: 20, and 9 for each level of its cgroups up to those
+#: that stay open, if all of them have limits.
+FDS_EACH: Final = 20 + 9 * LEVELS_KEPT
+_MOST_CONTAINERS: Final = 512
 
 _MEMINFO: Final = Source("/proc/meminfo")
 _NO_SWAP: Final = Source("swap is not counted, or not shown by option")
@@ -155,7 +160,9 @@ class Query:
     """Answers for any process that this one may see; for one thread at a time, but for `find`.
 
     `options`: those of the files that answers agree with. `sample`: count load averages of
-    containers, from the second question on; they are not known without it.
+    containers, from the second question on; they are not known without it. `max_containers`: the
+    most that keep files open, and as many cgroups of this pid namespace up to 16; fewer where both
+    together could take more than half of the descriptors that this process may have now.
     """
 
     def __init__(
@@ -164,7 +171,7 @@ class Query:
         *,
         root: str = "/",
         init_pid_method: str = "auto",
-        max_containers: int = 512,
+        max_containers: int = _MOST_CONTAINERS,
         sample: bool = False,
     ) -> None:
         self.options = options or Options()
@@ -173,13 +180,15 @@ class Query:
         self.host.recent_ns = _RECENT_NS
         self.finder = InitFinder(init_pid_method)
         self.sampler = Sampler(self.hierarchies) if sample else None
-        self._max_containers = max_containers
+        soft, _ = getrlimit(RLIMIT_NOFILE)
+        fit = max(1, soft // 2 // FDS_EACH)
+        self._max_containers = min(max_containers, fit)
         self._proc = f"{root.rstrip('/')}/proc"
         self._pid = os.getpid()
         self._pidns = pidns_of(self._pid)
         self._cgroupns = cgroupns_of(self._pid)
         self._own = PinnedFile(f"{self._proc}/self/cgroup")
-        self._cgroups = HostCallers(self.hierarchies, self.host)
+        self._cgroups = HostCallers(self.hierarchies, self.host, fit)
         self._registry: Registry | None = None
         self._started_ns: int | None = None
         self._modules: tuple[str, ...] | None = None

@@ -21,9 +21,10 @@ _MAX_KNOWN = 16
 
 
 class HostCallers:
-    """Containers by the text of /proc/PID/cgroup."""
+    """Containers by the text of /proc/PID/cgroup; at most `most` of them are kept."""
 
-    def __init__(self, hierarchies: Hierarchies, host: HostFiles) -> None:
+    def __init__(self, hierarchies: Hierarchies, host: HostFiles, most: int = _MAX_KNOWN) -> None:
+        self._most = min(most, _MAX_KNOWN)
         self._hierarchies = hierarchies
         self._host = host
         self._lock = threading.Lock()
@@ -46,7 +47,7 @@ class HostCallers:
             container = ContainerSource(self._hierarchies, paths=self._hierarchies.paths_in(text))
             with self._lock:
                 self._known[text] = container
-                if len(self._known) > _MAX_KNOWN:
+                if len(self._known) > self._most:
                     self._known.popitem(last=False)
         return container
 

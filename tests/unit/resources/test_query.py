@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylxcfs import resources
-from pylxcfs.cli.resources import _FDS_EACH
 from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import cpulist, meminfo, uptime
-from pylxcfs.resources.query import LEVELS_KEPT, Query
+from pylxcfs.resources.query import FDS_EACH, LEVELS_KEPT, Query
 from pylxcfs.sources import devices
 from pylxcfs.sources.readers import Readers
 from pylxcfs.views import VIEWS
@@ -354,10 +354,10 @@ def test_devices_of_this_process():
     assert resources.devices(os.getpid()) == found
 
 
-def _deep(tree: Tree, version: str, depth: int) -> str:
+def _deep(tree: Tree, version: str, depth: int, name: str = "") -> str:
     """Make a cgroup with a limit on each level; return its text of /proc/PID/cgroup."""
     for level in range(1, depth + 1):
-        directory = "/".join([f"of{depth}"] * level)
+        directory = "/".join([name or f"of{depth}"] * level)
         if version == "v1":
             v1_cgroup(tree, directory, memory=level * MIB, quota=50000, pids="50")
         else:
@@ -389,7 +389,23 @@ def test_deep_cgroups_use_no_more_descriptors_than_are_counted_with(version, req
                 container.release()
         used = len(os.listdir("/proc/self/fd")) - before
     assert all(found)
-    assert used <= _FDS_EACH
+    assert used <= FDS_EACH
+
+
+def test_the_library_leaves_half_of_the_descriptors_to_its_user(v2):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        query = Query(root=str(v2.root))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with contextlib.closing(query):
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            directory = "/".join([f"of{number}"] * LEVELS_KEPT)
+            v2.write("proc/self/cgroup", _deep(v2, "v2", LEVELS_KEPT, f"of{number}"))
+            assert query.of().cgroup.paths["unified"] == f"/{directory}"
+        assert len(os.listdir("/proc/self/fd")) - before <= 512
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -36,7 +36,7 @@ def named(given: Mapping[str, int]) -> dict[str, int]:
 def listen(directory: str) -> socket.socket:
     """Return a new socket in the runtime directory, in the place of an old one. Raise OSError.
 
-    Everybody may ask, and is told about itself.
+    Any process may connect, and is told about itself.
     """
     return listening.listen(directory, _SOCKET, socket.SOCK_STREAM, _BACKLOG, 0o666)
 

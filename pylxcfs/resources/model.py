@@ -155,7 +155,7 @@ class Device(NamedTuple):
 class Devices(NamedTuple):
     """Devices that the rules of a cgroup let a process open, for reading or for writing.
 
-    Permissions and the presence of a node in /dev are not looked at.
+    Permissions and the presence of a node in /dev are not examined.
     """
 
     #: Character devices first, each by numbers. None: no limit if there are `sources`, else not

@@ -1,9 +1,10 @@
-"""Who is at the other end of a unix socket: SO_PEERCRED, SO_PEERPIDFD.
+"""The process at the other end of a unix socket: SO_PEERCRED, SO_PEERPIDFD.
 
 The kernel notes the process that called connect(2), and translates its pid into the pid namespace
-of who asks. A pidfd tells whether that pid is still the same process. Linux before 6.5 gives none
-(ENOPROTOOPT); there it is opened by pid, right after accept(2). Linux 6.5 to 6.15 gives none of a
-process that was reaped (EINVAL, ESRCH): its pid may be another's, so there is no peer then.
+of the process that calls getsockopt(2). A pidfd tells whether that pid is still the same process.
+Linux before 6.5 gives none (ENOPROTOOPT); there it is opened by pid, right after accept(2). Linux
+6.5 to 6.15 gives none of a process that was reaped (EINVAL, ESRCH): its pid may be another's, so
+there is no peer then.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Peer:
         return self.pidfd is not None and not has_ended(self.pidfd)
 
 
-def hung_up(connection: socket.socket) -> bool:
-    """Return whether nobody is there to take an answer: the peer has closed, both ways.
+def is_closed(connection: socket.socket) -> bool:
+    """Return whether the peer has closed both ways, so that it takes no answer.
 
     Bytes that it has sent before may wait all the same.
     """

@@ -86,7 +86,7 @@ class Answer(NamedTuple):
         return cls(status, json.dumps({"error": message, "hint": hint}).encode() + b"\n")
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """A request that is not carried out; the connection is closed behind the answer."""
 
     def __init__(self, status: int, message: str, hint: str) -> None:
@@ -125,11 +125,11 @@ class Conversation:
                 self.state = State.CLOSED
 
     def request(self) -> Request | None:
-        """Return the next request; None if more has to be received. Raise Refused."""
+        """Return the next request; None if more has to be received. Raise HttpError."""
         if self.state is State.LINE:
             match = _LINE.fullmatch(self._first)
             if match is None:
-                raise Refused(
+                raise HttpError(
                     HTTPStatus.BAD_REQUEST,
                     "this is neither a command nor HTTP",
                     "send self, or pid NUMBER, and a newline",
@@ -142,7 +142,7 @@ class Conversation:
             return self._next()
         except h11.RemoteProtocolError as error:
             status = HTTPStatus(error.error_status_hint)
-            raise Refused(status, *_MALFORMED.get(status, _NOT_HTTP)) from None
+            raise HttpError(status, *_MALFORMED.get(status, _NOT_HTTP)) from None
 
     def _next(self) -> Request | None:
         found: Request | None = None
@@ -154,12 +154,12 @@ class Conversation:
             if isinstance(event, h11.Request):
                 found = self._understood(event)
             elif isinstance(event, h11.Data):
-                raise Refused(*_NO_BODY)
+                raise HttpError(*_NO_BODY)
             elif isinstance(event, h11.EndOfMessage):
                 return found
             elif event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
-                    raise Refused(*_NO_BODY)
+                    raise HttpError(*_NO_BODY)
                 return None
             else:  # the client has closed its end, or is not to go on
                 self.state = State.CLOSED
@@ -176,11 +176,11 @@ class Conversation:
         match = _PROCESS.fullmatch(target)
         what = "process" if match is not None else _TARGETS.get(target)
         if what is None:
-            raise Refused(
+            raise HttpError(
                 HTTPStatus.NOT_FOUND, "there is no such resource", "GET /v1/openapi.json lists all"
             )
         if event.method not in _METHODS:
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "nothing can be changed here", "use GET")
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "nothing can be changed here", "use GET")
         return Request(what, 0 if match is None else int(match.group(1)))
 
     def answer(self, answer: Answer, *, last: bool = False) -> bytes:
@@ -210,7 +210,7 @@ class Conversation:
             self.state = State.CLOSED
         return b"".join([part for part in parts if part])
 
-    def refuse(self, refused: Refused) -> bytes:
+    def refuse(self, refused: HttpError) -> bytes:
         """Return the bytes of a refusal, the last ones of this connection."""
         return self.answer(refused.answer, last=True)
 

@@ -1,8 +1,9 @@
 """The service: connections on a unix socket, each answered for the process that made it.
 
-Each container has its turn: of its connections one at a time is worked for, so a thousand of them
-are to the others as one. A client has a few seconds for a request and to take its answer. What is
-said is in protocol.py, who asks in peers.py; the listening socket belongs to whoever starts this.
+A fair queue: the service works for one connection of each container at a time, so a thousand of
+them delay the others as one does. A client has a few seconds for a request and to receive its
+answer. The bytes are in protocol.py, the client's process in peers.py. The listening socket is made
+elsewhere (keeper/resources.py).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from pylxcfs.errors import Gone, PylxcfsError
 from pylxcfs.guard import Guard
 from pylxcfs.resources import openapi
 from pylxcfs.resources.model import Devices, Resources
-from pylxcfs.resources.peers import Peer, hung_up
-from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, Refused, Request, State
+from pylxcfs.resources.peers import Peer, is_closed
+from pylxcfs.resources.protocol import MOST_BYTES, Answer, Conversation, HttpError, Request, State
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import Change, Watched
 from pylxcfs.sources.identity import FairKey, Identity, cgroupns_of, fair_key
@@ -47,7 +48,7 @@ MOST_STREAMS: Final = 16
 #: All connections; each has a descriptor and a pidfd. Containers have half of the descriptors.
 MOST: Final = 8192
 _FDS_EACH: Final = 2
-#: Connections taken before those that have one are served.
+#: Connections that are accepted before the others are served.
 _AT_ONCE: Final = 16
 #: Seconds for that. Those that were closed already cost little, and many may wait.
 _DRAIN_S: Final = 0.005
@@ -62,7 +63,9 @@ _NOT_SEEN: Final = Answer.error(
     "run the service in the pid namespace of the host",
 )
 _ENDED: Final = Answer.error(
-    HTTPStatus.GONE, "the process that connected has ended", "connect from the one that asks"
+    HTTPStatus.GONE,
+    "the process that connected has ended",
+    "connect from the process that sends the request",
 )
 _NO_PROCESS: Final = Answer.error(
     HTTPStatus.NOT_FOUND,
@@ -90,7 +93,8 @@ def _nothing() -> None:
 class _Container:
     """What is open for one container, or another key."""
 
-    turn: trio.Lock = field(default_factory=trio.Lock)
+    #: Held while the service works for one of its connections.
+    lock: trio.Lock = field(default_factory=trio.Lock)
     #: Its connections, each with the time of its last bytes; the longest idle one is the first.
     connections: dict[trio.CancelScope, float] = field(default_factory=dict)
     streams: int = 0
@@ -163,7 +167,7 @@ class Service:
             except OSError as error:
                 self._guard.warn("accept", "no connection can be taken: %s", error)
                 return False
-            if hung_up(connection):
+            if is_closed(connection):
                 connection.close()
                 continue
             taken += 1
@@ -186,7 +190,7 @@ class Service:
         return True
 
     def _close_one(self) -> None:
-        """Close the longest idle connection of the container that has most."""
+        """Close the longest idle connection of the container with the most connections."""
         key, container = max(
             self._containers.items(),
             key=lambda item: (len(item[1].connections), -item[1].idle_since),
@@ -194,7 +198,9 @@ class Service:
         scope = next(iter(container.connections))
         scope.cancel()
         self._drop(key, container, scope)
-        self._guard.warn("limit", "too many connections; idle ones of who has most are closed")
+        self._guard.warn(
+            "limit", "too many connections; idle ones of the container with the most are closed"
+        )
 
     def _drop(self, key: FairKey, container: _Container, scope: trio.CancelScope) -> None:
         """Count a connection no more."""
@@ -235,10 +241,10 @@ class Service:
         while talk.state is not State.CLOSED:
             data, request = b"", None
             if talk.state is not State.FIRST:
-                async with container.turn:
+                async with container.lock:
                     try:
                         request = talk.request()
-                    except Refused as refused:
+                    except HttpError as refused:
                         data = talk.refuse(refused)
                     if request is not None and request.what != "events":
                         data = talk.answer(await self._answer(request, peer))
@@ -366,7 +372,7 @@ class Service:
             return
         container.streams += 1
         try:
-            async with container.turn:
+            async with container.lock:
                 await self._prepare(peer)
                 begun = self._read(peer, partial(self._begin, peer))
             if isinstance(begun, Answer):
@@ -405,7 +411,7 @@ class Service:
                     await self._written.wait()
             data = talk.comment() if quiet.cancelled_caught else b""
             if not data:
-                async with container.turn:
+                async with container.lock:
                     event = self._read(peer, partial(self._next, watched, peer))
                 if isinstance(event, Answer):
                     return  # the process or its cgroup has ended, or that cannot be read

@@ -228,7 +228,9 @@ def test_limits_go_by_container_by_user_and_by_cgroup_of_root(make_cgroup, make_
         assert fair_key(started(two, 1234, "unshare", "-UC"), 1234, own) == keys["user"]
 
 
-def test_at_the_limit_on_all_connections_who_has_most_loses_one(tmp_path, make_container):
+def test_at_the_limit_on_all_connections_the_client_with_the_most_loses_one(
+    tmp_path, make_container
+):
     made = make_container(memory=100 * MIB)
     with serving(tmp_path, most=3) as path, contextlib.ExitStack() as stack:
         clients = []

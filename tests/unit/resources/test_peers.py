@@ -1,4 +1,4 @@
-"""Who connected, on kernels that answer SO_PEERPIDFD in different ways."""
+"""The process that connected, on kernels that answer SO_PEERPIDFD in different ways."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from pylxcfs.resources.peers import Peer, hung_up
+from pylxcfs.resources.peers import Peer, is_closed
 
 
 class Kernel:
@@ -48,7 +48,7 @@ def test_a_peer_that_was_reaped_is_not_looked_for_by_its_number(number):
     assert not peer.lives
 
 
-def test_a_connection_that_was_closed_has_hung_up(tmp_path):
+def test_a_connection_that_its_peer_has_closed(tmp_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()
@@ -62,8 +62,8 @@ def test_a_connection_that_was_closed_has_hung_up(tmp_path):
         for data in (b"", b"self\n"):
             connect(data).close()
             with listener.accept()[0] as ours:
-                assert hung_up(ours)
+                assert is_closed(ours)
             with connect(data) as theirs, listener.accept()[0] as ours:
-                assert not hung_up(ours)
+                assert not is_closed(ours)
                 theirs.shutdown(socket.SHUT_WR)
-                assert not hung_up(ours)  # it takes an answer
+                assert not is_closed(ours)  # it takes an answer

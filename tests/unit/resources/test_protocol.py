@@ -13,7 +13,7 @@ from pylxcfs.resources.protocol import (
     MOST_BYTES,
     Answer,
     Conversation,
-    Refused,
+    HttpError,
     Request,
     State,
 )
@@ -69,7 +69,7 @@ def test_a_line_that_is_no_command_is_answered_and_closed(line):
     talk = Conversation()
     talk.receive(line)
     talk.receive(b"")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         talk.request()
     data = talk.refuse(refused.value)
     assert json.loads(data)["hint"] == "send self, or pid NUMBER, and a newline"
@@ -143,7 +143,7 @@ def test_head_has_no_body():
 def test_what_is_refused(data, status):
     talk = Conversation()
     talk.receive(data)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         talk.request()
     found = response(talk.refuse(refused.value))
     assert found[0] == status
@@ -161,7 +161,7 @@ def test_what_h11_says_is_not_told():
     ):
         talk = Conversation()
         talk.receive(data)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(HttpError) as refused:
             talk.request()
         assert hint in json.loads(refused.value.answer.body)["hint"]
 
@@ -169,7 +169,7 @@ def test_what_h11_says_is_not_told():
 def test_a_method_that_is_not_allowed_names_those_that_are():
     talk = Conversation()
     talk.receive(GET.replace(b"GET", b"PUT"))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         talk.request()
     assert b"\r\nallow: GET, HEAD\r\n" in talk.refuse(refused.value)
 
@@ -190,7 +190,7 @@ def test_what_is_refused_behind_a_head_request_has_a_body():
     talk, found = first(GET.replace(b"GET", b"HEAD") + b"GET /v1/self HTTP/1.1\r\n\r\n")
     assert found == Request("self")
     talk.answer(ANSWER)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         talk.request()
     status, document, _ = response(talk.refuse(refused.value))
     assert status == 400
@@ -223,7 +223,7 @@ def test_no_bytes_break_it(pieces):
         while talk.state is not State.CLOSED:
             try:
                 request = talk.request()
-            except Refused as refused:
+            except HttpError as refused:
                 talk.refuse(refused)
                 break
             if request is None:

@@ -1,20 +1,26 @@
-"""Clients of the resources service, and a service in a thread."""
+"""Clients of the resources service, and a service in a thread.
+
+What the service answers by HTTP is held against its own description (openapi.json).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import trio
 
 from pylxcfs.guard import Guard
 from pylxcfs.keeper.resources import listen
+from pylxcfs.resources import openapi
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import Service
 
@@ -29,6 +35,50 @@ with socket.socket(socket.AF_UNIX) as one:
     while part := one.recv(65536):
         sys.stdout.buffer.write(part)
 """
+
+
+DOCUMENT: dict[str, Any] = json.loads(openapi.ANSWER.body)
+
+
+def check(value: Any, schema: str) -> None:
+    """Fail if a value is not as a schema of the document says."""
+    validate(value, DOCUMENT["components"]["schemas"][schema])
+
+
+def check_event(value: dict[str, Any]) -> list[str]:
+    """Fail if an event is not as the document says; return what it says has changed."""
+    _, event = DOCUMENT["components"]["schemas"]["Event"]["allOf"]
+    rest = {name: one for name, one in value.items() if name not in event["properties"]}
+    jsonschema.Draft202012Validator(event).validate(value)
+    check(rest, "Resources")
+    return value["changed"]
+
+
+def validate(value: Any, schema: Any) -> None:
+    """Fail if a value is not as a schema says, or has a field that the schema does not have."""
+    whole = {**schema, "components": DOCUMENT["components"]}
+    jsonschema.Draft202012Validator(_closed(whole)).validate(json.loads(json.dumps(value)))
+
+
+def _closed(schema: Any) -> Any:
+    """Return a schema by which a field that is not described is an error."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return {**{name: _closed(value) for name, value in schema.items()}, **closed}
+
+
+def response_of(target: str, status: int) -> dict[str, Any]:
+    """Return what the document says of the answer to a GET. Fail if it has no such answer."""
+    path = re.sub(r"/v1/processes/\d+$", "/v1/processes/{pid}", target.partition("?")[0])
+    if path not in DOCUMENT["paths"]:
+        assert status == 404, f"{status} for {target}, which no path of the document is"
+        path = "/v1/self"  # its errors are those of all
+    responses = DOCUMENT["paths"][path]["get"]["responses"]
+    assert str(status) in responses, f"{status} for {target} is not in the document"
+    return responses[str(status)]
 
 
 def connect(path: Path | str) -> socket.socket:
@@ -69,19 +119,26 @@ class Http(http.client.HTTPConnection):
         """Return status and JSON."""
         self.request("GET", target)
         response = self.getresponse()
-        return response.status, json.loads(response.read())
+        document = json.loads(response.read())
+        described = response_of(target, response.status)["content"]
+        assert response.headers["content-type"] in described
+        validate(document, described[response.headers["content-type"]].get("schema", {}))
+        return response.status, document
 
     def events(self, target: str = "/v1/self/events") -> Iterator[dict[str, Any]]:
         """Yield the data of events."""
         self.request("GET", target)
         response = self.getresponse()
         assert response.headers["content-type"] == "text/event-stream"
+        assert "text/event-stream" in response_of(target, response.status)["content"]
         while True:
             text = response.readline()
             if not text:
                 return
             if text.startswith(b"data: "):
-                yield json.loads(text.removeprefix(b"data: "))
+                event = json.loads(text.removeprefix(b"data: "))
+                check_event(event)
+                yield event
 
 
 def get(path: Path | str, target: str = "/v1/self") -> tuple[int, dict[str, Any]]:

@@ -11,38 +11,10 @@ import openapi_spec_validator
 import pytest
 
 from pylxcfs import resources
-from pylxcfs.resources import openapi
 from pylxcfs.resources.protocol import _PROCESS, _TARGETS
 from pylxcfs.resources.query import Query
+from tests.kit.asking import DOCUMENT, check, response_of
 from tests.unit.resources.conftest import v1_cgroup, v2_cgroup
-
-DOCUMENT = json.loads(openapi.ANSWER.body)
-
-
-def check(value: Any, schema: str) -> None:
-    """Fail if the value is not as the document says."""
-    whole = {**DOCUMENT["components"]["schemas"][schema], "components": DOCUMENT["components"]}
-    validator = jsonschema.Draft202012Validator(_closed(whole))
-    validator.validate(json.loads(json.dumps(value)))
-
-
-def _closed(schema: Any) -> Any:
-    """Return a schema by which a field that is not described is an error."""
-    if isinstance(schema, list):
-        return [_closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {"additionalProperties": False} if "properties" in schema else {}
-    return {**{name: _closed(value) for name, value in schema.items()}, **closed}
-
-
-def check_event(value: dict[str, Any]) -> list[str]:
-    """Fail if an event is not as the document says; return what it says has changed."""
-    _, event = DOCUMENT["components"]["schemas"]["Event"]["allOf"]
-    rest = {name: one for name, one in value.items() if name not in event["properties"]}
-    jsonschema.Draft202012Validator(event).validate(value)
-    check(rest, "Resources")
-    return value["changed"]
 
 
 def test_the_document_is_openapi():
@@ -90,3 +62,10 @@ def test_of_made_up_machines(version, request):
 def test_an_unknown_field_is_an_error():
     with pytest.raises(jsonschema.ValidationError):
         check({**resources.of().document(), "more": 1}, "Resources")
+
+
+def test_a_status_that_is_not_described_is_an_error():
+    response_of("/v1/processes/12", 404)
+    for target, status in (("/v1/self", 418), ("/v1/self/devices", 429), ("/v1/none", 200)):
+        with pytest.raises(AssertionError):
+            response_of(target, status)

@@ -22,6 +22,7 @@ from pylxcfs.sources.readers import Readers
 from pylxcfs.views import VIEWS
 from pylxcfs.views import syscpu as syscpu_view
 from pylxcfs.views.model import CpuView, Options
+from tests.kit.asking import check
 from tests.kit.sysfs import MadeSysfs
 from tests.unit.resources.conftest import (
     LARGE,
@@ -32,7 +33,6 @@ from tests.unit.resources.conftest import (
     v1_cgroup,
     v2_cgroup,
 )
-from tests.unit.resources.test_openapi import check
 from tests.unit.sources.trees import Tree
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -12,19 +13,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pylxcfs import resources
 from pylxcfs.formats import cpulist, meminfo
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.service import MOST_EACH
+from pylxcfs.sources.containers import ContainerSource
 from pylxcfs.syscalls.values import Values
 from pylxcfs.views.model import Options
 from tests.conftest import require_fuse, wait_until
 from tests.kit.asking import connect, get, line, rest, serving
+from tests.kit.cgroups import Cgroup
 from tests.kit.container import Container
 from tests.kit.daemon import DEADLINE_S, Daemon
 
@@ -66,43 +71,124 @@ def service_of(daemon: Daemon) -> int:
     return 0
 
 
-@pytest.mark.parametrize(
-    "limits", [{}, {"memory": 300 * MIB}, {"cpus": 0.5, "cpuset": "0"}, {"memory": 1 << 50}]
+class Limits(NamedTuple):
+    """Limits of one level; None: no limit. `swap` needs `memory`, as v1 limits the sum."""
+
+    memory: int | None
+    swap: int | None
+    cpus: float | None
+    pids: int | None
+
+    def write(self, cgroup: Cgroup) -> None:
+        directory = cgroup.directory("memory")
+        memsw = directory / "memory.memsw.limit_in_bytes"
+        if memsw.exists():
+            memsw.write_text("-1")  # the other limit may not exceed it
+        cgroup.limits(memory=self.memory, cpus=self.cpus)
+        if self.swap is not None and memsw.exists():
+            cgroup.limits(memory=self.memory, swap=self.swap)
+        elif (directory / "memory.swap.max").exists():
+            cgroup.limits(swap=self.swap)
+        cgroup.write("pids", "pids.max", "pids.max", "max" if self.pids is None else self.pids)
+
+
+NO_LIMITS = Limits(None, None, None, None)
+SIZES = st.integers(32 * MIB, 1 << 36)
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> Limits:
+    memory = draw(st.none() | SIZES)
+    swap = None if memory is None else draw(st.none() | st.integers(0, 1 << 36))
+    cpus = draw(st.none() | st.integers(2, 128).map(lambda parts: parts / 32))  # whole us
+    return Limits(memory, swap, cpus, draw(st.none() | st.integers(50, 5000)))
+
+
+#: CPUs of a level, and of the one below.
+CPUSETS = st.sets(st.sampled_from(sorted(os.sched_getaffinity(0))), min_size=1).flatmap(
+    lambda cpus: st.tuples(st.just(cpus), st.sets(st.sampled_from(sorted(cpus)), min_size=1))
 )
-def test_files_calls_and_service_say_the_same(daemon: Daemon, limits: dict[str, Any]) -> None:
+
+
+def _smallest(*limits: float | None) -> float | None:
+    return min([limit for limit in limits if limit is not None], default=None)
+
+
+def test_files_calls_and_service_say_the_same(daemon: Daemon) -> None:
     """Of an idle container; asked again where something has changed while they were asked."""
+    every = cpulist.render(sorted(os.sched_getaffinity(0))).decode()
     values = Values(Options(), 0.0, "auto")
-    with Container(daemon.mountpoint, **limits) as made:
+    with Cgroup() as parent, Container(daemon.mountpoint, parent=parent) as made:
         container = values.container_of(made.pid, {})
         assert container is not None
 
-        def ask() -> dict[str, Any]:
-            return get(path_of(daemon), f"/v1/processes/{made.pid}")[1]
+        @settings(max_examples=60, deadline=None)
+        @given(outer=limits(), own=limits(), cpusets=CPUSETS)
+        def agree(outer: Limits, own: Limits, cpusets: tuple[set[int], set[int]]) -> None:
+            for level in (parent, made.cgroup):  # a cpuset is within the one above
+                level.limits(cpuset=every)
+            for level, cpus in zip((made.cgroup, parent), reversed(cpusets), strict=True):
+                level.limits(cpuset=cpulist.render(sorted(cpus)).decode())
+            if own.cpus is not None and "cpu" in made.cgroup.paths:
+                # v1 refuses a quota above the parent's with EINVAL (tg_cfs_schedulable_down).
+                own = own._replace(cpus=_smallest(outer.cpus, own.cpus))
+            NO_LIMITS.write(made.cgroup)
+            outer.write(parent)
+            own.write(made.cgroup)
+            found = wait_until(
+                lambda: _told(daemon, made, values, container),
+                DEADLINE_S,
+                what="files of an idle container that say what the service says",
+            )
+            memory = _smallest(outer.memory, own.memory)
+            page = resource.getpagesize()
+            assert found["memory"]["limit_bytes"] == (memory and memory // page * page)
+            assert found["cpu"]["quota"] == _smallest(outer.cpus, own.cpus)
+            assert set(found["cpu"]["cpuset"]) == cpusets[1]
+            assert found["processes"]["limit"] == _smallest(outer.pids, own.pids)
 
-        def agree() -> bool:
-            before = ask()
-            text = _read(daemon, made, "proc/meminfo")
-            online = _read(daemon, made, "sys/devices/system/cpu/online")
-            info, cpus = values.info(container), values.visible(container)
-            after = ask()
-            if any(before[part] != after[part] for part in ("cpu", "memory", "swap")):
-                return False
-            shown = meminfo.read(text)
-            memory, swap = after["memory"], after["swap"]
-            sizes = {
-                b"MemTotal": (memory["total_bytes"], info.total),
-                b"MemFree": (memory["free_bytes"], info.free),
-                b"SwapTotal": (swap["total_bytes"], info.swap_total),
-                b"SwapFree": (swap["free_bytes"], info.swap_free),
-            }
-            for name, (told, called) in sizes.items():
-                assert shown.number(name) == told >> 10 << 10 == called, name
-            assert tuple(after["cpu"]["visible"]) == cpulist.parse(online)
-            assert len(after["cpu"]["visible"]) == cpus
-            assert before["uptime_s"] <= info.uptime <= after["uptime_s"] + 1
-            return True
+        agree()
 
-        wait_until(agree, DEADLINE_S, what="two equal answers of an idle container")
+
+def _told(
+    daemon: Daemon, made: Container, values: Values, container: ContainerSource
+) -> dict[str, Any] | None:
+    """Return what the service says, if files and calls say the same; None while it changes."""
+
+    def ask() -> dict[str, Any]:
+        return get(path_of(daemon), f"/v1/processes/{made.pid}")[1]
+
+    before = ask()
+    shown = meminfo.read(_read(daemon, made, "proc/meminfo"))
+    lists = [_read(daemon, made, f"sys/devices/system/{name}/online") for name in ("cpu", "node")]
+    stat = _read(daemon, made, "proc/stat")
+    info, cpus = values.info(container), values.visible(container)
+    after = ask()
+    if any(before[part] != after[part] for part in ("cpu", "memory", "swap", "processes")):
+        return None
+    memory, swap = after["memory"], after["swap"]
+    sizes = {
+        b"MemTotal": (memory["total_bytes"], info.total),
+        b"MemFree": (memory["free_bytes"], info.free),
+        b"SwapTotal": (swap["total_bytes"], info.swap_total),
+        b"SwapFree": (swap["free_bytes"], info.swap_free),
+    }
+    if after["sources"]["memory.available_bytes"]["level"] is not None:  # the machine's changes
+        sizes[b"MemAvailable"] = memory["available_bytes"], None
+    visible = after["cpu"]["visible"]
+    assert cpus == len(visible)
+    assert info.procs == after["processes"]["threads"]
+    assert before["uptime_s"] <= info.uptime <= after["uptime_s"] + 1
+    for name, (told, called) in sizes.items():
+        assert called in (None, told >> 10 << 10), name
+    # A text that grows is shown a step later than the size of its file (tree/own.py).
+    files = [
+        *[shown.number(name) for name in sizes],
+        *[list(cpulist.parse(text)) for text in lists],
+        [int(one) for one in re.findall(rb"^cpu(\d+)", stat, re.MULTILINE)],
+    ]
+    service = [told >> 10 << 10 for told, _ in sizes.values()]
+    return after if files == [*service, visible, after["numa_nodes"], visible] else None
 
 
 def _read(daemon: Daemon, made: Container, file: str) -> bytes:

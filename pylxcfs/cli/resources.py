@@ -5,6 +5,7 @@ What is answered is in the room resources/; here its parts are plugged together.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -195,21 +196,22 @@ def serve(listener: int, config_fd: int) -> None:
 
 
 def run_alone(config: Config) -> None:
-    """Answer until SIGTERM or SIGINT. Raise HostError."""
+    """Answer until SIGTERM or SIGINT. Raise HostError or InstanceError."""
     need_package()
-    given = holding.named(sdnotify.listen_fds(os.environ))
-    if given:
-        listener = socket.socket(fileno=next(iter(given.values())))
-        where = str(listener.getsockname())
-    else:
-        if os.geteuid() != 0:
-            _log.warning("only processes of this user can be told apart; better run it with sudo")
-        with runtime.writing(config.runtime_dir):
-            os.makedirs(config.runtime_dir, mode=0o755, exist_ok=True)
-            listener = holding.listen(config.runtime_dir)
-        where = f"{config.runtime_dir}/resources.sock"
-    sys.stderr.write(f"pylxcfs: telling processes about their resources at {where}\n")
-    _answer(Settings.parse(config.document()), listener)
+    given = sdnotify.listen_fds(os.environ).get(holding.LISTEN)
+    with contextlib.ExitStack() as stack:
+        if given is not None:
+            listener = stack.enter_context(socket.socket(fileno=given))
+            where = str(listener.getsockname())
+        else:
+            if os.geteuid() != 0:
+                _log.warning("only processes of this user can be told apart; run it with sudo")
+            with runtime.writing(config.runtime_dir):
+                os.makedirs(config.runtime_dir, mode=0o755, exist_ok=True)
+                listener = stack.enter_context(holding.listener_in(config.runtime_dir))
+            where = f"{config.runtime_dir}/resources.sock"
+        sys.stderr.write(f"pylxcfs: telling processes about their resources at {where}\n")
+        _answer(Settings.parse(config.document()), listener)
 
 
 def _answer(settings: Settings, listener: socket.socket) -> None:

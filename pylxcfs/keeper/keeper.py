@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from pylxcfs.errors import InstanceError
 from pylxcfs.keeper import banner, child, fusemount, holder, reload, report, rescue, sdnotify
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
 from pylxcfs.keeper.listeners import Listeners
@@ -387,6 +388,8 @@ class Keeper:
 
     def _listen_for_resources(self) -> None:
         """Open the socket, or take it from systemd, and start the process that answers."""
+        if self._stopping:
+            return
         command = [*self._settings.server[:-1], "answer-resources"]
         try:
             self._resources = Resources(
@@ -396,8 +399,10 @@ class Keeper:
                 self._notifier,
                 self._kept_resources,
             )
-        except OSError as error:
-            say(ERR, f"no resources service: {error}")
+        except (OSError, InstanceError) as error:
+            # After a crash the process that answered may still be ending.
+            say(ERR, f"no resources service: {error}; trying again")
+            self._after(BACKOFF_S[1], self._listen_for_resources)
         else:
             if self._settings.resources or LISTEN in self._kept_resources:
                 self._start_resources()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs.errors import InstanceError
 from pylxcfs.keeper import resources
-from pylxcfs.keeper.resources import LISTEN, STORED, Resources, listen, named
+from pylxcfs.keeper.resources import LISTEN, STORED, Resources, listen, listener_in, named
 
 #: Answers each connection with its pid.
 ANSWERER = """
@@ -118,11 +120,40 @@ def test_an_old_socket_is_replaced(tmp_path):
         listener.accept()[0].close()
 
 
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_socket_on_which_a_process_listens_is_not_replaced(tmp_path, waiting):
+    path = str(tmp_path / "resources.sock")
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(listen(str(tmp_path)))
+        first.listen(0)  # with one connection its queue is full
+        inode = os.stat(path).st_ino
+        for _ in range(waiting):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        with pytest.raises(InstanceError, match="another resources service listens at") as error:
+            listen(str(tmp_path))
+        assert "--runtime-dir" in error.value.hint
+        assert os.stat(path).st_ino == inode
+
+
+def test_a_listener_removes_its_own_socket_alone(tmp_path):
+    path = tmp_path / "resources.sock"
+    with listener_in(str(tmp_path)):
+        assert path.is_socket()
+    assert not path.exists()
+    with listener_in(str(tmp_path)):
+        path.unlink()
+        with listen(str(tmp_path)):
+            inode = path.stat().st_ino
+    assert path.stat().st_ino == inode
+
+
 def test_paths_may_be_long(tmp_path):
     directory = tmp_path / ("x" * 120)
     directory.mkdir()
-    listen(str(directory)).close()
-    assert (directory / "resources.sock").is_socket()
+    with listen(str(directory)):
+        assert (directory / "resources.sock").is_socket()
+        with pytest.raises(InstanceError):
+            listen(str(directory))
 
 
 def test_what_systemd_passes_is_chosen_by_name():

@@ -10,17 +10,25 @@ from collections.abc import Iterator
 
 
 def listen(directory: str, name: str, kind: int, backlog: int, mode: int) -> socket.socket:
-    """Return a new socket with this mode, in the place of an old one. Raise OSError."""
+    """Return a new socket with this mode, in the place of an old one or an empty directory.
+
+    Raise OSError.
+    """
     listener = socket.socket(socket.AF_UNIX, kind)
     mask = os.umask(0o777 & ~mode)
     try:
         with _short(directory) as short:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(f"{short}/{name}")
+            except FileNotFoundError:
+                pass
+            except IsADirectoryError:  # `docker run -v` makes one where there is no socket yet
+                os.rmdir(f"{short}/{name}")
             listener.bind(f"{short}/{name}")
         listener.listen(backlog)
-    except OSError:
+    except OSError as error:
         listener.close()
+        error.filename = os.path.join(directory, name)
         raise
     finally:
         os.umask(mask)

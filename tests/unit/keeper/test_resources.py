@@ -120,6 +120,17 @@ def test_an_old_socket_is_replaced(tmp_path):
         listener.accept()[0].close()
 
 
+def test_an_empty_directory_is_replaced_and_no_other(tmp_path):
+    path = tmp_path / "resources.sock"
+    path.mkdir()  # as `docker run -v` does where there is no socket yet
+    listen(str(tmp_path)).close()
+    assert path.is_socket()
+    path.unlink()
+    (path / "file").mkdir(parents=True)
+    with pytest.raises(OSError, match=f"not empty: '{path}'"):
+        listen(str(tmp_path))
+
+
 @pytest.mark.parametrize("waiting", [0, 1])
 def test_a_socket_on_which_a_process_listens_is_not_replaced(tmp_path, waiting):
     path = str(tmp_path / "resources.sock")

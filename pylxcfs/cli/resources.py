@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from pylxcfs import log
 from pylxcfs.cli import runtime
@@ -49,7 +49,8 @@ def need_package() -> None:
     if importlib.util.find_spec("h11") is None:
         raise HostError(
             "the resources service needs the package h11, which is not installed",
-            "install it beside pylxcfs: pip install 'pylxcfs[resources]', or leave out --resources",
+            "install it beside pylxcfs: pip install 'pylxcfs[resources]', or leave out --resources"
+            " and disable pylxcfs.socket",
         )
 
 
@@ -187,12 +188,20 @@ def serve(listener: int, config_fd: int) -> None:
     child.set_name("pylxcfs-ask")
     settings = Settings.parse(os.pread(config_fd, _MOST_DOCUMENT, 0))
     log.setup(settings.log_level)
-    try:
-        need_package()
-    except HostError as error:  # it was there when the mount was made
-        _log.error("%s; %s", error, error.hint)
-        signal.pause()  # the keeper would start another process
-    _answer(settings, socket.socket(fileno=listener))
+    with socket.socket(fileno=listener) as sock:
+        try:
+            need_package()
+        except HostError as error:
+            _log.error("connections are closed until a reload: %s; %s", error, error.hint)
+            _close_all(sock)
+        _answer(settings, sock)
+
+
+def _close_all(listener: socket.socket) -> NoReturn:
+    """Close each connection: a client would wait for ever for a service that takes none."""
+    listener.setblocking(True)  # a process before this one may have changed it
+    while True:
+        listener.accept()[0].close()
 
 
 def run_alone(config: Config) -> None:

@@ -31,9 +31,18 @@ _LOCK: Final = "resources.lock"
 _BACKLOG: Final = 4096
 
 
-def named(given: Mapping[str, int]) -> dict[str, int]:
-    """Return those of systemd's descriptors that are the socket."""
-    return {name: given[name] for name in (LISTEN, STORED) if name in given}
+def take(given: dict[str, int], directory: str, *, wanted: bool) -> dict[str, int]:
+    """Take the socket from systemd's descriptors: its own, else a stored one if `wanted`.
+
+    A stored one that stays in `given` is to be closed, and nobody answers on it any more. Its file
+    is removed, as containers would go on binding it.
+    """
+    name = LISTEN if LISTEN in given else STORED
+    taken = {name: given.pop(name)} if name in given and (wanted or name == LISTEN) else {}
+    if STORED in given:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(directory, _SOCKET))
+    return taken
 
 
 def listen(directory: str) -> socket.socket:
@@ -82,7 +91,7 @@ class Resources:
         notifier: sdnotify.Notifier,
         given: Mapping[str, int],
     ) -> None:
-        """`given`: systemd's descriptors, as `named` chooses them. Raise as `listen`."""
+        """`given`: the socket, as `take` returns it; else it is made. Raise as `listen`."""
         self._directory = runtime_dir
         self._command = command
         self._config_fd = config_fd
@@ -90,9 +99,6 @@ class Resources:
         self._ours = LISTEN not in given
         if not self._ours:
             self._listener = socket.socket(fileno=given[LISTEN])
-            if STORED in given:  # from before pylxcfs.socket was enabled
-                self._remove_stored()
-                os.close(given[STORED])
         elif STORED in given:
             self._listener = socket.socket(fileno=given[STORED])
         else:
@@ -126,10 +132,7 @@ class Resources:
             self.process.send(signal.SIGKILL)
             self.reap()
         if self._ours and not (keep and self._notifier.keeps_descriptors):
-            self._remove_stored()
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={STORED}")
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._directory, _SOCKET))
         self._listener.close()  # after its file, which nobody replaces while it listens
-
-    def _remove_stored(self) -> None:
-        self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={STORED}")

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from pylxcfs.errors import InstanceError
-from pylxcfs.keeper import resources
-from pylxcfs.keeper.resources import LISTEN, STORED, Resources, listen, listener_in, named
+from pylxcfs.keeper.resources import LISTEN, STORED, Resources, listen, listener_in, take
 
 #: Answers each connection with its pid.
 ANSWERER = """
@@ -99,18 +98,37 @@ def test_it_is_stored_and_taken_back(make, tmp_path):
     assert not (tmp_path / "resources.sock").exists()
 
 
-def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path):
+@pytest.mark.parametrize("wanted", [False, True])
+def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path, wanted):
     (tmp_path / "systemd").mkdir()
     theirs = listen(str(tmp_path / "systemd"))
-    stored = os.dup(theirs.fileno())
-    held = make(keeps=True, given={LISTEN: theirs.detach(), STORED: stored})
-    assert held._notifier.sent == [("FDSTOREREMOVE=1", f"FDNAME={STORED}")]
+    with listen(str(tmp_path)) as stored:
+        given = {LISTEN: theirs.detach(), STORED: stored.fileno(), "pylxcfs-own": 99}
+        taken = take(given, str(tmp_path), wanted=wanted)
+        assert given == {STORED: stored.fileno(), "pylxcfs-own": 99}  # for the caller to drop
+    assert not (tmp_path / "resources.sock").exists()
+    held = make(keeps=True, given=taken)
     held.start()
     path = tmp_path / "systemd/resources.sock"
     assert ask(path) == held.process.pid
     held.close(keep=False)
+    assert held._notifier.sent == []
     assert path.exists()
     assert not (tmp_path / "resources.sock").exists()
+
+
+def test_a_stored_socket_is_taken_if_it_is_wanted(tmp_path):
+    with listen(str(tmp_path)) as stored:
+        number = stored.fileno()
+        given = {STORED: number}
+        assert take(given, str(tmp_path), wanted=True) == {STORED: number}
+        assert given == {}
+        assert (tmp_path / "resources.sock").exists()
+        given = {STORED: number}
+        assert take(given, str(tmp_path), wanted=False) == {}
+        assert given == {STORED: number}
+        assert not (tmp_path / "resources.sock").exists()
+    assert take({}, str(tmp_path), wanted=True) == {}
 
 
 def test_an_old_socket_is_replaced(tmp_path):
@@ -165,8 +183,3 @@ def test_paths_may_be_long(tmp_path):
         assert (directory / "resources.sock").is_socket()
         with pytest.raises(InstanceError):
             listen(str(directory))
-
-
-def test_what_systemd_passes_is_chosen_by_name():
-    assert named({"pylxcfs-own": 3, LISTEN: 4, STORED: 5, "x": 6}) == {LISTEN: 4, STORED: 5}
-    assert resources.named({}) == {}

@@ -26,7 +26,7 @@ from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
 from pylxcfs.resources.model import Devices, Resources, Source
 from pylxcfs.resources.query import LEVELS_KEPT, Query
-from pylxcfs.resources.watch import Change, watch
+from pylxcfs.resources.watch import watch
 from pylxcfs.server.server import options_of
 from pylxcfs.server.settings import Settings
 
@@ -69,20 +69,22 @@ def _asked(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
         query.close()
 
 
-def texts(settings: Settings, pid: int, *, watch: bool, as_json: bool) -> Iterator[str]:
-    """Yield what is printed. Raise UserError."""
+def text(settings: Settings, pid: int, *, as_json: bool) -> str:
+    """Return what is printed about a process. Raise UserError."""
+    found = of_process(settings, pid)
+    return json.dumps(found.document(), indent=2) if as_json else render(found)
+
+
+def texts_of_changes(settings: Settings, pid: int, *, as_json: bool) -> Iterator[str]:
+    """Yield what is printed at once and after each change, until Ctrl-C. Raise UserError."""
     try:
-        for change in _changes(settings, pid) if watch else ():
-            found = change.resources.document()
-            found = {"changed": change.changed, **found}
+        for change in watch(pid, query=_query(settings)):
+            found = {"changed": change.changed, **change.resources.document()}
             yield json.dumps(found) if as_json else render(change.resources, change.changed)
     except (Gone, SourceError, FormatError) as error:
         raise _failed(pid, error) from error
     except KeyboardInterrupt:
         return
-    if not watch:
-        resources = of_process(settings, pid)
-        yield json.dumps(resources.document(), indent=2) if as_json else render(resources)
 
 
 def devices_text(settings: Settings, pid: int, *, as_json: bool) -> str:
@@ -101,10 +103,6 @@ def render_devices(found: Devices) -> str:
             for device in found.allowed
         ] or ["none"]
     return "\n".join([*lines, *(f"from {one.file}  {one.path}" for one in found.sources)])
-
-
-def _changes(settings: Settings, pid: int) -> Iterator[Change]:
-    return watch(pid, query=_query(settings))
 
 
 def _query(settings: Settings, *, sample: bool = False) -> Query:

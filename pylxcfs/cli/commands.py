@@ -559,7 +559,7 @@ def resources_service(context: click.Context, /, **_: object) -> None:
 @click.argument("listener", type=int)
 @click.argument("config_fd", type=int)
 def answer_resources(listener: int, config_fd: int) -> None:
-    """Be asked about resources, as a child of the keeper."""
+    """Answer on the resources socket, as a child of the keeper."""
     from pylxcfs.cli import resources as work
 
     work.serve(listener, config_fd)

@@ -1,4 +1,4 @@
-"""`resources`, `resources-service`, and the keeper's process that is asked about resources.
+"""`resources`, `resources-service`, and the resources process of a keeper.
 
 What is answered is in the room resources/; here its parts are plugged together.
 """
@@ -56,10 +56,10 @@ def need_package() -> None:
 
 def of_process(settings: Settings, pid: int) -> Resources:
     """Return the resources of a process. Raise UserError."""
-    return _asked(settings, pid, Query.of)
+    return _queried(settings, pid, Query.of)
 
 
-def _asked(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
+def _queried(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
     query = _query(settings)
     try:
         return ask(query, pid)
@@ -89,7 +89,7 @@ def texts_of_changes(settings: Settings, pid: int, *, as_json: bool) -> Iterator
 
 def devices_text(settings: Settings, pid: int, *, as_json: bool) -> str:
     """Return what is printed about the devices that a process may open. Raise UserError."""
-    found = _asked(settings, pid, Query.devices)
+    found = _queried(settings, pid, Query.devices)
     return json.dumps(found.document(), indent=2) if as_json else render_devices(found)
 
 
@@ -183,7 +183,7 @@ def _from(source: Source | None) -> str:
 
 def serve(listener: int, config_fd: int) -> None:
     """Answer as a child of the keeper, until that ends it."""
-    child.set_name("pylxcfs-ask")
+    child.set_name("pylxcfs-resourc")  # 15 bytes
     settings = Settings.parse(os.pread(config_fd, _MOST_DOCUMENT, 0))
     log.setup(settings.log_level)
     with socket.socket(fileno=listener) as sock:

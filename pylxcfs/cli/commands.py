@@ -530,11 +530,12 @@ def resources(
 
     settings = Settings.parse(config.document())
     pid = pid or os.getpid()
-    if devices:
-        click.echo(work.devices_text(settings, pid, as_json=as_json))
-        return
-    for text in work.texts(settings, pid, watch=watch, as_json=as_json):
-        click.echo(text)
+    if watch:
+        for text in work.texts_of_changes(settings, pid, as_json=as_json):
+            click.echo(text)
+    else:
+        text_of = work.devices_text if devices else work.text
+        click.echo(text_of(settings, pid, as_json=as_json))
 
 
 @cli.command(short_help="Tell processes what they may use, without a mount.")
@@ -558,7 +559,7 @@ def resources_service(context: click.Context, /, **_: object) -> None:
 @click.argument("listener", type=int)
 @click.argument("config_fd", type=int)
 def answer_resources(listener: int, config_fd: int) -> None:
-    """Be asked about resources, as a child of the keeper."""
+    """Answer on the resources socket, as a child of the keeper."""
     from pylxcfs.cli import resources as work
 
     work.serve(listener, config_fd)

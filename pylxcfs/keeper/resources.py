@@ -34,12 +34,12 @@ _BACKLOG: Final = 4096
 def take(given: dict[str, int], directory: str, *, wanted: bool) -> dict[str, int]:
     """Take the socket from systemd's descriptors: its own, else a stored one if `wanted`.
 
-    A stored one that stays in `given` is to be closed, and nobody answers on it any more. Its file
-    is removed, as containers would go on binding it.
+    A stored one that stays in `given` is to be closed. Nothing answers on it any more, so its file
+    is removed, if it is not that of systemd's socket now.
     """
     name = LISTEN if LISTEN in given else STORED
     taken = {name: given.pop(name)} if name in given and (wanted or name == LISTEN) else {}
-    if STORED in given:
+    if STORED in given and LISTEN not in taken:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(directory, _SOCKET))
     return taken

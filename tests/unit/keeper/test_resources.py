@@ -100,21 +100,19 @@ def test_it_is_stored_and_taken_back(make, tmp_path):
 
 @pytest.mark.parametrize("wanted", [False, True])
 def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path, wanted):
-    (tmp_path / "systemd").mkdir()
-    theirs = listen(str(tmp_path / "systemd"))
+    path = tmp_path / "resources.sock"
     with listen(str(tmp_path)) as stored:
+        path.unlink()  # systemd listens at the same path
+        theirs = listen(str(tmp_path))
         given = {LISTEN: theirs.detach(), STORED: stored.fileno(), "pylxcfs-own": 99}
         taken = take(given, str(tmp_path), wanted=wanted)
         assert given == {STORED: stored.fileno(), "pylxcfs-own": 99}  # for the caller to drop
-    assert not (tmp_path / "resources.sock").exists()
     held = make(keeps=True, given=taken)
     held.start()
-    path = tmp_path / "systemd/resources.sock"
     assert ask(path) == held.process.pid
     held.close(keep=False)
     assert held._notifier.sent == []
     assert path.exists()
-    assert not (tmp_path / "resources.sock").exists()
 
 
 def test_a_stored_socket_is_taken_if_it_is_wanted(tmp_path):

@@ -307,7 +307,8 @@ class Keeper:
         self._start_companion()
         self._report.change(report.SERVING, "serving", "READY=1")
         say(INFO, f"serving at {self._settings.mountpoint}")
-        say(INFO, banner.docker_line(self._settings.mountpoint), prefix="")
+        socket = self._resources.path if self._resources is not None else None
+        say(INFO, banner.docker_line(self._settings.mountpoint, socket), prefix="")
 
     # Containers that run
 
@@ -400,6 +401,7 @@ class Keeper:
             say(ERR, f"no resources service: {error}")
         else:
             if self._settings.resources or LISTEN in self._kept_resources:
+                self._report.resources(self._resources.path)
                 self._start_resources()
             else:  # it was on at the start before
                 self._resources.close(keep=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs.attach import runtime as runtime_wrapper
 from tests.clients.engines import (
     MEMORY,
     give,
     open_directory,
     programs,
+    pylxcfs,
     remove_cgroups,
     without_v2,
 )
@@ -121,9 +124,10 @@ def test_a_shell_with_curl(socket: Path, limited: Container) -> None:
 
 
 @pytest.fixture(scope="module")
-def docker() -> Iterator[Docker]:
+def docker(daemon: Daemon) -> Iterator[Docker]:
     programs("docker", "dockerd", "docker")
-    with open_directory() as directory, Docker(directory, os.environ["PATH"], "{}") as running:
+    runtimes = pylxcfs(daemon, "oci-runtime", "--daemon-json")
+    with open_directory() as directory, Docker(directory, os.environ["PATH"], runtimes) as running:
         yield running
 
 
@@ -135,6 +139,133 @@ def test_docker(docker: Docker, static: Path, socket: Path) -> None:
     assert user.decode() == TOLD
     hosts = docker.command("run", "--rm", "--pid=host", *LIMITS, *binds, IMAGE, "/ask").stdout
     assert hosts.decode() == TOLD
+
+
+def words_for(daemon: Daemon, way: str) -> list[str]:
+    """Return what makes `docker run` bind the socket."""
+    if way == "docker-args":
+        return pylxcfs(daemon, "docker-args").split()
+    if way == "oci-runtime":
+        return ["--runtime=pylxcfs"]
+    (line,) = [line for line in daemon.log.splitlines() if "docker run" in line]
+    words = shlex.split(line)
+    return [f"--mount={words[words.index('--mount') + 1]}"]
+
+
+@pytest.mark.parametrize(
+    "confined",
+    [
+        [],
+        ["--user=1000:1000", "--cap-drop=ALL", "--security-opt=no-new-privileges"],
+        ["--read-only"],
+        ["--read-only", "--tmpfs=/run"],
+    ],
+    ids=["", "no-privileges", "read-only", "tmpfs"],
+)
+@pytest.mark.parametrize("way", ["docker-args", "oci-runtime", "printed-line"])
+def test_docker_gets_the_socket_by_the_same_word_as_the_files(
+    daemon: Daemon, docker: Docker, static: Path, way: str, confined: list[str]
+) -> None:
+    options = [*words_for(daemon, way), *LIMITS, *confined, "-v", f"{static}:/ask:ro"]
+    assert docker.command("run", "--rm", *options, IMAGE, "/ask").stdout.decode() == TOLD
+
+
+def test_docker_starts_a_container_that_is_stopped_once_more(
+    daemon: Daemon, docker: Docker, static: Path
+) -> None:
+    """Its root filesystem has the file that the runtime has made."""
+    options = ["--runtime=pylxcfs", *LIMITS, "-v", f"{static}:/ask:ro"]
+    name = docker.command("create", *options, IMAGE, "/ask").stdout.decode().strip()
+    try:
+        for _ in range(2):
+            assert docker.command("start", "--attach", name).stdout.decode() == TOLD
+    finally:
+        docker.command("rm", "--force", name)
+
+
+def test_docker_starts_where_a_volume_leaves_no_place(daemon: Daemon, docker: Docker) -> None:
+    with open_directory() as volume:
+        options = ["--runtime=pylxcfs", *LIMITS, "-v", f"{volume}:/run:ro"]
+        command = ["run", "--rm", *options, IMAGE, "cat", "/proc/meminfo"]
+        shown = docker.command(*command).stdout
+        assert shown.split()[1] == b"%d" % (MEMORY >> 10)  # the files are there
+        assert list(volume.iterdir()) == []
+
+
+def run_bundle(bundle: Path, name: str, runtime: str, *before: str) -> str:
+    command = [*without_v2(runtime), *(before or (runtime,)), "--root", str(bundle / "state")]
+    try:
+        done = subprocess.run(
+            [*command, "run", "-b", str(bundle), name],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
+    finally:
+        remove_cgroups(name)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
+@pytest.mark.parametrize("way", ["oci-spec", "oci-runtime"])
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_bundle_gets_the_socket_by_the_same_word_as_the_files(
+    daemon: Daemon, static: Path, runtime: str, way: str, user_namespace: bool
+) -> None:
+    programs("clients", "runc", runtime)
+    with open_directory() as bundle:
+        name = run_name(f"{runtime}-resources")
+        _fill(bundle, daemon, name, user_namespace=user_namespace, fragment=False)
+        shutil.copy(static, bundle / "rootfs/bin/ask")
+        if user_namespace:
+            give(bundle / "rootfs/bin")
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"]["args"] = ["/bin/ask"]
+        (bundle / "config.json").write_text(json.dumps(config))
+        before = []
+        if way == "oci-spec":
+            pylxcfs(daemon, "oci-spec", "--patch", str(bundle / "config.json"))
+        else:
+            socket = str(daemon.runtime_dir / "resources.sock")
+            before = [sys.executable, "-ISE", runtime_wrapper.__file__]
+            before += ["--pylxcfs-runtime", runtime, "--pylxcfs-resources", socket]
+            before += ["--pylxcfs-mountpoint", str(daemon.mountpoint)]
+        assert run_bundle(bundle, name, runtime, *before) == TOLD
+
+
+@pytest.mark.parametrize("obstacle", ["no socket", "read-only", "foreign owner"])
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_bundle_without_a_place_for_the_socket_starts(
+    daemon: Daemon, runtime: str, obstacle: str
+) -> None:
+    """With that mount the runtime would refuse to start it."""
+    programs("clients", "runc", runtime)
+    with open_directory() as bundle:
+        name = run_name(f"{runtime}-resources")
+        foreign = obstacle == "foreign owner"
+        _fill(bundle, daemon, name, user_namespace=foreign, fragment=False)
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"]["args"] = ["/bin/head", "-n1", "/proc/meminfo"]
+        root, socket = bundle / "rootfs", daemon.runtime_dir / "resources.sock"
+        if obstacle == "no socket":
+            socket = bundle / "gone.sock"
+        elif foreign:
+            os.chown(root, 0, 0)
+        else:
+            command = ["mount", "--bind", "-o", "ro", str(root), str(root)]
+            subprocess.run(command, check=True, timeout=60)
+        try:
+            (bundle / "config.json").write_text(json.dumps(config))
+            wrapper = [sys.executable, "-ISE", runtime_wrapper.__file__]
+            wrapper += ["--pylxcfs-runtime", runtime, "--pylxcfs-resources", str(socket)]
+            wrapper += ["--pylxcfs-mountpoint", str(daemon.mountpoint)]
+            shown = run_bundle(bundle, name, runtime, *wrapper)
+            assert shown.split()[1] == str(MEMORY >> 10)
+        finally:
+            if obstacle == "read-only":
+                subprocess.run(["umount", str(root)], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
@@ -165,16 +296,4 @@ def test_a_bundle(
             }
         )
         (bundle / "config.json").write_text(json.dumps(config))
-        command = [*without_v2(runtime), runtime, "--root", str(bundle / "state")]
-        try:
-            done = subprocess.run(
-                [*command, "run", "-b", str(bundle), name],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                stdin=subprocess.DEVNULL,
-            )
-        finally:
-            remove_cgroups(name)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == TOLD
+        assert run_bundle(bundle, name, runtime) == TOLD

@@ -67,6 +67,7 @@ def ask(path: Path | str) -> int:
 def test_a_connection_waits_for_the_next_process(make, tmp_path):
     held = make()
     path = tmp_path / "resources.sock"
+    assert held.path == str(path)
     with socket.socket(socket.AF_UNIX) as early:
         early.settimeout(60)
         early.connect(str(path))  # nobody answers yet
@@ -99,12 +100,15 @@ def test_it_is_stored_and_taken_back(make, tmp_path):
 
 def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path):
     (tmp_path / "systemd").mkdir()
-    theirs = listen(str(tmp_path / "systemd"))
+    theirs = socket.socket(socket.AF_UNIX)
+    theirs.bind(str(tmp_path / "systemd/resources.sock"))  # by its path, as systemd does
+    theirs.listen()
     stored = os.dup(theirs.fileno())
     held = make(keeps=True, given={LISTEN: theirs.detach(), STORED: stored})
     assert held._notifier.sent == [("FDSTOREREMOVE=1", f"FDNAME={STORED}")]
     held.start()
     path = tmp_path / "systemd/resources.sock"
+    assert held.path == str(path)
     assert ask(path) == held.process.pid
     held.close(keep=False)
     assert path.exists()

@@ -17,6 +17,7 @@ import pytest
 from pylxcfs.attach import runtime as runtime_wrapper
 from tests.clients.engines import (
     MEMORY,
+    busybox_root,
     give,
     open_directory,
     programs,
@@ -25,9 +26,12 @@ from tests.clients.engines import (
     without_v2,
 )
 from tests.clients.test_docker import IMAGE, LIMITS, Docker
+from tests.clients.test_lxc import AUTO, lxc
 from tests.clients.test_oci import _fill
-from tests.conftest import require_fuse, run_name
+from tests.clients.test_podman import running as podman_in
+from tests.conftest import require_fuse, run_name, wait_until
 from tests.kit.container import Container
+from tests.kit.cri import Containerd
 from tests.kit.daemon import ROOT, Daemon
 from tests.unit.resources.test_openapi import check
 
@@ -59,6 +63,14 @@ def example(language: str) -> str:
     found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(found) == 1
     return str(found[0])
+
+
+def line_for(start: str, source: Path) -> str:
+    """Return the only line of the document that begins so, with another source."""
+    text = (ROOT / "docs/resources.md").read_text()
+    (line,) = re.findall(rf"^    ({re.escape(start)}.*)$", text, re.MULTILINE)
+    assert PLACE in line
+    return str(line).replace(PLACE, str(source), 1)
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +309,75 @@ def test_a_bundle(
         )
         (bundle / "config.json").write_text(json.dumps(config))
         assert run_bundle(bundle, name, runtime) == TOLD
+
+
+def test_the_documents_mount_is_that_of_the_commands() -> None:
+    mount = json.loads(example("json"))
+    ours = runtime_wrapper.resources_mount(PLACE)
+    assert mount == ours
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_the_documents_line(docker: Docker, static: Path, socket: Path, engine: str) -> None:
+    words = line_for(f"{engine} run --mount", socket).split()
+    assert [words[0], words[1], words[-1]] == [engine, "run", "IMAGE"]
+    options = [*words[2:-1], "-v", f"{static}:/ask:ro"]
+    if engine == "docker":
+        told = docker.command("run", "--rm", *LIMITS, *options, IMAGE, "/ask").stdout
+        assert told.decode() == TOLD
+        return
+    programs("clients", "podman", "runc")
+    with open_directory() as place, podman_in(place) as podman:
+        done = podman("runc", *options, argv=("/ask",))
+        assert done.stdout.decode() == TOLD, done.stderr.decode()
+
+
+@pytest.mark.parametrize("way", ["cdi", "docker-args"])
+@pytest.mark.parametrize(
+    ("runtime", "user_namespace"),
+    [("runc", False), ("runc", True), ("crun", False)],
+    ids=["runc", "runc-user-namespace", "crun"],
+)
+def test_podman(daemon: Daemon, static: Path, way: str, runtime: str, user_namespace: bool) -> None:
+    programs("clients", "podman", runtime)
+    with open_directory() as place, podman_in(place) as podman:
+        if way == "cdi":
+            pylxcfs(daemon, "cdi", "install", "--directory", str(place / "cdi"))
+            words = ["--device=pylxcfs.io/view=all", "--device=pylxcfs.io/view=resources"]
+        else:
+            words = pylxcfs(daemon, "docker-args").split()
+        words += ["-v", f"{static}:/ask:ro"]
+        done = podman(runtime, *words, user_namespace=user_namespace, argv=("/ask",))
+        assert done.stdout.decode() == TOLD, done.stderr.decode()
+
+
+@pytest.mark.parametrize("over_run", [False, True], ids=["", "tmpfs"])
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
+def test_lxc(static: Path, socket: Path, user_namespace: bool, over_run: bool) -> None:
+    programs("lxc", "lxc-start", "lxc-attach", "lxc-stop")
+    with open_directory() as directory:
+        root = busybox_root(directory / "root")
+        shutil.copy(static, root / "bin/ask")
+        if user_namespace:
+            give(root)
+        lines = [line_for(f"lxc.mount.entry = {PLACE}", socket)]
+        if over_run:
+            text = (ROOT / "docs/resources.md").read_text()
+            lines = [*re.findall(r"^    (lxc.mount.entry = tmpfs run .*)$", text, re.M), *lines]
+            assert len(lines) == 2
+        files = "\n".join([AUTO, *lines, ""])
+        with lxc(directory, root, files, user_namespace=user_namespace) as attach:
+            ask = [*attach, "/bin/ask"]
+            told = lambda: subprocess.check_output(ask, timeout=60).decode() == TOLD  # noqa: E731
+            wait_until(told, what="one CPU")  # LXC limits CPU time last
+        assert (root / "run/pylxcfs/resources.sock").exists() == (not over_run)
+
+
+def test_a_volume_of_a_pod(static: Path, socket: Path) -> None:
+    programs("clients", "containerd", "ctr", "runc")
+    with open_directory() as directory, Containerd(directory, os.environ["PATH"]) as containerd:
+        pod = containerd.pod(volumes={PLACE: str(socket), "/ask": str(static)})
+        try:
+            assert pod.output("/ask").decode() == TOLD
+        finally:
+            pod.end()

@@ -308,7 +308,8 @@ class Keeper:
         self._start_companion()
         self._report.change(report.SERVING, "serving", "READY=1")
         say(INFO, f"serving at {self._settings.mountpoint}")
-        say(INFO, banner.docker_line(self._settings.mountpoint), prefix="")
+        socket = self._resources.path if self._resources is not None else None
+        say(INFO, banner.docker_line(self._settings.mountpoint, socket), prefix="")
 
     # Containers that run
 
@@ -404,6 +405,7 @@ class Keeper:
             say(ERR, f"no resources service: {error}; trying again")
             self._after(BACKOFF_S[1], self._listen_for_resources)
         else:
+            self._report.resources(self._resources.path)
             self._start_resources()
 
     def _start_resources(self) -> None:

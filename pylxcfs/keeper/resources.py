@@ -108,6 +108,11 @@ class Resources:
                 notifier.send(
                     "FDSTORE=1", f"FDNAME={STORED}", "FDPOLL=0", fds=[self._listener.fileno()]
                 )
+        #: Its path on the host; None if systemd listens at something else than a path.
+        self.path: str | None = os.path.join(runtime_dir, _SOCKET)
+        if not self._ours:
+            name = self._listener.getsockname()
+            self.path = name if isinstance(name, str) and name.startswith("/") else None
         self.process: child.Child | None = None
 
     def start(self) -> None:

@@ -34,6 +34,12 @@ def inode(machine: Machine, path: str) -> str:
     return machine.run("stat", "--format=%i", path).stdout
 
 
+def bound(machine: Machine) -> str:
+    """Return the socket that `docker-args` binds."""
+    words = machine.run("/usr/local/bin/pylxcfs", "docker-args").stdout.split()
+    return words[words.index("--mount") + 1].removeprefix("type=bind,src=").partition(",")[0]
+
+
 def test_the_first_question_starts_the_service(machine: Machine) -> None:
     machine.systemctl("start", SOCKET)
     assert machine.show("ActiveState") == "inactive"
@@ -41,6 +47,7 @@ def test_the_first_question_starts_the_service(machine: Machine) -> None:
     assert machine.run("stat", "--format=%a", PATH).stdout == "666\n"
     assert scope(machine, PATH)
     machine.wait_active()
+    assert bound(machine) == PATH
     keeper = machine.keeper
     machine.systemctl("restart", UNIT)
     assert scope(machine, PATH)
@@ -61,6 +68,7 @@ def test_our_socket_is_in_the_fd_store(machine: Machine) -> None:
         DEADLINE_S,
         what="the service",
     )
+    assert bound(machine) == PATH
     before = inode(machine, PATH)
     for _ in range(2):
         machine.systemctl("restart", UNIT)

@@ -68,6 +68,7 @@ def ask(path: Path | str) -> int:
 def test_a_connection_waits_for_the_next_process(make, tmp_path):
     held = make()
     path = tmp_path / "resources.sock"
+    assert held.path == str(path)
     with socket.socket(socket.AF_UNIX) as early:
         early.settimeout(60)
         early.connect(str(path))  # nobody answers yet
@@ -109,6 +110,7 @@ def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path, wanted)
         assert given == {STORED: stored.fileno(), "pylxcfs-own": 99}  # for the caller to drop
     held = make(keeps=True, given=taken)
     held.start()
+    assert held.path == str(path)
     assert ask(path) == held.process.pid
     held.close(keep=False)
     assert held._notifier.sent == []

@@ -195,7 +195,7 @@ def unmount(context: click.Context, /, unless_restart: str | None, **_: object) 
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def status(context: click.Context, /, as_json: bool, **_: object) -> int:
-    """Show whether an instance serves, its processes, and the containers on this host.
+    """Show whether an instance serves, its processes and parts, and the containers on this host.
 
     For each container: its limits, and what its files are bound to. "own" is the directory of the
     container, "caller" the mount where each reader gets its own values, "dead" a mount without a

@@ -114,17 +114,20 @@ def ask(path: str, again: str = _NEW) -> Part:
         return broken("the socket is gone", again)
     except ConnectionRefusedError:
         return broken("the process that made the socket has ended: nobody listens", again)
-    except TimeoutError:
+    except (OSError, ValueError) as error:
         if importlib.util.find_spec("h11") is None:
             return broken(
                 "no answer: the package h11 is not installed",
                 "pip install 'pylxcfs[resources]', then systemctl reload pylxcfs",
             )
-        return broken("no answer within a second: the service may be starting", _LOG)
-    except OSError as error:
-        return broken(f"no answer: {error.strerror}", _LOG)
-    except ValueError:  # also of a connection that is closed at once, as beyond the limit on those
-        answer = None
+        match error:
+            case TimeoutError():
+                text = "no answer within a second: the service may be starting"
+            case OSError():
+                text = f"no answer: {error.strerror}"
+            case _:
+                text = "the connection was closed without an answer in JSON"
+        return broken(text, _LOG)
     match answer:
         case {"scope": _}:
             return Part(path, True, "answers")

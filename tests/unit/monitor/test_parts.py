@@ -17,7 +17,7 @@ from pylxcfs.keeper.resources import listen
 from pylxcfs.monitor import findings, instance, parts
 from pylxcfs.monitor.findings import ERROR, FINE, WARNING
 from pylxcfs.monitor.instance import Place
-from tests.kit.asking import serving
+from tests.kit.asking import DEADLINE_S, serving
 from tests.unit.monitor.kit import counters, state
 
 #: A process with a listener: bound by its own path, as systemd's, or as those of the keeper.
@@ -73,13 +73,23 @@ def test_the_process_that_made_it_has_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_installed", [True, False])
+@pytest.mark.parametrize("closes", [True, False])
 def test_nobody_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool, closes: bool
 ) -> None:
-    monkeypatch.setattr(instance, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(instance, "_PATIENCE_S", DEADLINE_S if closes else 0.05)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: is_installed or None)
-    with listen(str(tmp_path)):
+
+    def close() -> None:
+        listener.accept()[0].close()
+
+    with listen(str(tmp_path)) as listener:
+        thread = threading.Thread(target=close)
+        if closes:
+            thread.start()
         found = parts.ask(f"{tmp_path}/resources.sock")
+        if closes:
+            thread.join()
     assert found.works is False
     assert ("h11" in found.text) is not is_installed
     assert ("pip install" in found.hint) is not is_installed
@@ -91,7 +101,7 @@ def test_nobody_answers(
         (b'{"error": "not now", "hint": "again"}\n', "the answer is an error: not now", "again"),
         (b'{"other": 1}\n', "the answer is not that of the resources service", parts._LOG),
         (b"[]\n", "the answer is not that of the resources service", parts._LOG),
-        (b"", "the answer is not that of the resources service", parts._LOG),
+        (b"", "the connection was closed without an answer in JSON", parts._LOG),
     ],
 )
 def test_another_answer(tmp_path: Path, answer: bytes, text: str, hint: str) -> None:

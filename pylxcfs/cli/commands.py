@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -201,7 +202,7 @@ def unmount(context: click.Context, /, unless_restart: str | None, **_: object) 
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def status(context: click.Context, /, as_json: bool, **_: object) -> int:
-    """Show whether an instance serves, its processes, and the containers on this host.
+    """Show whether an instance serves, its processes and parts, and the containers on this host.
 
     For each container: its limits, and what its files are bound to. "own" is the directory of the
     container, "caller" the mount where each reader gets its own values, "dead" a mount without a
@@ -535,10 +536,15 @@ def resources(
 ) -> None:
     """Print CPUs, memory, processes, pressure and more of a process, and where each value is from.
 
-    No instance has to run. With --watch until the process ends; with --json a line each time.
+    No instance has to run. With --watch until the process ends, or SIGTERM; with --json a line each
+    time.
     """
     if devices and watch:
         raise UsageError("--devices and --watch exclude each other", "leave out one of them")
+    if watch:
+        # The default action would be ignored in pid 1 of a container (pid_namespaces(7)).
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        context.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
     config = options.load(_flags(context), os.environ, context.params["config_file"])
     log.setup(config.log_level)
     from pylxcfs.cli import resources as work

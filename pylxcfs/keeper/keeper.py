@@ -406,6 +406,7 @@ class Keeper:
             self._after(BACKOFF_S[1], self._listen_for_resources)
         else:
             self._report.resources(self._resources.path)
+            say(INFO, f"resources at {self._resources.path}")
             self._start_resources()
 
     def _start_resources(self) -> None:

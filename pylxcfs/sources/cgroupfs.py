@@ -72,8 +72,15 @@ _MOST_TEXT: Final = 4 << 20
 #: Seconds that the helper has to fork and to start, and an operation beyond its own limit.
 _FORK_S, _START_S, _GRACE_S = 5.0, 30.0, 0.5
 
-#: CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_ADMIN.
-_NEEDED: Final = 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21
+#: Capabilities by their bits (include/uapi/linux/capability.h).
+_NEEDED: Final = {
+    "CAP_DAC_READ_SEARCH": 1 << 2,
+    "CAP_KILL": 1 << 5,
+    "CAP_SETGID": 1 << 6,
+    "CAP_SETUID": 1 << 7,
+    "CAP_SYS_CHROOT": 1 << 18,
+    "CAP_SYS_ADMIN": 1 << 21,
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -116,9 +123,10 @@ class CgroupFiles:
         Raise SourceError where something is missing: a capability, or a system call (Linux 5.6; the
         sandbox of a service manager).
         """
-        lacking = _NEEDED & ~ascaller.own_capabilities()
+        own = ascaller.own_capabilities()
+        lacking = [name for name, bit in _NEEDED.items() if not own & bit]
         if lacking:
-            raise SourceError(f"capabilities are missing: {lacking:#x} of {_NEEDED:#x}")
+            raise SourceError(f"capabilities are missing: {' '.join(lacking)}")
         for hierarchy in self.served.values():
             try:
                 _find(hierarchy, hierarchy.attributes.st_ino)

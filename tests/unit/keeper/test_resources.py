@@ -103,8 +103,10 @@ def test_it_is_stored_and_taken_back(make, tmp_path):
 def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path, wanted):
     path = tmp_path / "resources.sock"
     with listen(str(tmp_path)) as stored:
-        path.unlink()  # systemd listens at the same path
-        theirs = listen(str(tmp_path))
+        path.unlink()
+        theirs = socket.socket(socket.AF_UNIX)
+        theirs.bind(str(path))  # by its path, as systemd does
+        theirs.listen()
         given = {LISTEN: theirs.detach(), STORED: stored.fileno(), "pylxcfs-own": 99}
         taken = take(given, str(tmp_path), wanted=wanted)
         assert given == {STORED: stored.fileno(), "pylxcfs-own": 99}  # for the caller to drop

@@ -25,7 +25,6 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -283,13 +282,6 @@ class Place:
                 continue
             listed.append((found.st_ino, name, found))
         return sorted(listed)
-
-    def name_of(self, is_it: Callable[[str], bool]) -> str:
-        """Return the name of the file for which `is_it(name)` holds."""
-        for _, name, _ in self.entries():
-            if is_it(name):
-                return name
-        raise OSError(errno.ESTALE, "the file is gone")
 
     def check_open(self, name: str, *, write: bool) -> None:
         """Raise OSError where a file may not be opened, whatever its mode."""

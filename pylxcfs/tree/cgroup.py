@@ -78,6 +78,8 @@ class CgroupTree:
                 link = nodes.CGROUP_ALIASES + nodes.HIERARCHIES.index(alias)
                 self.children[alias.encode()] = link
                 self.links[link] = found.name.encode()
+        #: Names of files by number, for all cgroups. Containers choose names of directories: those
+        #: are never here, as one that has the number of a file would hide the file from all.
         self._names: dict[int, str] = {}
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
@@ -170,11 +172,7 @@ class CgroupTree:
             return place, ""
         name = self._names.get(name_number)
         if name is None:  # the node is from a server before this one
-
-            def is_it(name: str) -> bool:
-                return nodes.name_number(os.fsencode(name)) == name_number
-
-            name = self._names.setdefault(name_number, place.name_of(is_it))
+            name = self._names.setdefault(name_number, _file_name(place, name_number))
         return place, name
 
     # -- files -----------------------------------------------------------------------------------
@@ -269,3 +267,11 @@ class CgroupTree:
         """Change an owner or a group; -1 leaves it."""
         place, name = self._place(node, caller)
         place.chown(name, uid, gid)
+
+
+def _file_name(place: CgroupPlace, number: int) -> str:
+    """Return the name of the file with that name number in a cgroup. Raise OSError(ESTALE)."""
+    for _, name, found in place.entries():
+        if not stat.S_ISDIR(found.st_mode) and nodes.name_number(os.fsencode(name)) == number:
+            return name
+    raise OSError(errno.ESTALE, "the file is gone")

@@ -6,7 +6,7 @@ server/ plugs the real sources in; nothing here reads the kernel.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from pylxcfs.views.model import Container
@@ -87,9 +87,6 @@ class CgroupPlace(Protocol):
 
     def entries(self) -> list[tuple[int, str, os.stat_result]]:
         """Return (st_ino, name, attributes) of what the caller sees there, by st_ino."""
-
-    def name_of(self, is_it: Callable[[str], bool]) -> str:
-        """Return the name of the file for which `is_it(name)` holds."""
 
     def check_open(self, name: str, *, write: bool) -> None:
         """Raise where a file may not be opened, whatever its mode."""

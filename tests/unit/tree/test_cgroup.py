@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -52,9 +51,6 @@ class Place:
     def entries(self) -> list[tuple[int, str, os.stat_result]]:
         names = [*self.children, *self.texts]
         return sorted((self.stat(name).st_ino, name, self.stat(name)) for name in names)
-
-    def name_of(self, is_it: Callable[[str], bool]) -> str:
-        return next(name for name in self.texts if is_it(name))
 
     def check_open(self, name: str, *, write: bool) -> None:
         if not self.inside:
@@ -184,6 +180,27 @@ def test_a_file_is_found_by_its_node_by_a_server_that_has_not_looked_it_up(
 ) -> None:
     tree = CgroupTree(files)
     assert tree.attributes(node(OWN, b"tasks"), 1).st_mode == stat.S_IFREG | 0o644
+
+
+#: Has the number of cgroup.procs (nodes.name_number).
+COLLIDING = "e1129687"
+
+
+def test_a_directory_with_the_number_of_a_file_hides_no_file(files: Files) -> None:
+    """Containers choose names of directories, and the table of names is shared by all."""
+    assert nodes.name_number(COLLIDING.encode()) == nodes.name_number(b"cgroup.procs")
+    procs = node(OWN, b"cgroup.procs")
+    own = files.places[OWN]
+    own.children[COLLIDING] = 70  # listed before the files
+    tree = CgroupTree(files)
+    with pytest.raises(OSError, match="gone") as caught:
+        tree.attributes(procs, 1)
+    assert caught.value.errno == errno.ESTALE
+    own.texts["cgroup.procs"] = b""
+    assert stat.S_ISREG(tree.attributes(procs, 1).st_mode)
+    assert tree.lookup(node(OWN), b"cgroup.procs", 1).node == procs
+    assert tree.lookup(node(OWN), COLLIDING.encode(), 1).node == node(70)
+    assert len(list(tree.entries(node(OWN), 1, 0))) == 5
 
 
 def test_a_listing_goes_on_behind_a_number(tree: CgroupTree) -> None:

@@ -12,7 +12,9 @@ The kernel compares modes and owners with the caller (default_permissions): attr
 cgroupfs, the same for all, and never cached. What cgroupfs itself decides, and who is where, is
 behind the port CgroupFiles.
 
-Methods may block, so operations.py calls them in threads. Each raises Refused or OSError.
+Methods may block, so operations.py calls them in threads, and raise Refused or OSError. Those that
+keep or forget something for a handle do not block and are called in the loop alone: a thread that
+goes on after ETIMEDOUT keeps nothing, as no RELEASE comes for an open that has failed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import errno
 import itertools
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -60,6 +61,13 @@ class Found(NamedTuple):
     attributes: os.stat_result
 
 
+class Opened(NamedTuple):
+    """The opener of a file: its container, and what decides about its rights if it may write."""
+
+    container: int
+    credentials: tuple[object, ...] | None
+
+
 class CgroupTree:
     """The tree below cgroup/."""
 
@@ -83,9 +91,9 @@ class CgroupTree:
         self._names: dict[int, str] = {}
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
-        self._lock = threading.Lock()
-        #: By handle, with the container of who has opened or read it; and by container.
-        self._writers: dict[int, tuple[int, tuple[object, ...]]] = {}
+        #: Files open for writing, and texts with the container of their reader, by handle; and the
+        #: number of the former by container.
+        self._writers: dict[int, Opened] = {}
         self._texts: dict[int, tuple[int, bytes]] = {}
         self._counts: dict[int, int] = {}
 
@@ -177,42 +185,43 @@ class CgroupTree:
 
     # -- files -----------------------------------------------------------------------------------
 
-    def open(self, node: int, caller: CgroupCaller, flags: int, handle: int) -> None:
-        """Open a file as `handle`."""
+    def open(self, node: int, caller: CgroupCaller, flags: int) -> Opened:
+        """Check that a caller may open a file; return what `keep_open` takes."""
         place, name = self._place(node, caller)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         place.check_open(name, write=writes)
-        if not writes:
+        return Opened(caller.container, self.files.credentials(caller) if writes else None)
+
+    def keep_open(self, handle: int, opened: Opened) -> None:
+        """Note a file that is open, until `release`. Does not block."""
+        if opened.credentials is None:
             return
-        container, opener = caller.container, self.files.credentials(caller)
-        with self._lock:
-            if self._counts.get(container, 0) >= _MOST_WRITERS:
-                raise Refused(errno.ENFILE)
-            self._counts[container] = self._counts.get(container, 0) + 1
-            self._writers[handle] = container, opener
+        if self._counts.get(opened.container, 0) >= _MOST_WRITERS:
+            raise Refused(errno.ENFILE)
+        self._counts[opened.container] = self._counts.get(opened.container, 0) + 1
+        self._writers[handle] = opened
 
-    def read(self, ticket: Ticket, caller: CgroupCaller, size: int) -> bytes:
-        """Return a part of the text that a handle began to read at offset 0."""
-        node, _, handle, offset = ticket
-        _, text = self._texts.get(handle, (0, b"")) if offset else (0, b"")
-        if not text:
-            place, name = self._place(node, caller)
-            text = place.read(name)
-            self._keep(handle, caller.container, text if len(text) > size else b"")
-        return text[offset : offset + size]
+    def read(self, ticket: Ticket, caller: CgroupCaller) -> tuple[int, bytes]:
+        """Return the container of a caller and the text of a file, which `keep_text` takes."""
+        place, name = self._place(ticket.node, caller)
+        return caller.container, place.read(name)
 
-    def _keep(self, handle: int, container: int, text: bytes) -> None:
-        """Keep a text that is read in pieces, if there is room: else it is made again."""
-        with self._lock:
-            self._texts.pop(handle, None)
-            if text:
-                held = sum(
-                    max(len(kept), _LEAST)
-                    for other, kept in self._texts.values()
-                    if other == container
-                )
-                if held + max(len(text), _LEAST) <= _MOST_TEXTS:
-                    self._texts[handle] = container, text
+    def text(self, handle: int) -> bytes:
+        """Return the text that a handle began to read in pieces; b"" if there is none."""
+        return self._texts.get(handle, (0, b""))[1]
+
+    def keep_text(self, handle: int, container: int, text: bytes) -> None:
+        """Keep a text that is read in pieces, if there is room: else it is made again.
+
+        Until the next read at offset 0, or `release`. Does not block.
+        """
+        self._texts.pop(handle, None)
+        if text:
+            held = sum(
+                max(len(kept), _LEAST) for other, kept in self._texts.values() if other == container
+            )
+            if held + max(len(text), _LEAST) <= _MOST_TEXTS:
+                self._texts[handle] = container, text
 
     def write(self, ticket: Ticket, caller: CgroupCaller, data: bytes) -> None:
         """Write as the opener of a handle.
@@ -226,7 +235,7 @@ class CgroupTree:
         opened = self._writers.get(handle)
         if opened is None:
             raise Refused(errno.ESTALE)
-        if opened[1] != self.files.credentials(caller):
+        if opened.credentials != self.files.credentials(caller):
             raise Refused(errno.EACCES)
         place, name = self._place(node, caller)
         place.write(name, data)
@@ -237,13 +246,12 @@ class CgroupTree:
 
     def release(self, handle: int) -> None:
         """Forget a handle. Does not block."""
-        with self._lock:
-            self._texts.pop(handle, None)
-            opened = self._writers.pop(handle, None)
-            if opened is not None:
-                self._counts[opened[0]] -= 1
-                if not self._counts[opened[0]]:
-                    del self._counts[opened[0]]
+        self._texts.pop(handle, None)
+        opened = self._writers.pop(handle, None)
+        if opened is not None:
+            self._counts[opened.container] -= 1
+            if not self._counts[opened.container]:
+                del self._counts[opened.container]
 
     # -- what changes ----------------------------------------------------------------------------
 

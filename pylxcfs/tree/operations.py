@@ -190,19 +190,28 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file below cgroup/."""
         tree = self._cgroup
-        handle = self._mount.cgroup_handle(tree, ctx.pid)
-        await self._in_thread(
-            "open", ctx.pid, lambda caller: tree.open(inode, caller, flags, handle)
+        opened = await self._in_thread(
+            "open", ctx.pid, lambda caller: tree.open(inode, caller, flags)
         )
-        return pyfuse3.FileInfo(fh=handle, direct_io=True)
+
+        def keep() -> int:
+            handle = self._mount.cgroup_handle(tree, ctx.pid)
+            tree.keep_open(handle, opened)
+            return handle
+
+        return pyfuse3.FileInfo(fh=self._guarded("open", keep), direct_io=True)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read from a file below cgroup/."""
         tree = self._cgroup
         ticket = tree.redeem(fh)
-        return await self._in_thread(
-            "read", ticket.pid, lambda caller: tree.read(ticket, caller, size)
-        )
+        text = tree.text(ticket.handle) if off else b""
+        if not text:
+            container, text = await self._in_thread(
+                "read", ticket.pid, lambda caller: tree.read(ticket, caller)
+            )
+            tree.keep_text(ticket.handle, container, text if len(text) > size else b"")
+        return text[off : off + size]
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write to a file below cgroup/."""

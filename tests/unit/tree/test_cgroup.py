@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pyfuse3
 import pytest
 import trio
+from trio.testing import MockClock
 
 from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
@@ -233,16 +235,19 @@ def test_a_ticket_stands_for_a_request_once(tree: CgroupTree) -> None:
     assert not tree.is_ticket(number)
 
 
-def test_a_text_that_is_read_in_pieces_stays_the_same(tree: CgroupTree, files: Files) -> None:
-    name = node(OWN, b"memory.stat")
+def test_a_text_that_is_read_in_pieces_stays_the_same(ops: Operations, files: Files) -> None:
     text = files.places[OWN].texts["memory.stat"]
-    ticket = tree.redeem(_ticket(tree, name, 7, 0))
-    assert tree.read(ticket, A, 100) == text[:100]
+    assert _read(ops, 7, 0, 100) == text[:100]
     files.places[OWN].texts["memory.stat"] = b"other"
-    assert tree.read(ticket._replace(offset=100), A, 10_000) == text[100:]
-    assert tree.read(ticket, A, 10_000) == b"other"
-    tree.release(7)
-    assert tree.read(ticket._replace(offset=2), A, 100) == b"her"
+    assert _read(ops, 7, 100, 10_000) == text[100:]
+    assert _read(ops, 7, 0, 10_000) == b"other"
+    trio.run(ops.release, _ticket(ops._cgroup, node(OWN), 7, 0))
+    assert _read(ops, 7, 2, 100) == b"her"
+
+
+def _read(ops: Operations, handle: int, offset: int, size: int) -> bytes:
+    number = _ticket(ops._cgroup, node(OWN, b"memory.stat"), handle, offset)
+    return trio.run(ops.read, number, offset, size)
 
 
 def _ticket(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
@@ -257,7 +262,7 @@ def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: 
     ticket = tree.redeem(_ticket(tree, name, 7, 0))
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
         tree.write(ticket, A, b"1")
-    tree.open(name, A, os.O_WRONLY, 7)
+    _open(tree, A, os.O_WRONLY, 7)
     tree.write(ticket, B, b"12")
     with pytest.raises(Refused, match=os.strerror(errno.EACCES)):
         tree.write(ticket, Caller(7, 1), b"13")
@@ -267,23 +272,26 @@ def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: 
         tree.write(ticket, A, b"1")
 
 
+def _open(tree: CgroupTree, caller: Caller, flags: int, handle: int) -> None:
+    tree.keep_open(handle, tree.open(node(OWN, b"tasks"), caller, flags))
+
+
 def test_files_open_for_writing_are_bounded_for_each_container(tree: CgroupTree) -> None:
-    name = node(OWN, b"tasks")
     handles = [5 << 22 | serial for serial in range(4096)]
     for handle in handles:
-        tree.open(name, A, os.O_RDWR, handle)
+        _open(tree, A, os.O_RDWR, handle)
     with pytest.raises(Refused, match=os.strerror(errno.ENFILE)):
         # Also with the handles of another of its pid namespaces.
-        tree.open(name, A, os.O_WRONLY, 7 << 22)
-    tree.open(name, B, os.O_WRONLY, 6 << 22)
+        _open(tree, A, os.O_WRONLY, 7 << 22)
+    _open(tree, B, os.O_WRONLY, 6 << 22)
     tree.release(handles[0])
-    tree.open(name, A, os.O_WRONLY, 7 << 22)
+    _open(tree, A, os.O_WRONLY, 7 << 22)
 
 
 def test_a_handle_that_is_open_is_not_given_again(world: World, tree: CgroupTree) -> None:
     mount = world.caller_mount
     first = mount.cgroup_handle(tree, A_PID)
-    tree.open(node(OWN, b"tasks"), A, os.O_WRONLY, first + 1)
+    _open(tree, A, os.O_WRONLY, first + 1)
     assert mount.cgroup_handle(tree, A_PID) == first + 2
     tree.release(first + 1)
     assert not tree.is_open(first + 1)
@@ -331,6 +339,48 @@ def test_modes_owners_and_o_trunc(ops: Operations, files: Files) -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
         change()
     assert caught.value.errno == errno.EPERM
+
+
+def test_nothing_is_kept_for_an_operation_that_outlives_its_timeout(
+    world: World, tree: CgroupTree, files: Files
+) -> None:
+    """The kernel sends no RELEASE for an open that has failed, nor a second one after a read."""
+    world.caller_mount.cgroup = tree
+    ops = Operations(world.caller_mount, world.guard, timeout_s=60)
+    context: Any = SimpleNamespace(pid=A_PID)
+    go_on = threading.Event()
+
+    def credentials(caller: Caller) -> tuple[object, ...]:
+        go_on.wait()
+        return ("root",)
+
+    def read(name: str) -> bytes:
+        go_on.wait()
+        return b"x" * 100_000
+
+    files.credentials = credentials  # type: ignore[method-assign]
+    files.places[OWN].read = read  # type: ignore[method-assign]
+
+    async def abandon() -> None:
+        for _ in range(2):
+            with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
+                await ops.open(node(OWN, b"tasks"), os.O_WRONLY, context)
+        number = _ticket(tree, node(OWN, b"tasks"), 7, 0)
+        with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
+            await ops.read(number, 0, 100)
+        await ops.release(_ticket(tree, node(OWN, b"tasks"), 7, 0))
+        assert running() == 3
+        go_on.set()
+        while running():
+            await trio.sleep(0)
+
+    def running() -> float:
+        return sum(limiter.borrowed_tokens for limiter in ops._limiters.values())
+
+    trio.run(abandon, clock=MockClock(autojump_threshold=0))
+    assert not tree._counts
+    assert not tree._writers
+    assert not tree._texts
 
 
 def test_with_too_many_threads_in_all_a_name_stays(

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pylxcfs.sources import ascaller
 from pylxcfs.sources.ascaller import Credentials, Identity, open_beneath
 from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.sources.kept import Descriptor
+from tests.conftest import wait_until
 
 STATUS = b"""Name:\tx
 Uid:\t1\t2\t3\t4
@@ -180,6 +182,22 @@ def test_one_container_has_few_children_and_all_end_with_the_helper(requests: Re
     mine[0].settimeout(60)
     requests.helper.close()
     for answer in mine:
+        with answer:
+            assert answer.recv(100) == b""
+
+
+def test_a_helper_that_is_killed_leaves_no_child_behind(requests: Requests) -> None:
+    """Also not one that its container has stopped; and each holds no lifeline of another."""
+    answers = [requests.start(key) for key in range(3)]
+    assert requests.helper._process is not None
+    helper = psutil.Process(requests.helper._process.pid)
+    children = helper.children()
+    assert len(children) == 3
+    for child in children[1:]:
+        child.suspend()
+        wait_until(lambda child=child: child.status() == psutil.STATUS_STOPPED, what="a stop")
+    helper.kill()
+    for answer in answers:
         with answer:
             assert answer.recv(100) == b""
 

@@ -62,8 +62,10 @@ _DELEGATED: Final = frozenset(
 )
 #: Files that list processes, and whether by process or by thread.
 _LISTS: Final = {"cgroup.procs": "tgid", "tasks": "pid", "cgroup.threads": "pid"}
-#: What is written there belongs to the writer's descriptors (an eventfd, a trigger).
+#: What is written there belongs to the writer's descriptors (an eventfd, a trigger). Not so of
+#: cgroup.pressure, which switches the accounting of pressure on and off.
 _BOUND_TO_WRITER: Final = ("cgroup.event_control", ".pressure")
+_SWITCH: Final = "cgroup.pressure"
 
 #: The longest text: a list of half a million processes.
 _MOST_TEXT: Final = 4 << 20
@@ -287,7 +289,7 @@ class Place:
         """Raise OSError where a file may not be opened, whatever its mode."""
         if not self.inside:
             raise OSError(errno.EACCES, "outside of the caller's own cgroup")
-        if write and name.endswith(_BOUND_TO_WRITER):
+        if write and name.endswith(_BOUND_TO_WRITER) and name != _SWITCH:
             raise OSError(errno.EOPNOTSUPP, "it belongs to the process that writes it")
         if write and self.is_own and name not in _DELEGATED:
             raise OSError(errno.EACCES, "a limit of the caller's own cgroup")

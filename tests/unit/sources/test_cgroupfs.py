@@ -79,8 +79,10 @@ def test_limits_of_the_own_cgroup_and_files_of_their_writer_are_not_opened() -> 
         own.check_open(name, write=True)
     own.check_open("memory.max", write=False)
     below.check_open("memory.max", write=True)
+    below.check_open("cgroup.pressure", write=True)
     for found, name, write, number in (
         (own, "memory.max", True, errno.EACCES),
+        (own, "cgroup.pressure", True, errno.EACCES),
         (outside, "tasks", False, errno.EACCES),
         (below, "cgroup.event_control", True, errno.EOPNOTSUPP),
         (below, "memory.pressure", True, errno.EOPNOTSUPP),

@@ -26,7 +26,8 @@ with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller'
     {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
      "mode", "uid", "gid": as the host counts them, -1 for no change, "most": bytes to read,
-     "timeout_s": 0 for none, "key": a number that one container's requests have in common}
+     "timeout_s": 0 for none, "key": what requests of one container, or of one user of the host,
+     have in common}
 
 The answer is b"+" and what was read, or b"-" and an errno, and then the end of the stream.
 """
@@ -81,7 +82,7 @@ _MOST_DESCRIPTORS = 1024
 #: The descriptor of a child's lifeline, in place of stdin.
 _LIFELINE = 0
 _REQUEST_SIZE = 1 << 17
-#: Children that have not ended: of all callers and of one container, at most.
+#: Children that have not ended: of all callers and of one key, at most.
 _MOST_CHILDREN, _MOST_EACH = 512, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -375,8 +376,8 @@ class _Children:
     """
 
     def __init__(self) -> None:
-        #: For whom it is, when it is killed (CLOCK_MONOTONIC), and the write end of its lifeline.
-        self._running: dict[int, tuple[int, float, int]] = {}
+        #: The request's key, when it is killed (CLOCK_MONOTONIC), and the lifeline's write end.
+        self._running: dict[int, tuple[Any, float, int]] = {}
 
     def start(self, message: bytes, descriptors: list[int], connection: socket.socket) -> None:
         """Fork a child for a request. Raise OSError(EAGAIN) if there are too many."""

@@ -134,7 +134,7 @@ class CgroupFiles:
     def caller(self, pid: int) -> Caller:
         """Return the process with that pid."""
         proc = Descriptor(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return Caller(pid, outermost(pid, self._registry.host_identity.pidns), proc)
+        return Caller(pid, _key(pid, proc, self._registry.host_identity.pidns), proc)
 
     def place(self, hierarchy: str, number: int, caller: Caller) -> Place:
         """Return a cgroup as a process sees it; `hierarchy` is a key of `served`."""
@@ -190,8 +190,8 @@ class Caller:
     """A process that asks for something, and no later one with its pid."""
 
     pid: int
-    #: The outermost pid namespace around it, that of the server for a process of the host.
-    container: int
+    #: What limits go by.
+    key: tuple[int, int]
     #: Its directory in /proc.
     proc: Descriptor
 
@@ -330,18 +330,18 @@ class Place:
         """Change an owner as the caller; -1 leaves it."""
         self._change_below(name, do="chown", uid=uid, gid=gid)
 
-    def _change(self, name: str, **request: str | int | float) -> None:
+    def _change(self, name: str, **request: object) -> None:
         if not self.inside:
             raise OSError(errno.EACCES, "outside of the caller's own cgroup")
         self._as_caller(name, **request)
 
-    def _change_below(self, name: str, **request: str | int | float) -> None:
+    def _change_below(self, name: str, **request: object) -> None:
         """Change an attribute, of nothing that was set for the caller."""
         if not self.inside or self.is_own:
             raise OSError(errno.EPERM, "not below the caller's own cgroup")
         self._as_caller(name or ".", **request)
 
-    def _as_caller(self, name: str, *data: bytes, **request: str | int | float) -> bytes:
+    def _as_caller(self, name: str, *data: bytes, **request: object) -> bytes:
         """Have something done by a child of the helper. Raise OSError with what it answers."""
         own, proc = self._open_own(), self.caller.proc
         request |= {
@@ -351,7 +351,7 @@ class Place:
             "lists": _LISTS.get(name, "") if request["do"] in ("read", "write") else "",
             "most": _MOST_TEXT,
             "timeout_s": self.files.timeout_s,
-            "key": self.caller.container,
+            "key": self.caller.key,
         }
         message = b"\n".join([json.dumps(request).encode(), *data])
         ours, theirs = socket.socketpair()
@@ -387,6 +387,18 @@ class Place:
         if not answer:  # its timer has ended it
             raise TimeoutError(errno.ETIMEDOUT, "the operation was ended")
         return bytes(answer)
+
+
+def _key(pid: int, proc: Descriptor, own: int) -> tuple[int, int]:
+    """Return what the limits of a caller go by: its container, or on the host its user.
+
+    (outermost pid namespace below `own`, 0), or (0, real uid). A program with the set-user-ID bit
+    counts for the user that runs it. Raise OSError if the process has ended.
+    """
+    container = outermost(pid, own)
+    if container not in (0, own):
+        return container, 0
+    return 0, ascaller.Identity(proc.number).who.uid
 
 
 def _beneath(directory: Descriptor, path: str, flags: int) -> Descriptor:

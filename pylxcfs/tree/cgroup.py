@@ -38,7 +38,8 @@ TICKETED: Final = frozenset(
     {wire.READ, wire.WRITE, wire.READDIR, wire.READDIRPLUS, wire.RELEASE, wire.RELEASEDIR}
 )
 
-#: Files that one container may have open for writing, and bytes of texts that are half read.
+#: Files that one container or user of the host may have open for writing, and bytes of texts that
+#: are half read.
 _MOST_WRITERS: Final = 4096
 _MOST_TEXTS: Final = 8 << 20
 #: What an entry of either table takes at least.
@@ -62,9 +63,9 @@ class Found(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The opener of a file: its container, and what decides about its rights if it may write."""
+    """The opener of a file, and what decides about its rights if it may write."""
 
-    container: int
+    key: tuple[int, int]
     credentials: tuple[object, ...] | None
 
 
@@ -91,11 +92,11 @@ class CgroupTree:
         self._names: dict[int, str] = {}
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
-        #: Files open for writing, and texts with the container of their reader, by handle; and the
-        #: number of the former by container.
+        #: Files open for writing, and texts with the key of their reader, by handle; and the number
+        #: of the former by key (CgroupCaller.key).
         self._writers: dict[int, Opened] = {}
-        self._texts: dict[int, tuple[int, bytes]] = {}
-        self._counts: dict[int, int] = {}
+        self._texts: dict[int, tuple[tuple[int, int], bytes]] = {}
+        self._counts: dict[tuple[int, int], int] = {}
 
     # -- tickets ---------------------------------------------------------------------------------
 
@@ -190,27 +191,28 @@ class CgroupTree:
         place, name = self._place(node, caller)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         place.check_open(name, write=writes)
-        return Opened(caller.container, self.files.credentials(caller) if writes else None)
+        return Opened(caller.key, self.files.credentials(caller) if writes else None)
 
     def keep_open(self, handle: int, opened: Opened) -> None:
         """Note a file that is open, until `release`. Does not block."""
         if opened.credentials is None:
             return
-        if self._counts.get(opened.container, 0) >= _MOST_WRITERS:
+        count = self._counts.get(opened.key, 0)
+        if count >= _MOST_WRITERS:
             raise Refused(errno.ENFILE)
-        self._counts[opened.container] = self._counts.get(opened.container, 0) + 1
+        self._counts[opened.key] = count + 1
         self._writers[handle] = opened
 
-    def read(self, ticket: Ticket, caller: CgroupCaller) -> tuple[int, bytes]:
-        """Return the container of a caller and the text of a file, which `keep_text` takes."""
+    def read(self, ticket: Ticket, caller: CgroupCaller) -> tuple[tuple[int, int], bytes]:
+        """Return the key of a caller and the text of a file, which `keep_text` takes."""
         place, name = self._place(ticket.node, caller)
-        return caller.container, place.read(name)
+        return caller.key, place.read(name)
 
     def text(self, handle: int) -> bytes:
         """Return the text that a handle began to read in pieces; b"" if there is none."""
-        return self._texts.get(handle, (0, b""))[1]
+        return self._texts[handle][1] if handle in self._texts else b""
 
-    def keep_text(self, handle: int, container: int, text: bytes) -> None:
+    def keep_text(self, handle: int, key: tuple[int, int], text: bytes) -> None:
         """Keep a text that is read in pieces, if there is room: else it is made again.
 
         Until the next read at offset 0, or `release`. Does not block.
@@ -218,10 +220,10 @@ class CgroupTree:
         self._texts.pop(handle, None)
         if text:
             held = sum(
-                max(len(kept), _LEAST) for other, kept in self._texts.values() if other == container
+                max(len(kept), _LEAST) for other, kept in self._texts.values() if other == key
             )
             if held + max(len(text), _LEAST) <= _MOST_TEXTS:
-                self._texts[handle] = container, text
+                self._texts[handle] = key, text
 
     def write(self, ticket: Ticket, caller: CgroupCaller, data: bytes) -> None:
         """Write as the opener of a handle.
@@ -249,9 +251,9 @@ class CgroupTree:
         self._texts.pop(handle, None)
         opened = self._writers.pop(handle, None)
         if opened is not None:
-            self._counts[opened.container] -= 1
-            if not self._counts[opened.container]:
-                del self._counts[opened.container]
+            self._counts[opened.key] -= 1
+            if not self._counts[opened.key]:
+                del self._counts[opened.key]
 
     # -- what changes ----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ Each method translates one request into a call of caller.py under the guard; pyf
 exception but FUSEError. What changes something is refused with EPERM, but below cgroup/.
 
 Below cgroup/ every request comes here, and may block: it is answered in a thread, of which each
-container has a few, and after --request-timeout with ETIMEDOUT.
+container, and each user of the host, has a few, and after --request-timeout with ETIMEDOUT.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pylxcfs.units import NS_PER_S
 
 T = TypeVar("T")
 
-#: Threads that one container may use, and requests that may wait for them; and threads of all.
-#: More are told EAGAIN.
+#: Threads that one container or user of the host may use, and requests that may wait for them; and
+#: threads of all. More are told EAGAIN.
 _THREADS: Final = 4
 _MOST_WAITING: Final = 64
 _MOST_THREADS: Final = 256
@@ -50,8 +50,8 @@ class Operations(pyfuse3.Operations):
         self._mount = mount
         self._guard = guard
         self._timeout_s = timeout_s or math.inf
-        #: By container: its outermost pid namespace.
-        self._limiters: dict[int, trio.CapacityLimiter] = {}
+        #: By CgroupCaller.key.
+        self._limiters: dict[tuple[int, int], trio.CapacityLimiter] = {}
 
     def _guarded(self, place: str, attempt: Callable[[], T]) -> T:
         """Run `attempt`; Refused becomes its errno, any other failure EIO."""
@@ -89,7 +89,7 @@ class Operations(pyfuse3.Operations):
         def guarded() -> tuple[T | None, int]:
             return self._guard.call(place, answer, lambda: (None, errno.EIO))
 
-        limiter = self._limiter(caller.container)
+        limiter = self._limiter(caller.key)
         if limiter.statistics().tasks_waiting >= _MOST_WAITING:
             raise pyfuse3.FUSEError(errno.EAGAIN)
         result, number = None, errno.ETIMEDOUT
@@ -101,14 +101,14 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(number)
         return result  # type: ignore[return-value]
 
-    def _limiter(self, container: int) -> trio.CapacityLimiter:
-        """Return the limiter of a container's threads; forget those that nothing uses."""
-        for key, limiter in list(self._limiters.items()):
+    def _limiter(self, key: tuple[int, int]) -> trio.CapacityLimiter:
+        """Return the limiter of a caller's threads; forget those that nothing uses."""
+        for other, limiter in list(self._limiters.items()):
             if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
-                del self._limiters[key]
+                del self._limiters[other]
         if sum(limiter.borrowed_tokens for limiter in self._limiters.values()) >= _MOST_THREADS:
             raise pyfuse3.FUSEError(errno.EAGAIN)
-        return self._limiters.setdefault(container, trio.CapacityLimiter(_THREADS))
+        return self._limiters.setdefault(key, trio.CapacityLimiter(_THREADS))
 
     @property
     def _cgroup(self) -> CgroupTree:
@@ -207,10 +207,10 @@ class Operations(pyfuse3.Operations):
         ticket = tree.redeem(fh)
         text = tree.text(ticket.handle) if off else b""
         if not text:
-            container, text = await self._in_thread(
+            key, text = await self._in_thread(
                 "read", ticket.pid, lambda caller: tree.read(ticket, caller)
             )
-            tree.keep_text(ticket.handle, container, text if len(text) > size else b"")
+            tree.keep_text(ticket.handle, key, text if len(text) > size else b"")
         return text[off : off + size]
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:

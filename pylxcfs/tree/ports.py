@@ -67,8 +67,8 @@ class CgroupCaller(Protocol):
     """A process that asks for something, and no later one with its pid."""
 
     @property
-    def container(self) -> int:
-        """The outermost pid namespace around it: what limits go by."""
+    def key(self) -> tuple[int, int]:
+        """What limits go by: its container, or on the host its user."""
 
 
 class CgroupPlace(Protocol):

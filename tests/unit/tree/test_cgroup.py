@@ -81,10 +81,10 @@ class Place:
 @dataclass(frozen=True)
 class Caller:
     pid: int
-    container: int
+    key: tuple[int, int]
 
 
-A, B = Caller(A_PID, 1), Caller(B_PID, 2)
+A, B = Caller(A_PID, (1, 0)), Caller(B_PID, (0, 1000))
 
 
 @dataclass
@@ -265,7 +265,7 @@ def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: 
     _open(tree, A, os.O_WRONLY, 7)
     tree.write(ticket, B, b"12")
     with pytest.raises(Refused, match=os.strerror(errno.EACCES)):
-        tree.write(ticket, Caller(7, 1), b"13")
+        tree.write(ticket, Caller(7, (1, 0)), b"13")
     assert files.places[OWN].written == [("tasks", b"12")]
     tree.release(7)
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):

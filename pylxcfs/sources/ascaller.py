@@ -180,7 +180,7 @@ def _prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, value, 0, 0, 0))
 
 
-class Identity:
+class Impersonation:
     """The caller's namespaces and credentials, and how to take them."""
 
     def __init__(self, proc: int) -> None:
@@ -276,7 +276,7 @@ class Identity:
 def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, own: int) -> None:
     """Do what is asked, as the caller, and send the answer. Raise OSError."""
     lists, name, number = request["lists"], request["name"], request["number"]
-    caller = Identity(proc)
+    caller = Impersonation(proc)
     inside = caller.take(pids=bool(lists), moved=data.strip() if lists else b"")
     where = open_beneath(own, request["path"], os.O_PATH | os.O_DIRECTORY)
     if number and os.fstat(where).st_ino != number:

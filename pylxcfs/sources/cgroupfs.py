@@ -134,17 +134,10 @@ class CgroupFiles:
     def caller(self, pid: int) -> Caller:
         """Return the process with that pid."""
         proc = Descriptor(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return Caller(pid, _key(pid, proc, self._registry.host_identity.pidns), proc)
+        return Caller(pid, _key(pid, proc, self._registry.host_identity.pidns), proc, self)
 
-    def place(self, hierarchy: str, number: int, caller: Caller) -> Place:
-        """Return a cgroup as a process sees it; `hierarchy` is a key of `served`."""
-        found = self.served[hierarchy]
-        own = self._own(found, caller.pid)
-        caller.check_alive()
-        return Place(own, _find(found, number), number, found.root, caller, self)
-
-    def _own(self, hierarchy: Hierarchy, pid: int) -> tuple[str, ...]:
-        """Return the caller's own cgroup: that of its container, which it is in or below.
+    def own(self, hierarchy: Hierarchy, pid: int) -> tuple[str, ...]:
+        """Return a caller's own cgroup: that of its container, which it is in or below.
 
         A process of a container that is elsewhere (of a pod with one pid namespace, or entered
         from the host), and a process of the host, have the one they are in.
@@ -178,12 +171,6 @@ class CgroupFiles:
         others = (path for key, path in paths.items() if key != UNIFIED)
         return paths[UNIFIED] in others
 
-    def credentials(self, caller: Caller) -> tuple[object, ...]:
-        """Return what decides about the rights of a process, and where it is."""
-        who = ascaller.Identity(caller.proc.number).who
-        spaces = [os.readlink(f"ns/{name}", dir_fd=caller.proc.number) for name in ("user", "pid")]
-        return (*who._replace(pid=0, tgid=0), *spaces)
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -194,6 +181,20 @@ class Caller:
     key: tuple[int, int]
     #: Its directory in /proc.
     proc: Descriptor
+    files: CgroupFiles
+
+    def view(self, hierarchy: str, number: int) -> CallerView:
+        """Return a cgroup as the caller sees it; `hierarchy` is a key of `served`."""
+        found = self.files.served[hierarchy]
+        own = self.files.own(found, self.pid)
+        self.check_alive()
+        return CallerView(own, _find(found, number), number, found.root, self)
+
+    def credentials(self) -> tuple[object, ...]:
+        """Return what decides about its rights, and its namespaces."""
+        who = ascaller.Impersonation(self.proc.number).who
+        spaces = [os.readlink(f"ns/{name}", dir_fd=self.proc.number) for name in ("user", "pid")]
+        return (*who._replace(pid=0, tgid=0), *spaces)
 
     def check_alive(self) -> None:
         """Raise OSError if it has ended, so that what was read by its pid may be another's."""
@@ -201,7 +202,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CallerView:
     """A cgroup as one caller sees it."""
 
     #: The caller's own cgroup, by names from the hierarchy's root.
@@ -212,7 +213,6 @@ class Place:
     #: The hierarchy's root.
     root: Descriptor
     caller: Caller
-    files: CgroupFiles
 
     @property
     def inside(self) -> bool:
@@ -350,7 +350,7 @@ class Place:
             "name": name,
             "lists": _LISTS.get(name, "") if request["do"] in ("read", "write") else "",
             "most": _MOST_TEXT,
-            "timeout_s": self.files.timeout_s,
+            "timeout_s": self.caller.files.timeout_s,
             "key": self.caller.key,
         }
         message = b"\n".join([json.dumps(request).encode(), *data])
@@ -358,7 +358,7 @@ class Place:
         with ours:
             with theirs:
                 try:
-                    self.files.helper.ask(message, theirs.fileno(), proc.number, own.number)
+                    self.caller.files.helper.ask(message, theirs.fileno(), proc.number, own.number)
                 except SourceError as error:
                     raise OSError(errno.EIO, str(error)) from error
             answer = self._answer(ours)
@@ -369,7 +369,9 @@ class Place:
 
     def _answer(self, ours: socket.socket) -> bytes:
         deadline = (
-            time.monotonic() + self.files.timeout_s + _GRACE_S if self.files.timeout_s else None
+            time.monotonic() + self.caller.files.timeout_s + _GRACE_S
+            if self.caller.files.timeout_s
+            else None
         )
         poll = select.poll()
         poll.register(ours, select.POLLIN)
@@ -398,7 +400,7 @@ def _key(pid: int, proc: Descriptor, own: int) -> tuple[int, int]:
     container = outermost(pid, own)
     if container not in (0, own):
         return container, 0
-    return 0, ascaller.Identity(proc.number).who.uid
+    return 0, ascaller.Impersonation(proc.number).who.uid
 
 
 def _beneath(directory: Descriptor, path: str, flags: int) -> Descriptor:

@@ -30,7 +30,7 @@ from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
 from pylxcfs.fuse.connection import Request
 from pylxcfs.tree import nodes
-from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupPlace
+from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupView
 
 #: Requests in which pyfuse3 does not pass the node and the caller on. Their bodies begin with the
 #: handle.
@@ -123,21 +123,21 @@ class CgroupTree:
         text = os.fsdecode(name)
         key, number, _ = self._parts(parent)
         try:
-            place = self.files.place(key, number, caller)
+            view = caller.view(key, number)
         except OSError as error:
             if error.errno in (errno.ESTALE, errno.ENOENT):
                 raise
             raise Refused(errno.ENOMEM) from error
-        if not place.inside and place.next != text:
+        if not view.inside and view.next != text:
             raise Refused(errno.ENOMEM)
-        return self._found(parent, text, place.stat(text))
+        return self._found(parent, text, view.stat(text))
 
     def attributes(self, node: int, caller: CgroupCaller) -> os.stat_result:
         """Return the attributes of a node."""
         if node in self.children.values():  # all callers see the hierarchies
             return self.files.served[self._parts(node)[0]].attributes
-        place, name = self._place(node, caller)
-        return place.stat(name)
+        view, name = self._view(node, caller)
+        return view.stat(name)
 
     def entries(
         self, node: int, caller: CgroupCaller, after: int
@@ -147,10 +147,10 @@ class CgroupTree:
         Nothing where the caller has no cgroup of its own.
         """
         try:
-            place, _ = self._place(node, caller)
+            view, _ = self._view(node, caller)
         except PermissionError:
             return
-        for number, name, found in place.entries():
+        for number, name, found in view.entries():
             if number > after:
                 yield number, os.fsencode(name), self._found(node, name, found)
 
@@ -173,25 +173,25 @@ class CgroupTree:
             raise Refused(errno.ESTALE)
         return key, number, name
 
-    def _place(self, node: int, caller: CgroupCaller) -> tuple[CgroupPlace, str]:
+    def _view(self, node: int, caller: CgroupCaller) -> tuple[CgroupView, str]:
         """Return the cgroup of a node as a caller sees it, and the file's name or ""."""
         key, number, name_number = self._parts(node)
-        place = self.files.place(key, number, caller)
+        view = caller.view(key, number)
         if not name_number:
-            return place, ""
+            return view, ""
         name = self._names.get(name_number)
         if name is None:  # the node is from a server before this one
-            name = self._names.setdefault(name_number, _file_name(place, name_number))
-        return place, name
+            name = self._names.setdefault(name_number, _file_name(view, name_number))
+        return view, name
 
     # -- files -----------------------------------------------------------------------------------
 
     def open(self, node: int, caller: CgroupCaller, flags: int) -> Opened:
         """Check that a caller may open a file; return what `keep_open` takes."""
-        place, name = self._place(node, caller)
+        view, name = self._view(node, caller)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        place.check_open(name, write=writes)
-        return Opened(caller.key, self.files.credentials(caller) if writes else None)
+        view.check_open(name, write=writes)
+        return Opened(caller.key, caller.credentials() if writes else None)
 
     def keep_open(self, handle: int, opened: Opened) -> None:
         """Note a file that is open, until `release`. Does not block."""
@@ -205,8 +205,8 @@ class CgroupTree:
 
     def read(self, ticket: Ticket, caller: CgroupCaller) -> tuple[tuple[int, int], bytes]:
         """Return the key of a caller and the text of a file, which `keep_text` takes."""
-        place, name = self._place(ticket.node, caller)
-        return caller.key, place.read(name)
+        view, name = self._view(ticket.node, caller)
+        return caller.key, view.read(name)
 
     def text(self, handle: int) -> bytes:
         """Return the text that a handle began to read in pieces; b"" if there is none."""
@@ -237,10 +237,10 @@ class CgroupTree:
         opened = self._writers.get(handle)
         if opened is None:
             raise Refused(errno.ESTALE)
-        if opened.credentials != self.files.credentials(caller):
+        if opened.credentials != caller.credentials():
             raise Refused(errno.EACCES)
-        place, name = self._place(node, caller)
-        place.write(name, data)
+        view, name = self._view(node, caller)
+        view.write(name, data)
 
     def is_open(self, handle: int) -> bool:
         """Return whether something is kept for a handle."""
@@ -259,29 +259,29 @@ class CgroupTree:
 
     def mkdir(self, parent: int, name: bytes, caller: CgroupCaller, mode: int) -> Found:
         """Make a cgroup."""
-        place, _ = self._place(parent, caller)
-        place.mkdir(os.fsdecode(name), stat.S_IMODE(mode))
+        view, _ = self._view(parent, caller)
+        view.mkdir(os.fsdecode(name), stat.S_IMODE(mode))
         return self.lookup(parent, name, caller)
 
     def rmdir(self, parent: int, name: bytes, caller: CgroupCaller) -> None:
         """Remove a cgroup."""
-        place, _ = self._place(parent, caller)
-        place.rmdir(os.fsdecode(name))
+        view, _ = self._view(parent, caller)
+        view.rmdir(os.fsdecode(name))
 
     def chmod(self, node: int, caller: CgroupCaller, mode: int) -> None:
         """Change a mode."""
-        place, name = self._place(node, caller)
-        place.chmod(name, stat.S_IMODE(mode))
+        view, name = self._view(node, caller)
+        view.chmod(name, stat.S_IMODE(mode))
 
     def chown(self, node: int, caller: CgroupCaller, uid: int, gid: int) -> None:
         """Change an owner or a group; -1 leaves it."""
-        place, name = self._place(node, caller)
-        place.chown(name, uid, gid)
+        view, name = self._view(node, caller)
+        view.chown(name, uid, gid)
 
 
-def _file_name(place: CgroupPlace, number: int) -> str:
+def _file_name(view: CgroupView, number: int) -> str:
     """Return the name of the file with that name number in a cgroup. Raise OSError(ESTALE)."""
-    for _, name, found in place.entries():
+    for _, name, found in view.entries():
         if not stat.S_ISDIR(found.st_mode) and nodes.name_number(os.fsencode(name)) == number:
             return name
     raise OSError(errno.ESTALE, "the file is gone")

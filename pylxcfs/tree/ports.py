@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from pylxcfs.views.model import Container
 
@@ -70,8 +70,14 @@ class CgroupCaller(Protocol):
     def key(self) -> tuple[int, int]:
         """What limits go by: its container, or on the host its user."""
 
+    def view(self, hierarchy: str, number: int) -> CgroupView:
+        """Return a cgroup as it sees it. May block; raise OSError."""
 
-class CgroupPlace(Protocol):
+    def credentials(self) -> tuple[object, ...]:
+        """Return what decides about its rights. Raise OSError."""
+
+
+class CgroupView(Protocol):
     """A cgroup as one caller sees it. Each method may block, and raises OSError."""
 
     @property
@@ -127,7 +133,7 @@ class CgroupHierarchy(Protocol):
 
 
 class CgroupFiles(Protocol):
-    """cgroupfs for callers. Methods are given what its own `caller` has returned."""
+    """cgroupfs for callers."""
 
     @property
     def served(self) -> Mapping[str, CgroupHierarchy]:
@@ -135,9 +141,3 @@ class CgroupFiles(Protocol):
 
     def caller(self, pid: int) -> CgroupCaller:
         """Return the process with that pid. Does not block; raise OSError."""
-
-    def place(self, hierarchy: str, number: int, caller: Any) -> CgroupPlace:  # noqa: ANN401
-        """Return a cgroup as a process sees it. May block; raise OSError."""
-
-    def credentials(self, caller: Any) -> tuple[object, ...]:  # noqa: ANN401
-        """Return what decides about the rights of a process. Raise OSError."""

@@ -20,15 +20,15 @@ import sys
 if "serve" in sys.orig_argv:
     import os, time
     from pylxcfs.sources import cgroupfs
-    original = cgroupfs.Place.read
-    def read(place, name):
+    original = cgroupfs.CallerView.read
+    def read(view, name):
         if name == "cgroup.procs":
             with open({blocked!r}, "a") as file:
                 file.write("x")
             while not os.path.exists({go_on!r}):
                 time.sleep(0.01)
-        return original(place, name)
-    cgroupfs.Place.read = read
+        return original(view, name)
+    cgroupfs.CallerView.read = read
 """
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pylxcfs.sources import ascaller
-from pylxcfs.sources.ascaller import Credentials, Identity, open_beneath
+from pylxcfs.sources.ascaller import Credentials, Impersonation, open_beneath
 from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.sources.kept import Descriptor
 from tests.conftest import wait_until
@@ -42,7 +42,7 @@ def test_credentials_are_those_of_the_status_file() -> None:
 def test_ids_are_mapped_into_the_user_namespace() -> None:
     proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        caller = Identity(proc)
+        caller = Impersonation(proc)
     finally:
         os.close(proc)
     assert caller.id_inside(1234, 0) == 1234
@@ -125,7 +125,7 @@ def test_on_a_machine_without_a_filter_nothing_is_confined(monkeypatch: pytest.M
 def test_what_is_no_pid_is_left_to_the_kernel() -> None:
     proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        caller = Identity(proc)
+        caller = Impersonation(proc)
         caller._maps = b"", b""
         for moved in (b"99999999999999999999", b"-1", b"x", b"1.5"):
             assert caller._euid_to_move(moved) == caller.who.euid

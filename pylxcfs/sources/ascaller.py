@@ -325,7 +325,7 @@ def _copy(file: int, answer: socket.socket, most: int) -> None:
 
 
 def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> None:
-    """Read or write in a process of the pid namespace, with nothing else open. Do not return."""
+    """Read or write in a process of the pid namespace, with little else open. Do not return."""
     kept = sorted((_LIFELINE, file, answer.fileno()))
     for before, last in zip(kept, (*kept[1:], _MOST_DESCRIPTORS), strict=True):
         os.closerange(before + 1, last)

@@ -9,8 +9,8 @@ it, with what is mounted there, for the containers that may see it. The answer i
 there is such a cgroup or not.
 
 The kernel compares modes and owners with the caller (default_permissions): attributes are those of
-cgroupfs, the same for all, and never cached. What cgroupfs itself decides, and who is where, is
-behind the port CgroupFiles.
+cgroupfs, the same for all, and never cached. What cgroupfs itself decides, and where a caller is,
+is behind the port CgroupFiles.
 
 Methods may block, so operations.py calls them in threads, and raise Refused or OSError. Those that
 keep or forget something for a handle do not block and are called in the loop alone: a thread that
@@ -34,7 +34,7 @@ from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupView
 
 #: Requests in which pyfuse3 does not pass the node and the caller on. Their bodies begin with the
 #: handle.
-TICKETED: Final = frozenset(
+WITHOUT_CONTEXT: Final = frozenset(
     {wire.READ, wire.WRITE, wire.READDIR, wire.READDIRPLUS, wire.RELEASE, wire.RELEASEDIR}
 )
 
@@ -46,7 +46,7 @@ _MOST_TEXTS: Final = 8 << 20
 _LEAST: Final = 4096
 
 
-class Ticket(NamedTuple):
+class RequestContext(NamedTuple):
     """What a request says beside what pyfuse3 passes on."""
 
     node: int
@@ -90,7 +90,7 @@ class CgroupTree:
         #: Names of files by number, for all cgroups. Containers choose names of directories: those
         #: are never here, as one that has the number of a file would hide the file from all.
         self._names: dict[int, str] = {}
-        self._tickets: dict[int, Ticket] = {}
+        self._contexts: dict[int, RequestContext] = {}
         self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
         #: Files open for writing, and texts with the key of their reader, by handle; and the number
         #: of the former by key (CgroupCaller.key).
@@ -98,23 +98,23 @@ class CgroupTree:
         self._texts: dict[int, tuple[tuple[int, int], bytes]] = {}
         self._counts: dict[tuple[int, int], int] = {}
 
-    # -- tickets ---------------------------------------------------------------------------------
+    # -- contexts of requests --------------------------------------------------------------------
 
-    def ticket(self, request: Request) -> Request:
-        """Return a request to pass on to pyfuse3, with a ticket in place of its handle."""
+    def keep_context(self, request: Request) -> Request:
+        """Return a request to pass on to pyfuse3, with a number in place of its handle."""
         opcode, unique, node, pid, body = request
         handle, offset = wire.HANDLE_AND_OFFSET.unpack_from(body.ljust(16, b"\0"))
         number = next(self._numbers)
-        self._tickets[number] = Ticket(node, pid, handle, offset)
+        self._contexts[number] = RequestContext(node, pid, handle, offset)
         return opcode, unique, node, pid, wire.RELEASE_IN.pack(number) + body[8:]
 
-    def is_ticket(self, number: int) -> bool:
+    def has_context(self, number: int) -> bool:
         """Return whether a number was given for a request, and not for another handle."""
-        return number in self._tickets
+        return number in self._contexts
 
-    def redeem(self, number: int) -> Ticket:
-        """Return what a ticket was given for, once."""
-        return self._tickets.pop(number)
+    def take_context(self, number: int) -> RequestContext:
+        """Return the context of a request by its number, once."""
+        return self._contexts.pop(number)
 
     # -- names and attributes --------------------------------------------------------------------
 
@@ -203,9 +203,9 @@ class CgroupTree:
         self._counts[opened.key] = count + 1
         self._writers[handle] = opened
 
-    def read(self, ticket: Ticket, caller: CgroupCaller) -> tuple[tuple[int, int], bytes]:
+    def read(self, context: RequestContext, caller: CgroupCaller) -> tuple[tuple[int, int], bytes]:
         """Return the key of a caller and the text of a file, which `keep_text` takes."""
-        view, name = self._view(ticket.node, caller)
+        view, name = self._view(context.node, caller)
         return caller.key, view.read(name)
 
     def text(self, handle: int) -> bytes:
@@ -225,7 +225,7 @@ class CgroupTree:
             if held + max(len(text), _LEAST) <= _MOST_TEXTS:
                 self._texts[handle] = key, text
 
-    def write(self, ticket: Ticket, caller: CgroupCaller, data: bytes) -> None:
+    def write(self, context: RequestContext, caller: CgroupCaller, data: bytes) -> None:
         """Write as the opener of a handle.
 
         A program with more rights that was given the file as its output must not lend those to the
@@ -233,7 +233,7 @@ class CgroupTree:
         where an earlier server has opened it. (With asynchronous I/O the writer need not wait, so
         its pid may be another's by now, which is refused with that.)
         """
-        node, _, handle, _ = ticket
+        node, _, handle, _ = context
         opened = self._writers.get(handle)
         if opened is None:
             raise Refused(errno.ESTALE)

@@ -158,7 +158,7 @@ class Operations(pyfuse3.Operations):
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List the directory from `start_id` on."""
-        if self._mount.cgroup is not None and self._mount.cgroup.is_ticket(fh):
+        if self._mount.cgroup is not None and self._mount.cgroup.has_context(fh):
             await self._list_cgroup(self._mount.cgroup, fh, token)
             return
         entries = self._guarded("readdir", lambda: self._mount.entries(fh))
@@ -172,7 +172,7 @@ class Operations(pyfuse3.Operations):
                 return
 
     async def _list_cgroup(self, tree: CgroupTree, fh: int, token: pyfuse3.ReaddirToken) -> None:
-        node, pid, _, offset = tree.redeem(fh)
+        node, pid, _, offset = tree.take_context(fh)
         entries = await self._in_thread(
             "readdir", pid, lambda caller: list(tree.entries(node, caller, offset))
         )
@@ -182,8 +182,8 @@ class Operations(pyfuse3.Operations):
 
     async def releasedir(self, fh: int) -> None:
         """Forget a handle."""
-        if self._mount.cgroup is not None and self._mount.cgroup.is_ticket(fh):
-            self._mount.cgroup.redeem(fh)
+        if self._mount.cgroup is not None and self._mount.cgroup.has_context(fh):
+            self._mount.cgroup.take_context(fh)
         else:
             self._mount.close_directory(fh)
 
@@ -204,26 +204,28 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read from a file below cgroup/."""
         tree = self._cgroup
-        ticket = tree.redeem(fh)
-        text = tree.text(ticket.handle) if off else b""
+        context = tree.take_context(fh)
+        text = tree.text(context.handle) if off else b""
         if not text:
             key, text = await self._in_thread(
-                "read", ticket.pid, lambda caller: tree.read(ticket, caller)
+                "read", context.pid, lambda caller: tree.read(context, caller)
             )
-            tree.keep_text(ticket.handle, key, text if len(text) > size else b"")
+            tree.keep_text(context.handle, key, text if len(text) > size else b"")
         return text[off : off + size]
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write to a file below cgroup/."""
         tree, data = self._cgroup, bytes(buf)
-        ticket = tree.redeem(fh)
-        await self._in_thread("write", ticket.pid, lambda caller: tree.write(ticket, caller, data))
+        context = tree.take_context(fh)
+        await self._in_thread(
+            "write", context.pid, lambda caller: tree.write(context, caller, data)
+        )
         return len(data)
 
     async def release(self, fh: int) -> None:
         """Close a file below cgroup/."""
         tree = self._cgroup
-        tree.release(tree.redeem(fh).handle)
+        tree.release(tree.take_context(fh).handle)
 
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext

@@ -1,4 +1,4 @@
-"""The cgroup tree: nodes, tickets, handles; cgroupfs and its callers are behind a fake port."""
+"""The cgroup tree: nodes, contexts, handles; cgroupfs and its callers are behind a fake port."""
 
 from __future__ import annotations
 
@@ -234,15 +234,15 @@ def test_without_an_own_cgroup_a_hierarchy_is_empty(tree: CgroupTree, files: Fil
         tree.lookup(node(ROOT), b"ct", a(tree))
 
 
-def test_a_ticket_stands_for_a_request_once(tree: CgroupTree) -> None:
+def test_a_context_is_taken_once(tree: CgroupTree) -> None:
     body = wire.READ_IN.pack(77, 4096, 100, wire.READ_LOCKOWNER)
-    *head, changed = tree.ticket((wire.READ, 5, node(OWN, b"tasks"), 9, body))
+    *head, changed = tree.keep_context((wire.READ, 5, node(OWN, b"tasks"), 9, body))
     assert head == [wire.READ, 5, node(OWN, b"tasks"), 9]
     number, offset, size, _ = wire.READ_IN.unpack_from(changed)
     assert (offset, size) == (4096, 100)
-    assert tree.is_ticket(number)
-    assert tree.redeem(number) == (node(OWN, b"tasks"), 9, 77, 4096)
-    assert not tree.is_ticket(number)
+    assert tree.has_context(number)
+    assert tree.take_context(number) == (node(OWN, b"tasks"), 9, 77, 4096)
+    assert not tree.has_context(number)
 
 
 def test_a_text_that_is_read_in_pieces_stays_the_same(ops: Operations, files: Files) -> None:
@@ -251,35 +251,35 @@ def test_a_text_that_is_read_in_pieces_stays_the_same(ops: Operations, files: Fi
     files.views[OWN].texts["memory.stat"] = b"other"
     assert _read(ops, 7, 100, 10_000) == text[100:]
     assert _read(ops, 7, 0, 10_000) == b"other"
-    trio.run(ops.release, _ticket(ops._cgroup, node(OWN), 7, 0))
+    trio.run(ops.release, _wrapped(ops._cgroup, node(OWN), 7, 0))
     assert _read(ops, 7, 2, 100) == b"her"
 
 
 def _read(ops: Operations, handle: int, offset: int, size: int) -> bytes:
-    number = _ticket(ops._cgroup, node(OWN, b"memory.stat"), handle, offset)
+    number = _wrapped(ops._cgroup, node(OWN, b"memory.stat"), handle, offset)
     return trio.run(ops.read, number, offset, size)
 
 
-def _ticket(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
+def _wrapped(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
     body = wire.READ_IN.pack(handle, offset, 100, 2)
-    *_, changed = tree.ticket((wire.READ, 1, node, 1, body))
+    *_, changed = tree.keep_context((wire.READ, 1, node, 1, body))
     return int(wire.RELEASE_IN.unpack_from(changed)[0])
 
 
 def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: Files) -> None:
     files.rights = {A_PID: ("user",), B_PID: ("user",), 7: ("root",)}
     name = node(OWN, b"tasks")
-    ticket = tree.redeem(_ticket(tree, name, 7, 0))
+    context = tree.take_context(_wrapped(tree, name, 7, 0))
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
-        tree.write(ticket, a(tree), b"1")
+        tree.write(context, a(tree), b"1")
     _open(tree, A_PID, os.O_WRONLY, 7)
-    tree.write(ticket, tree.files.caller(B_PID), b"12")
+    tree.write(context, tree.files.caller(B_PID), b"12")
     with pytest.raises(Refused, match=os.strerror(errno.EACCES)):
-        tree.write(ticket, tree.files.caller(7), b"13")
+        tree.write(context, tree.files.caller(7), b"13")
     assert files.views[OWN].written == [("tasks", b"12")]
     tree.release(7)
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
-        tree.write(ticket, a(tree), b"1")
+        tree.write(context, a(tree), b"1")
 
 
 def _open(tree: CgroupTree, pid: int, flags: int, handle: int) -> None:
@@ -324,7 +324,7 @@ def test_requests_come_through_pyfuse3(ops: Operations, files: Files, world: Wor
     opened = trio.run(ops.open, node(OWN, b"tasks"), os.O_WRONLY, context)
     tree = world.caller_mount.cgroup
     assert tree is not None
-    number = _ticket(tree, node(OWN, b"tasks"), opened.fh, 0)
+    number = _wrapped(tree, node(OWN, b"tasks"), opened.fh, 0)
     assert trio.run(ops.write, number, 0, b"42") == 2
     assert files.views[OWN].done == [("mkdir", "x", 0o700), ("rmdir", "x")]
     assert files.views[OWN].written == [("tasks", b"42")]
@@ -376,10 +376,10 @@ def test_nothing_is_kept_for_an_operation_that_outlives_its_timeout(
         for _ in range(2):
             with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
                 await ops.open(node(OWN, b"tasks"), os.O_WRONLY, context)
-        number = _ticket(tree, node(OWN, b"tasks"), 7, 0)
+        number = _wrapped(tree, node(OWN, b"tasks"), 7, 0)
         with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
             await ops.read(number, 0, 100)
-        await ops.release(_ticket(tree, node(OWN, b"tasks"), 7, 0))
+        await ops.release(_wrapped(tree, node(OWN, b"tasks"), 7, 0))
         assert running() == 3
         go_on.set()
         while running():
@@ -406,7 +406,7 @@ def test_with_too_many_threads_in_all_a_name_stays(
         assert caught.value.errno == number
 
 
-def test_a_request_that_pyfuse3_does_not_take_leaves_no_ticket(
+def test_a_request_that_pyfuse3_does_not_take_leaves_no_context(
     world: World, tree: CgroupTree
 ) -> None:
     def refuse(request: object) -> None:
@@ -416,7 +416,7 @@ def test_a_request_that_pyfuse3_does_not_take_leaves_no_ticket(
     mount.cgroup, mount.send = tree, refuse
     with pytest.raises(Refused, match=os.strerror(errno.EAGAIN)):
         mount.other((wire.READ, 1, node(OWN), A_PID, wire.READ_IN.pack(7, 0, 100, 0)))
-    assert not tree._tickets
+    assert not tree._contexts
 
 
 def test_an_error_of_cgroupfs_and_a_bug(ops: Operations, files: Files) -> None:

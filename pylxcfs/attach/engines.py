@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pylxcfs.attach.runtime import hook_of, mount_of
+from pylxcfs.attach.runtime import RESOURCES, hook_of, mount_of, resources_mount
 
 #: `pylxcfs.io/view=all` and so on.
 CDI_KIND: Final = "pylxcfs.io/view"
@@ -57,29 +57,31 @@ def mounts(mountpoint: str, paths: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def cdi(mountpoint: str, served: Sequence[str]) -> bytes:
-    """Return the CDI specification: devices all, proc and cpu.
+def cdi(mountpoint: str, served: Sequence[str], resources: str | None = None) -> bytes:
+    """Return the CDI specification: devices all, proc and cpu, and resources for the socket.
 
-    Mounts are for runtimes without hooks; the hook covers what runc refuses as a mount.
+    Mounts are for runtimes without hooks; the hook covers what runc refuses as a mount. The socket
+    is no part of `all`: where it is not served any more, containers with that would not start.
     """
-    devices = [
-        {"name": name, "containerEdits": _edits(mountpoint, paths)}
+    edits = {
+        name: {
+            "mounts": [_cdi_mount(mount) for mount in mounts(mountpoint, paths)],
+            "hooks": [{"hookName": "createContainer", **hook_of(mountpoint, paths)}],
+        }
         for name, paths in kinds(served).items()
-    ]
+    }
+    if resources is not None:
+        edits["resources"] = {"mounts": [_cdi_mount(resources_mount(resources))]}
+    devices = [{"name": name, "containerEdits": edit} for name, edit in edits.items()]
     return _text({"cdiVersion": _CDI_VERSION, "kind": CDI_KIND, "devices": devices})
 
 
-def _edits(mountpoint: str, paths: Sequence[str]) -> dict[str, Any]:
-    made = [
-        {
-            "hostPath": mount["source"],
-            "containerPath": mount["destination"],
-            "options": mount["options"],
-        }
-        for mount in mounts(mountpoint, paths)
-    ]
-    hook = hook_of(mountpoint, paths)
-    return {"mounts": made, "hooks": [{"hookName": "createContainer", **hook}]}
+def _cdi_mount(mount: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hostPath": mount["source"],
+        "containerPath": mount["destination"],
+        "options": mount["options"],
+    }
 
 
 def hooks(mountpoint: str, served: Sequence[str]) -> bytes:
@@ -89,21 +91,27 @@ def hooks(mountpoint: str, served: Sequence[str]) -> bytes:
     return _text({"version": "1.0.0", "hook": hook, "when": when, "stages": ["createContainer"]})
 
 
-def docker_args(mountpoint: str, paths: Sequence[str]) -> str:
-    """Return the arguments of `docker run`: what runc lets mounts cover."""
+def docker_args(mountpoint: str, paths: Sequence[str], resources: str | None = None) -> str:
+    """Return the arguments of `docker run`: what runc lets mounts cover, and the socket."""
     words = []
     for path in paths:
         if path in RUNC_ALLOWS or path.startswith("sys/"):
             words += ["-v", f"{mountpoint}/{path}:/{path}:ro"]
+    if resources is not None:
+        # Of a source that is missing -v makes a directory, where no socket could be bound then.
+        words += ["--mount", f"type=bind,src={resources},dst=/{RESOURCES},ro"]
     return shlex.join(words)
 
 
-def docker_runtime(mountpoint: str, python: str, file: str, socket: str | None) -> bytes:
+def docker_runtime(
+    mountpoint: str, python: str, file: str, socket: str | None, resources: str
+) -> bytes:
     """Return the part of daemon.json that adds the runtime `pylxcfs`.
 
-    `socket`: that of the seccomp agent, if it answers system calls as well.
+    `socket`: that of the seccomp agent, if it answers system calls as well. `resources`: where the
+    resources socket is, or would be; the runtime looks for it at each start.
     """
-    words = ["-ISE", file, "--pylxcfs-mountpoint", mountpoint]
+    words = ["-ISE", file, "--pylxcfs-mountpoint", mountpoint, "--pylxcfs-resources", resources]
     words += ["--pylxcfs-seccomp", socket] if socket is not None else []
     return _text({"runtimes": {"pylxcfs": {"path": python, "runtimeArgs": words}}})
 

@@ -1,12 +1,13 @@
 """An OCI runtime that adds the views to each container, and then becomes runc or crun.
 
     python3 -ISE runtime.py [--pylxcfs-runtime PROGRAM] [--pylxcfs-mountpoint DIR]
-        [--pylxcfs-seccomp SOCKET] ARGUMENTS...
+        [--pylxcfs-seccomp SOCKET] [--pylxcfs-resources SOCKET] ARGUMENTS...
 
 For engines without CDI (Docker before 28): the arguments are the runtime's own. At `create` and
 `run` the bundle's config.json gets the hook of hook.py, and with a socket of the seccomp agent a
 filter that notifies it of two calls. If that cannot be done the container starts
 without views, and stderr and syslog say why. `patch` changes nothing but what it adds, to the byte.
+The resources socket is bound where it is served and the runtime can make the target (`takes`).
 
 Standard library only, without anything of pylxcfs: engines call the runtime for each `exec`, too.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import sys
 
 TYPE_CHECKING = False
@@ -32,6 +34,9 @@ _DECODER = json.JSONDecoder()
 class NotPatched(ValueError):
     """The text is no runtime specification that can be patched."""
 
+
+#: Where containers see the resources socket.
+RESOURCES = "run/pylxcfs/resources.sock"
 
 #: The calls that the seccomp agent answers.
 NOTIFIED = ("sched_getaffinity", "sysinfo")
@@ -83,15 +88,8 @@ def patch(
     socket the container's seccomp filter notifies the agent there; one that has no filter gets one
     that allows every other call.
     """
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise NotPatched(f"config.json: {error}") from None
-    if not isinstance(config, dict):
-        raise NotPatched("config.json: no object")
-    known = {
-        mount.get("destination") for mount in _list(config, "mounts") if isinstance(mount, dict)
-    }
+    config = _parsed(text)
+    known = {mount.get("destination") for mount in _tables(config, "mounts")}
     new = [mount for mount in mounts if mount["destination"] not in known]
     if new:
         text = _append(text, ("mounts",), new)
@@ -106,9 +104,23 @@ def patch(
     return text
 
 
+def _parsed(text: str) -> Table:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise NotPatched(f"config.json: {error}") from None
+    if not isinstance(config, dict):
+        raise NotPatched("config.json: no object")
+    return config
+
+
 def _list(table: Table, key: str) -> list[Any]:
     found = table.get(key)
     return found if isinstance(found, list) else []
+
+
+def _tables(table: Table, key: str) -> list[Table]:
+    return [one for one in _list(table, key) if isinstance(one, dict)]
 
 
 def _append(text: str, path: Sequence[str], items: Sequence[Table]) -> str:
@@ -191,9 +203,71 @@ def hook_of(mountpoint: str, paths: Sequence[str], python: str = sys.executable)
 
 def mount_of(mountpoint: str, path: str) -> Table:
     """Return the bind mount of one view."""
+    return _bind(os.path.join(mountpoint, path), path)
+
+
+def resources_mount(socket: str) -> Table:
+    """Return the bind mount of the resources socket. connect(2) needs no writable mount."""
+    return _bind(socket, RESOURCES)
+
+
+def _bind(source: str, path: str) -> Table:
     options = ["bind", "ro", "nosuid", "nodev", "noexec"]
-    source = os.path.join(mountpoint, path)
     return {"destination": f"/{path}", "type": "bind", "source": source, "options": options}
+
+
+def is_socket(path: str) -> bool:
+    """Return whether a path is a socket. It is not connected to: that may start a service."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def takes(config: Table, bundle: str) -> bool:
+    """Return whether the runtime of a bundle can make the file RESOURCES.
+
+    Where it cannot, it would refuse to start the container; in a volume the file would stay.
+    """
+    above = ("/run", "/run/pylxcfs")
+    # /var/run is a link to /run in most images.
+    over = [
+        mount
+        for mount in _tables(config, "mounts")
+        if os.path.normpath(str(mount.get("destination"))).removeprefix("/var") in above
+    ]
+    if over:
+        return over[-1].get("type") == "tmpfs" and "ro" not in _list(over[-1], "options")
+    try:
+        place = os.path.join(bundle, config["root"]["path"])
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            return False
+        status = os.stat(place)
+        for name in RESOURCES.split("/"):
+            place = os.path.join(place, name)
+            try:
+                status = os.lstat(place)
+            except FileNotFoundError:
+                break
+            is_last = name == "resources.sock"
+            if stat.S_ISDIR(status.st_mode) == is_last or stat.S_ISLNK(status.st_mode):
+                return False
+        return _may_write(config, status)
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _may_write(config: Table, status: os.stat_result) -> bool:
+    """Return whether the root of a container's user namespace may write there."""
+    linux = config.get("linux")
+    linux = linux if isinstance(linux, dict) else {}
+    if all(one.get("type") != "user" for one in _tables(linux, "namespaces")):
+        return True
+    owners = (("uidMappings", status.st_uid), ("gidMappings", status.st_gid))
+    return all(
+        any(0 <= number - one.get("hostID", 0) < one.get("size", 0) for one in _tables(linux, key))
+        for key, number in owners
+    )
 
 
 def patch_file(
@@ -201,18 +275,30 @@ def patch_file(
     hook: Table | None,
     mounts: Sequence[Table] = (),
     socket: str | None = None,
-) -> None:
-    """Patch a config.json in its place. Raise OSError, NotPatched."""
+    resources: str | None = None,
+) -> bool:
+    """Patch a config.json in its place. Raise OSError, NotPatched.
+
+    `resources`: the socket, which is bound where the container takes it. Return whether it is.
+    """
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         text = file.read()
+    bound = (
+        resources is not None
+        and is_socket(resources)
+        and takes(_parsed(text), os.path.dirname(path))
+    )
+    if resources is not None and bound:
+        mounts = [*mounts, resources_mount(resources)]
     patched = patch(text, hook, mounts, socket)
     if patched == text:
-        return
+        return bound
     mode = os.stat(path).st_mode & 0o777
     number = os.open(f"{path}.pylxcfs", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with open(number, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(patched)
     os.replace(f"{path}.pylxcfs", path)
+    return bound
 
 
 #: What is covered: all that pylxcfs serves.
@@ -240,11 +326,11 @@ def main() -> None:
     """Patch the bundle where a container is made, and become the runtime."""
     words = sys.argv[1:]
     ours = {"--pylxcfs-runtime": "runc", "--pylxcfs-mountpoint": "/var/lib/pylxcfs"}
-    ours["--pylxcfs-seccomp"] = ""
+    ours |= {"--pylxcfs-seccomp": "", "--pylxcfs-resources": f"/{RESOURCES}"}
     while words and words[0] in ours:
         ours[words[0]] = words[1]
         del words[:2]
-    runtime, mountpoint, socket = ours.values()
+    runtime, mountpoint, socket, resources = ours.values()
     if "create" in words or "run" in words:
         try:
             paths = [path for path in PATHS if os.path.exists(f"/{path}")]
@@ -252,7 +338,7 @@ def main() -> None:
             config = os.path.join(_bundle(words), "config.json")
             # Without the socket the runtime would refuse to start the container.
             agent = socket if os.path.exists(socket) else None
-            patch_file(config, hook_of(mountpoint, paths), (), agent)
+            patch_file(config, hook_of(mountpoint, paths), (), agent, resources)
         except (OSError, NotPatched) as error:
             _say(f"the container starts without views: {error}")
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -135,9 +136,15 @@ def _load_or_last_good(context: click.Context) -> tuple[Config, UsageError | Non
 
 def _mountpoint_of_instance(context: click.Context) -> str:
     """Return where an instance serves, or would serve if one was started."""
+    return _place_of_instance(context)[0]
+
+
+def _place_of_instance(context: click.Context) -> tuple[str, str]:
+    """Return mountpoint and runtime directory of an instance, which need not run."""
     config, _ = _load_or_last_good(context)
     keeper = instance.owner(config.pid_path)
-    return (keeper and instance.mountpoint_of(keeper)) or config.mountpoint
+    place = (keeper and instance.mountpoint_of(keeper)) or config.mountpoint
+    return place, config.runtime_dir
 
 
 def _warn(invalid: UsageError | None) -> None:
@@ -195,7 +202,7 @@ def unmount(context: click.Context, /, unless_restart: str | None, **_: object) 
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def status(context: click.Context, /, as_json: bool, **_: object) -> int:
-    """Show whether an instance serves, its processes, and the containers on this host.
+    """Show whether an instance serves, its processes and parts, and the containers on this host.
 
     For each container: its limits, and what its files are bound to. "own" is the directory of the
     container, "caller" the mount where each reader gets its own values, "dead" a mount without a
@@ -343,12 +350,16 @@ def cdi(context: click.Context, /, action: str, directory: str, **_: object) -> 
     """Write the CDI specification of the devices pylxcfs.io/view=all, =proc and =cpu.
 
     For docker run --device pylxcfs.io/view=all (Docker 28), podman run --device, and containerd 2.
+    Where the instance serves resources the device pylxcfs.io/view=resources is the socket.
     """
     from pylxcfs.attach import engines
     from pylxcfs.cli import engines as work
 
-    place = _mountpoint_of_instance(context)
-    content = lambda: engines.cdi(place, work.served(place))  # noqa: E731
+    place, directory_of = _place_of_instance(context)
+
+    def content() -> bytes:
+        return engines.cdi(place, work.served(place), work.resources_served(directory_of))
+
     click.echo(work.change(action, directory, engines.CDI_FILE, content))
 
 
@@ -372,17 +383,24 @@ def hooks(context: click.Context, /, action: str, directory: str, **_: object) -
 @_options("pidfile", "runtime_dir")
 @click.pass_context
 def docker_args(context: click.Context, /, files: str | None, **_: object) -> None:
-    """Print the arguments that bind the files, as in: docker run $(pylxcfs docker-args) debian."""
+    """Print the arguments that bind the files, as in: docker run $(pylxcfs docker-args) debian.
+
+    The resources socket is run/pylxcfs/resources.sock, where the instance serves it.
+    """
     from pylxcfs.attach import engines
     from pylxcfs.cli import engines as work
 
-    place = _mountpoint_of_instance(context)
-    click.echo(engines.docker_args(place, work.chosen(files, work.served(place))))
+    place, directory = _place_of_instance(context)
+    click.echo(engines.docker_args(place, *work.with_resources(files, place, directory)))
 
 
 @cli.command(short_help="Add the files to the config.json of an OCI bundle.")
 @click.option("--patch", "path", required=True, type=_PATH, metavar="PATH", help="The config.json.")
-@click.option("--mounts/--no-mounts", default=True, help="Bind mounts of what runc allows.")
+@click.option(
+    "--mounts/--no-mounts",
+    default=True,
+    help="Bind mounts of what runc allows, and of the resources socket.",
+)
 @click.option("--hook/--no-hook", default=True, help="The hook, which covers every file.")
 @click.option("--syscalls", is_flag=True, help="Notify the seccomp agent of two calls.")
 @_files
@@ -401,11 +419,11 @@ def oci_spec(
     """Add hook and mounts to a runtime specification, and leave the rest to the byte."""
     from pylxcfs.cli import engines as work
 
-    place = _mountpoint_of_instance(context)
-    socket = None
-    if syscalls:
-        socket = os.path.join(_load_or_last_good(context)[0].runtime_dir, "seccomp.sock")
-    work.patch_spec(place, path, files, mounts=mounts, hook=hook, socket=socket)
+    place, directory = _place_of_instance(context)
+    socket = os.path.join(directory, "seccomp.sock") if syscalls else None
+    said = work.patch_spec(place, directory, path, files, mounts=mounts, hook=hook, socket=socket)
+    if said:
+        click.echo(said, err=True)
 
 
 _VERBATIM = {"ignore_unknown_options": True, "help_option_names": ["--pylxcfs-help"]}
@@ -436,7 +454,7 @@ def oci_runtime(
     words: tuple[str, ...],
     **_: object,
 ) -> None:
-    """Add the hook to the bundle at create, and become runc.
+    """Add the hook and the resources socket to the bundle at create, and become runc.
 
     For engines without CDI: docker run --runtime pylxcfs.
     """
@@ -444,11 +462,10 @@ def oci_runtime(
     from pylxcfs.cli import engines as work
 
     if daemon_json:
-        place = _mountpoint_of_instance(context)
-        socket = None
-        if syscalls:
-            socket = os.path.join(_load_or_last_good(context)[0].runtime_dir, "seccomp.sock")
-        text = engines.docker_runtime(place, sys.executable, runtime.__file__, socket)
+        place, directory = _place_of_instance(context)
+        socket = os.path.join(directory, "seccomp.sock") if syscalls else None
+        resources = work.resources_place(directory)
+        text = engines.docker_runtime(place, sys.executable, runtime.__file__, socket, resources)
         click.echo(text.decode().rstrip("\n"))
     else:
         work.become("runtime", list(words))
@@ -519,10 +536,15 @@ def resources(
 ) -> None:
     """Print CPUs, memory, processes, pressure and more of a process, and where each value is from.
 
-    No instance has to run. With --watch until the process ends; with --json a line each time.
+    No instance has to run. With --watch until the process ends, or SIGTERM; with --json a line each
+    time.
     """
     if devices and watch:
         raise UsageError("--devices and --watch exclude each other", "leave out one of them")
+    if watch:
+        # The default action would be ignored in pid 1 of a container (pid_namespaces(7)).
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        context.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
     config = options.load(_flags(context), os.environ, context.params["config_file"])
     log.setup(config.log_level)
     from pylxcfs.cli import resources as work
@@ -530,11 +552,12 @@ def resources(
 
     settings = Settings.parse(config.document())
     pid = pid or os.getpid()
-    if devices:
-        click.echo(work.devices_text(settings, pid, as_json=as_json))
-        return
-    for text in work.texts(settings, pid, watch=watch, as_json=as_json):
-        click.echo(text)
+    if watch:
+        for text in work.texts_of_changes(settings, pid, as_json=as_json):
+            click.echo(text)
+    else:
+        text_of = work.devices_text if devices else work.text
+        click.echo(text_of(settings, pid, as_json=as_json))
 
 
 @cli.command(short_help="Tell processes what they may use, without a mount.")
@@ -558,7 +581,7 @@ def resources_service(context: click.Context, /, **_: object) -> None:
 @click.argument("listener", type=int)
 @click.argument("config_fd", type=int)
 def answer_resources(listener: int, config_fd: int) -> None:
-    """Be asked about resources, as a child of the keeper."""
+    """Answer on the resources socket, as a child of the keeper."""
     from pylxcfs.cli import resources as work
 
     work.serve(listener, config_fd)

@@ -11,7 +11,7 @@ from typing import Any
 from pylxcfs.cli import launch
 from pylxcfs.cli.options import Config
 from pylxcfs.cli.status import place_of
-from pylxcfs.monitor import bindings, containers, findings, instance, kernel
+from pylxcfs.monitor import bindings, containers, findings, instance, kernel, parts
 from pylxcfs.monitor.findings import Finding
 
 _MARKS = {findings.FINE: "ok", findings.WARNING: "warning", findings.ERROR: "error"}
@@ -19,7 +19,8 @@ _MARKS = {findings.FINE: "ok", findings.WARNING: "warning", findings.ERROR: "err
 
 def examine(config: Config) -> dict[str, Any]:
     """Return all findings, as --json prints them."""
-    state = instance.gather(place_of(config))
+    place = place_of(config)
+    state = instance.gather(place)
     keeper = state["keeper"]["pid"] if state["keeper"] else None
     server = state["server"]["pid"] if state["server"] else None
     listing = None
@@ -29,15 +30,19 @@ def examine(config: Config) -> dict[str, Any]:
         own = launch.own_namespaces(keeper)
     except OSError:  # of another user
         own = launch.own_namespaces()
+    needed = {"h11"} if config.resources else set()
+    if config.metrics_listen:
+        needed.add("prometheus_client")
     found: list[Finding] = [
         *findings.of_instance(state),
+        *findings.of_parts(parts.gather(place, state)),
         *findings.of_kernel(kernel.fuse()),
         *findings.of_cgroups(),
         *findings.of_lsms(),
         findings.of_namespaces(own, "the instance" if keeper else "this process"),
         *findings.of_runtimes(),
         findings.of_descriptors(server),
-        *findings.of_packages(),
+        *findings.of_packages(needed),
         *findings.of_containers(listing),
         *findings.of_others(keeper),
     ]

@@ -5,6 +5,7 @@ How container engines are told of the views; what they are told is in attach/eng
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,33 @@ def served(mountpoint: str | None = None) -> list[str]:
         *(path for path in views.paths() if os.path.exists(f"/{path}")),
         *(path for path in devices if os.path.lexists(f"{mountpoint}/{path}")),
     ]
+
+
+def resources_place(runtime_dir: str) -> str:
+    """Return where the resources socket of an instance is, or would be if it was served."""
+    try:
+        with open(os.path.join(runtime_dir, "status.json"), "rb") as file:
+            found = json.load(file)["resources"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None  # no instance runs, or one of an older version
+    return str(found or os.path.join(runtime_dir, "resources.sock"))
+
+
+def resources_served(runtime_dir: str) -> str | None:
+    """Return where the resources socket is; None if it is not served."""
+    place = resources_place(runtime_dir)
+    return place if runtime.is_socket(place) else None
+
+
+def with_resources(
+    files: str | None, mountpoint: str, runtime_dir: str
+) -> tuple[list[str], str | None]:
+    """Return the paths of --files, and the resources socket if it is among them."""
+    socket = resources_served(runtime_dir)
+    known = [*served(mountpoint), *([runtime.RESOURCES] if socket else [])]
+    paths = chosen(files, known)
+    views_of = [path for path in paths if path != runtime.RESOURCES]
+    return views_of, socket if runtime.RESOURCES in paths else None
 
 
 def everything() -> list[str]:
@@ -59,29 +87,35 @@ def change(action: str, directory: str, name: str, content: Callable[[], bytes])
 
 def patch_spec(
     mountpoint: str,
+    runtime_dir: str,
     path: str,
     files: str | None,
     *,
     mounts: bool,
     hook: bool,
     socket: str | None,
-) -> None:
-    """Add hook, mounts and the agent's socket to a config.json. Raise UsageError."""
-    paths = chosen(files, served(mountpoint))
+) -> str:
+    """Add hook, mounts and both sockets to a config.json; return what to say. Raise UsageError."""
+    paths, resources = with_resources(files, mountpoint, runtime_dir)
+    resources = resources if mounts else None
     plain = [one for one in paths if one in engines.RUNC_ALLOWS or one.startswith("sys/")]
     added: list[dict[str, Any]] = [runtime.mount_of(mountpoint, one) for one in plain]
     try:
-        runtime.patch_file(
+        bound = runtime.patch_file(
             path,
             runtime.hook_of(mountpoint, paths) if hook else None,
             added if mounts else (),
             socket,
+            resources,
         )
     except (OSError, runtime.NotPatched) as error:
         raise UsageError(
             f"{path}: {getattr(error, 'strerror', None) or error}",
             "name the config.json of an OCI bundle",
         ) from error
+    if resources and not bound:
+        return f"{runtime.RESOURCES} was left out: the runtime could not make it in this bundle"
+    return ""
 
 
 def become(module: str, words: list[str]) -> None:

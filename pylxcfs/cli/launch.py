@@ -20,7 +20,7 @@ from typing import NoReturn
 from pylxcfs.cli import runtime
 from pylxcfs.cli.options import BY_NAME, Config
 from pylxcfs.errors import HostError, MountpointError, UsageError
-from pylxcfs.keeper import child, fusemount, holder, instance, mountpoint, sdnotify
+from pylxcfs.keeper import child, fusemount, holder, instance, mountpoint, resources, sdnotify
 from pylxcfs.views import VIEWS
 
 _log = logging.getLogger(__name__)
@@ -70,13 +70,13 @@ def become_keeper(config: Config, invalid: UsageError | None = None) -> NoReturn
             if not kept:
                 raise
             _log.warning("%s; %s", error, error.hint)
-    if config.resources:
+    if config.resources or resources.LISTEN in sdnotify.listen_fds(os.environ):
         from pylxcfs.cli.resources import need_package  # most do without it
 
         try:
             need_package()
         except HostError as error:
-            if not kept:
+            if config.resources and not kept:
                 raise
             _log.warning("%s; %s", error, error.hint)
     own = own_namespaces()

@@ -1,10 +1,11 @@
-"""`resources`, `resources-service`, and the keeper's process that is asked about resources.
+"""`resources`, `resources-service`, and the resources process of a keeper.
 
 What is answered is in the room resources/; here its parts are plugged together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -14,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from pylxcfs import log
 from pylxcfs.cli import runtime
@@ -25,7 +26,7 @@ from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
 from pylxcfs.resources.model import Devices, Resources, Source
 from pylxcfs.resources.query import Query
-from pylxcfs.resources.watch import Change, watch
+from pylxcfs.resources.watch import watch
 from pylxcfs.server.server import options_of
 from pylxcfs.server.settings import Settings
 
@@ -45,16 +46,17 @@ def need_package() -> None:
     if importlib.util.find_spec("h11") is None:
         raise HostError(
             "the resources service needs the package h11, which is not installed",
-            "install it beside pylxcfs: pip install 'pylxcfs[resources]', or leave out --resources",
+            "install it beside pylxcfs: pip install 'pylxcfs[resources]', or leave out --resources"
+            " and disable pylxcfs.socket",
         )
 
 
 def of_process(settings: Settings, pid: int) -> Resources:
     """Return the resources of a process. Raise UserError."""
-    return _asked(settings, pid, Query.of)
+    return _queried(settings, pid, Query.of)
 
 
-def _asked(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
+def _queried(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
     query = _query(settings)
     try:
         return ask(query, pid)
@@ -64,25 +66,27 @@ def _asked(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
         query.close()
 
 
-def texts(settings: Settings, pid: int, *, watch: bool, as_json: bool) -> Iterator[str]:
-    """Yield what is printed. Raise UserError."""
+def text(settings: Settings, pid: int, *, as_json: bool) -> str:
+    """Return what is printed about a process. Raise UserError."""
+    found = of_process(settings, pid)
+    return json.dumps(found.document(), indent=2) if as_json else render(found)
+
+
+def texts_of_changes(settings: Settings, pid: int, *, as_json: bool) -> Iterator[str]:
+    """Yield what is printed at once and after each change, until Ctrl-C. Raise UserError."""
     try:
-        for change in _changes(settings, pid) if watch else ():
-            found = change.resources.document()
-            found = {"changed": change.changed, **found}
+        for change in watch(pid, query=_query(settings)):
+            found = {"changed": change.changed, **change.resources.document()}
             yield json.dumps(found) if as_json else render(change.resources, change.changed)
     except (Gone, SourceError, FormatError) as error:
         raise _failed(pid, error) from error
     except KeyboardInterrupt:
         return
-    if not watch:
-        resources = of_process(settings, pid)
-        yield json.dumps(resources.document(), indent=2) if as_json else render(resources)
 
 
 def devices_text(settings: Settings, pid: int, *, as_json: bool) -> str:
     """Return what is printed about the devices that a process may open. Raise UserError."""
-    found = _asked(settings, pid, Query.devices)
+    found = _queried(settings, pid, Query.devices)
     return json.dumps(found.document(), indent=2) if as_json else render_devices(found)
 
 
@@ -96,10 +100,6 @@ def render_devices(found: Devices) -> str:
             for device in found.allowed
         ] or ["none"]
     return "\n".join([*lines, *(f"from {one.file}  {one.path}" for one in found.sources)])
-
-
-def _changes(settings: Settings, pid: int) -> Iterator[Change]:
-    return watch(pid, query=_query(settings))
 
 
 def _query(settings: Settings, *, sample: bool = False) -> Query:
@@ -175,33 +175,42 @@ def _from(source: Source | None) -> str:
 
 def serve(listener: int, config_fd: int) -> None:
     """Answer as a child of the keeper, until that ends it."""
-    child.set_name("pylxcfs-ask")
+    child.set_name("pylxcfs-resourc")  # 15 bytes
     settings = Settings.parse(os.pread(config_fd, _MOST_DOCUMENT, 0))
     log.setup(settings.log_level)
-    try:
-        need_package()
-    except HostError as error:  # it was there when the mount was made
-        _log.error("%s; %s", error, error.hint)
-        signal.pause()  # the keeper would start another process
-    _answer(settings, socket.socket(fileno=listener))
+    with socket.socket(fileno=listener) as sock:
+        try:
+            need_package()
+        except HostError as error:
+            _log.error("connections are closed until a reload: %s; %s", error, error.hint)
+            _close_all(sock)
+        _answer(settings, sock)
+
+
+def _close_all(listener: socket.socket) -> NoReturn:
+    """Close each connection: a client would wait for ever for a service that takes none."""
+    listener.setblocking(True)  # a process before this one may have changed it
+    while True:
+        listener.accept()[0].close()
 
 
 def run_alone(config: Config) -> None:
-    """Answer until SIGTERM or SIGINT. Raise HostError."""
+    """Answer until SIGTERM or SIGINT. Raise HostError or InstanceError."""
     need_package()
-    given = holding.named(sdnotify.listen_fds(os.environ))
-    if given:
-        listener = socket.socket(fileno=next(iter(given.values())))
-        where = str(listener.getsockname())
-    else:
-        if os.geteuid() != 0:
-            _log.warning("only processes of this user can be told apart; better run it with sudo")
-        with runtime.writing(config.runtime_dir):
-            os.makedirs(config.runtime_dir, mode=0o755, exist_ok=True)
-            listener = holding.listen(config.runtime_dir)
-        where = f"{config.runtime_dir}/resources.sock"
-    sys.stderr.write(f"pylxcfs: telling processes about their resources at {where}\n")
-    _answer(Settings.parse(config.document()), listener)
+    given = sdnotify.listen_fds(os.environ).get(holding.LISTEN)
+    with contextlib.ExitStack() as stack:
+        if given is not None:
+            listener = stack.enter_context(socket.socket(fileno=given))
+            where = str(listener.getsockname())
+        else:
+            if os.geteuid() != 0:
+                _log.warning("only processes of this user can be told apart; run it with sudo")
+            with runtime.writing(config.runtime_dir):
+                os.makedirs(config.runtime_dir, mode=0o755, exist_ok=True)
+                listener = stack.enter_context(holding.listener_in(config.runtime_dir))
+            where = f"{config.runtime_dir}/resources.sock"
+        sys.stderr.write(f"pylxcfs: telling processes about their resources at {where}\n")
+        _answer(Settings.parse(config.document()), listener)
 
 
 def _answer(settings: Settings, listener: socket.socket) -> None:

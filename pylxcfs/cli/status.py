@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pylxcfs.cli.options import Config
-from pylxcfs.monitor import bindings, containers, instance
+from pylxcfs.monitor import bindings, containers, instance, parts
 from pylxcfs.units import MIB
 
 #: Exit codes of `status`. 3 is also what systemctl returns for a unit that does not run.
@@ -25,11 +25,14 @@ def place_of(config: Config) -> instance.Place:
 
 
 def gather(config: Config) -> dict[str, Any]:
-    """Return the state of the instance and of containers, as --json prints it.
+    """Return the state of the instance, its parts and of containers, as --json prints it.
 
-    Containers are null for a user who is not root: their mounts and limits cannot be read.
+    Parts and containers are null for a user who is not root: configuration, mounts and limits
+    cannot be read.
     """
-    state = instance.gather(place_of(config))
+    place = place_of(config)
+    state = instance.gather(place)
+    state["parts"] = parts.gather(place, state)
     found = None
     if os.geteuid() == 0:
         found = containers.listing(bindings.devices(state["mounts"]))
@@ -56,12 +59,12 @@ def exit_code(state: dict[str, Any]) -> int:
 def render(state: dict[str, Any]) -> str:
     """Return the state as text for people."""
     lines = [f"{state['state']}: {state['text']}" if state["text"] else str(state["state"])]
-    lines += [f"  {name + ':':<20}{value}" for name, value in _rows(state)]
+    lines += [f"  {name + ':' if name else '':<20}{value}" for name, value in _rows(state)]
     found = state.get("containers")
     if found:
         lines += ["", *_table(found)]
     elif found is None and state.get("keeper"):
-        lines += ["", "containers are shown to root only"]
+        lines += ["", "containers are shown to root only, as are optional parts"]
     return "\n".join(lines)
 
 
@@ -74,6 +77,10 @@ def _rows(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
             alive = {True: "alive", False: "not served", None: "mounted"}[mount["alive"]]
         device = f", device {mount['device']}" if mount["device"] else ""
         yield f"{mount['kind']} mount", f"{alive}{device}"
+    for name, part in (state.get("parts") or {}).items():
+        yield name, f"{part['place']}: {part['text']}" if part else "off"
+        if part and part["hint"]:
+            yield "", f"-> {part['hint']}"
     if isinstance(state["since"], int | float):
         yield "since", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state["since"]))
     for name in ("keeper", "server"):

@@ -31,11 +31,12 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from pylxcfs.errors import InstanceError
 from pylxcfs.keeper import banner, child, fusemount, holder, reload, report, rescue, sdnotify
 from pylxcfs.keeper.fusemount import CALLER, OWN, Mount
 from pylxcfs.keeper.listeners import Listeners
 from pylxcfs.keeper.report import ERR, INFO, NOTICE, WARNING, say
-from pylxcfs.keeper.resources import LISTEN, Resources
+from pylxcfs.keeper.resources import Resources
 from pylxcfs.keeper.settings import Settings
 
 #: A server gets this long to say that it serves (or the watchdog's time, if that is longer).
@@ -101,7 +102,7 @@ class Keeper:
         *,
         adopted: bool,
         listeners: Mapping[str, int] | None = None,
-        resources_sockets: Mapping[str, int] | None = None,
+        resources_socket: Mapping[str, int] | None = None,
     ) -> None:
         """Hold `mounts` by kind; `previous` are descriptors of an older version's mount."""
         self._settings = settings
@@ -127,7 +128,7 @@ class Keeper:
         self._kept_listeners = dict(listeners or {})
         #: The socket where processes ask about their resources, and the process that answers.
         self._resources: Resources | None = None
-        self._kept_resources = dict(resources_sockets or {})
+        self._given_resources = dict(resources_socket or {})
         #: Answers Prometheus, if that is wanted.
         self._metrics: child.Child | None = None
         #: Rescue servers by the kind of their mount.
@@ -158,7 +159,7 @@ class Keeper:
         self._start()
         if self._settings.seccomp_agent or self._kept_listeners:
             self._listen()
-        if self._settings.resources or self._kept_resources:
+        if self._settings.resources or self._given_resources:
             self._listen_for_resources()
         self._start_metrics()
         while self._exit_code is None:
@@ -307,7 +308,8 @@ class Keeper:
         self._start_companion()
         self._report.change(report.SERVING, "serving", "READY=1")
         say(INFO, f"serving at {self._settings.mountpoint}")
-        say(INFO, banner.docker_line(self._settings.mountpoint), prefix="")
+        socket = self._resources.path if self._resources is not None else None
+        say(INFO, banner.docker_line(self._settings.mountpoint, socket), prefix="")
 
     # Containers that run
 
@@ -387,6 +389,8 @@ class Keeper:
 
     def _listen_for_resources(self) -> None:
         """Open the socket, or take it from systemd, and start the process that answers."""
+        if self._stopping:
+            return
         command = [*self._settings.server[:-1], "answer-resources"]
         try:
             self._resources = Resources(
@@ -394,16 +398,16 @@ class Keeper:
                 command,
                 self._settings.config_fd,
                 self._notifier,
-                self._kept_resources,
+                self._given_resources,
             )
-        except OSError as error:
-            say(ERR, f"no resources service: {error}")
+        except (OSError, InstanceError) as error:
+            # After a crash the process that answered may still be ending.
+            say(ERR, f"no resources service: {error}; trying again")
+            self._after(BACKOFF_S[1], self._listen_for_resources)
         else:
-            if self._settings.resources or LISTEN in self._kept_resources:
-                self._start_resources()
-            else:  # it was on at the start before
-                self._resources.close(keep=False)
-                self._resources = None
+            self._report.resources(self._resources.path)
+            say(INFO, f"resources at {self._resources.path}")
+            self._start_resources()
 
     def _start_resources(self) -> None:
         if self._resources is None or self._resources.process is not None or self._stopping:

@@ -15,6 +15,8 @@ Beside the state are counts since the keeper began:
     aborts      connections that ended and were mounted again
     heals       starts of the process that replaces dead files in containers
 
+`resources` is the path of the resources socket, null without one.
+
 Standard library only. When the state changes is the keeper's business.
 """
 
@@ -73,6 +75,7 @@ class Report:
         self.state = ""
         self._text = ""
         self._server: int | None = None
+        self._resources: str | None = None
         self._since = 0
         self._counts = dict.fromkeys(COUNTS, 0)
 
@@ -87,6 +90,11 @@ class Report:
     def server(self, pid: int | None) -> None:
         """Say which server runs."""
         self._server = pid
+        self._write()
+
+    def resources(self, path: str | None) -> None:
+        """Say where the resources socket is."""
+        self._resources = path
         self._write()
 
     def count(self, what: str) -> None:
@@ -106,6 +114,7 @@ class Report:
             "keeper": os.getpid(),
             "server": self._server,
             "mountpoint": self._mountpoint,
+            "resources": self._resources,
             "since": self._since,
             "version": __version__,
             "counts": self._counts,

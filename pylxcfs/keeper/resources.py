@@ -12,12 +12,14 @@ The process that answers is a child (resources/service.py). Standard library onl
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from pylxcfs.errors import InstanceError
 from pylxcfs.keeper import child, listening, sdnotify
 
 #: Names of descriptors that systemd passes.
@@ -25,20 +27,57 @@ LISTEN: Final = "pylxcfs-listen"
 STORED: Final = "pylxcfs-resources"
 
 _SOCKET: Final = "resources.sock"
+_LOCK: Final = "resources.lock"
 _BACKLOG: Final = 4096
 
 
-def named(given: Mapping[str, int]) -> dict[str, int]:
-    """Return those of systemd's descriptors that are the socket."""
-    return {name: given[name] for name in (LISTEN, STORED) if name in given}
+def take(given: dict[str, int], directory: str, *, wanted: bool) -> dict[str, int]:
+    """Take the socket from systemd's descriptors: its own, else a stored one if `wanted`.
+
+    A stored one that stays in `given` is to be closed. Nothing answers on it any more, so its file
+    is removed, if it is not that of systemd's socket now.
+    """
+    name = LISTEN if LISTEN in given else STORED
+    taken = {name: given.pop(name)} if name in given and (wanted or name == LISTEN) else {}
+    if STORED in given and LISTEN not in taken:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(directory, _SOCKET))
+    return taken
 
 
 def listen(directory: str) -> socket.socket:
-    """Return a new socket in the runtime directory, in the place of an old one. Raise OSError.
+    """Return a new socket in the runtime directory, in the place of a dead one.
 
-    Any process may connect, and is told about itself.
+    Any process may connect, and is told about itself. Raise OSError; InstanceError if another
+    process listens there, as that would not notice that it gets no connections any more.
     """
-    return listening.listen(directory, _SOCKET, socket.SOCK_STREAM, _BACKLOG, 0o666)
+    # One process at a time: else two that start could both replace the same dead socket.
+    lock = os.open(os.path.join(directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        if listening.is_live(directory, _SOCKET, socket.SOCK_STREAM):
+            raise InstanceError(
+                f"another resources service listens at {os.path.join(directory, _SOCKET)}",
+                "end that one (pylxcfs mount --resources, or pylxcfs resources-service), or name"
+                " another directory with --runtime-dir",
+            )
+        return listening.listen(directory, _SOCKET, socket.SOCK_STREAM, _BACKLOG, 0o666)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def listener_in(directory: str) -> Iterator[socket.socket]:
+    """Listen in the runtime directory; remove the socket at the end. Raise as `listen`."""
+    path = os.path.join(directory, _SOCKET)
+    with listen(directory) as listener:
+        ours = os.stat(path)
+        try:
+            yield listener
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(ours, os.stat(path)):  # else somebody has removed ours
+                    os.unlink(path)
 
 
 class Resources:
@@ -52,7 +91,7 @@ class Resources:
         notifier: sdnotify.Notifier,
         given: Mapping[str, int],
     ) -> None:
-        """`given`: systemd's descriptors, as `named` chooses them. Raise OSError."""
+        """`given`: the socket, as `take` returns it; else it is made. Raise as `listen`."""
         self._directory = runtime_dir
         self._command = command
         self._config_fd = config_fd
@@ -60,9 +99,6 @@ class Resources:
         self._ours = LISTEN not in given
         if not self._ours:
             self._listener = socket.socket(fileno=given[LISTEN])
-            if STORED in given:  # from before pylxcfs.socket was enabled
-                self._remove_stored()
-                os.close(given[STORED])
         elif STORED in given:
             self._listener = socket.socket(fileno=given[STORED])
         else:
@@ -72,6 +108,11 @@ class Resources:
                 notifier.send(
                     "FDSTORE=1", f"FDNAME={STORED}", "FDPOLL=0", fds=[self._listener.fileno()]
                 )
+        #: Its path on the host; None if systemd listens at something else than a path.
+        self.path: str | None = os.path.join(runtime_dir, _SOCKET)
+        if not self._ours:
+            name = self._listener.getsockname()
+            self.path = name if isinstance(name, str) and name.startswith("/") else None
         self.process: child.Child | None = None
 
     def start(self) -> None:
@@ -95,11 +136,8 @@ class Resources:
         if self.process is not None:
             self.process.send(signal.SIGKILL)
             self.reap()
-        self._listener.close()
         if self._ours and not (keep and self._notifier.keeps_descriptors):
-            self._remove_stored()
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={STORED}")
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._directory, _SOCKET))
-
-    def _remove_stored(self) -> None:
-        self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={STORED}")
+        self._listener.close()  # after its file, which nobody replaces while it listens

@@ -10,8 +10,8 @@ directories of devices are served, too. The process that starts the keeper locks
 --pid-fd only keeps that lock. The last word of the server's command is replaced by `resolve` to get
 the one that reads the configuration again, and by `companion FD` for the process that heals and
 attaches containers, by `metrics FD` for the one that Prometheus reads, by `agent FD...` for the
-one that answers system calls, and by `answer-resources FD...` for the one that is asked about
-resources. Standard library only.
+one that answers system calls, and by `answer-resources FD...` for the resources service.
+Standard library only.
 """
 
 from __future__ import annotations

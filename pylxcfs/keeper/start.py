@@ -76,15 +76,12 @@ class _Kept:
             del self._given[name]
         return found
 
-    def resources(self) -> dict[str, int]:
-        """Return the listening socket of the resources service."""
-        found = resources.named(self._given)
-        for name in found:
-            del self._given[name]
-        return found
+    def resources(self, settings: Settings) -> dict[str, int]:
+        """Return the listening socket of the resources service, if there is to be one."""
+        return resources.take(self._given, settings.runtime_dir, wanted=settings.resources)
 
     def drop_rest(self) -> None:
-        """Forget what no version that is known has kept."""
+        """Forget what is not wanted any more, or no version that is known has kept."""
         self._drop(self._given)
 
     def _drop(self, descriptors: dict[str, int]) -> None:
@@ -116,7 +113,7 @@ def _run(settings: Settings) -> int:
     caller = kept.mount(CALLER, settings.caller_mountpoint)
     previous = kept.previous(settings.mountpoint)
     calls = kept.listeners()
-    asked = kept.resources()
+    resources_socket = kept.resources(settings)
     kept.drop_rest()
     mounts = {
         OWN: own or _mount(OWN, settings.mountpoint),
@@ -130,7 +127,7 @@ def _run(settings: Settings) -> int:
         previous,
         adopted=adopted,
         listeners=calls,
-        resources_sockets=asked,
+        resources_socket=resources_socket,
     )
     return keeper.run()
 

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import resource
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import psutil
@@ -92,6 +92,14 @@ def of_instance(state: dict[str, Any]) -> Iterator[Finding]:
     if failed:
         text = f"{failed} reads got the host's file because of a bug"
         yield Finding("server", WARNING, text, "report the traceback in its log")
+
+
+def of_parts(found: Mapping[str, dict[str, Any] | None] | None) -> Iterator[Finding]:
+    """Judge what parts.gather has returned."""
+    for name, part in (found or {}).items():
+        if part is not None:
+            severity = {True: FINE, False: ERROR, None: WARNING}[part["works"]]
+            yield Finding(name, severity, f"{part['text']}, {part['place']}", part["hint"])
 
 
 def of_kernel(fuse: Fuse) -> Iterator[Finding]:
@@ -244,15 +252,18 @@ def of_descriptors(server: int | None) -> Finding:
     return Finding("descriptors", WARNING, text, hint)
 
 
-def of_packages() -> Iterator[Finding]:
-    """Name optional packages that are missing."""
+def of_packages(needed: Container[str]) -> Iterator[Finding]:
+    """Name optional packages that are missing; `needed`: modules of options that are on."""
     for module, extra, what in (
         ("rich", "top", "pylxcfs top"),
         ("prometheus_client", "metrics", "--metrics-listen"),
+        ("h11", "resources", "--resources"),
     ):
         if importlib.util.find_spec(module) is None:
-            text = f"{what} is not available"
-            yield Finding("packages", FINE, text, f"pip install 'pylxcfs[{extra}]'")
+            severity, text = FINE, f"{what} is not available"
+            if module in needed:
+                severity, text = ERROR, f"{what} is on, and needs {module}, which is not installed"
+            yield Finding("packages", severity, text, f"pip install 'pylxcfs[{extra}]'")
 
 
 def of_containers(listing: Sequence[dict[str, Any]] | None) -> Iterator[Finding]:

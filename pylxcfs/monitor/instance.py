@@ -70,7 +70,7 @@ def gather(place: Place) -> dict[str, Any]:
     counters = ask(place.runtime_dir) if server else None
     about = facts(keeper)
     if about is not None:
-        about["version"] = written.get("version")
+        about |= {"version": written.get("version"), "resources": written.get("resources")}
     if server is not None:
         server["version"] = counters["version"] if counters else None
     return state | {
@@ -89,26 +89,32 @@ def gather(place: Place) -> dict[str, Any]:
 def ask(runtime_dir: str, name: str = "counters") -> dict[str, Any] | None:
     """Return the counters of a socket (the server's); None if there is no answer."""
     try:
-        # The path of a socket is at most 107 bytes long; that of a directory may be longer.
-        number = os.open(runtime_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+        content = json.loads(exchange(os.path.join(runtime_dir, name)))
+    except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None
+
+
+def exchange(path: str, request: bytes = b"") -> bytes:
+    """Send a request to a unix socket; return all bytes of the answer. Raise OSError."""
+    directory, name = os.path.split(path)
+    # The path of a socket is at most 107 bytes long; that of a directory may be longer.
+    number = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     text = b""
     until = time.monotonic() + _PATIENCE_S
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_PATIENCE_S)
             connection.connect(f"/proc/self/fd/{number}/{name}")
+            if request:  # even of no bytes the kernel says EPIPE where the answer is complete
+                connection.sendall(request)
             while piece := connection.recv(1 << 18):
                 text += piece
                 if time.monotonic() > until or len(text) > _MOST_BYTES:
-                    return None
-        content = json.loads(text)
-    except (OSError, ValueError):
-        return None
+                    raise TimeoutError("timed out")
     finally:
         os.close(number)
-    return content if isinstance(content, dict) else None
+    return text
 
 
 def devices_of(pid: int) -> frozenset[str]:

@@ -6,6 +6,7 @@ and is closed. Only root may connect. A client that does not read is left after 
 
     version, pid, began_s          of this server; CLOCK_REALTIME
     virtual                        false while SIGUSR2 shows the host to all
+    problems                       by option that is on and does not work here: the reason
     requests                       by mount ("own", "caller") and opcode
     files                          by file: renderings, and the nanoseconds they took
     fallbacks                      the host's file in place of the container's, by reason:
@@ -122,6 +123,7 @@ def totals(server: Server, began_s: float) -> dict[str, Any]:
         "pid": os.getpid(),
         "began_s": began_s,
         "virtual": contents.virtual,
+        "problems": server.computation.problems,
         "requests": {one.name: _by_name(one.counts) for one in connections},
         "files": {
             name: [counts.renderings[index], counts.spent_ns[index]]

@@ -114,8 +114,10 @@ class Computation:
             on_new=lambda identity, container: self.inheritance.hand_over(identity, container),
             attempt=self.guard.attempt,
         )
+        #: What keeps an option from working here, by the option.
+        self.problems: dict[str, str] = {}
         if settings.enable_devices:
-            _check_devices(hierarchies)
+            _check_devices(hierarchies, self.problems)
         self.prewarm = Prewarm(self.registry)
         self.containers = Containers(
             self.registry, hierarchies, self.prewarm, f"{settings.runtime_dir}/caller"
@@ -224,7 +226,7 @@ class Server:
         self.caller_connection.serve()
         self.computation.start()
         if self.cgroup_files is not None:
-            _start_cgroup(self.cgroup_files)
+            _start_cgroup(self.cgroup_files, self.computation.problems)
         if self.settings.enable_psi_poll:
             self.triggers.start()
             self.triggers.wake_all_pollers()
@@ -278,10 +280,11 @@ def _inode_number(node: int) -> int:
     return nodes.inode_number(node) if nodes.is_cgroup(node) else node
 
 
-def _start_cgroup(files: CgroupFiles) -> None:
+def _start_cgroup(files: CgroupFiles, problems: dict[str, str]) -> None:
     try:
         files.start()
     except SourceError as error:
+        problems["enable_cgroup"] = str(error)
         _log.warning("cgroup/ does not work: %s; docs/cgroup.md says what it needs", error)
 
 
@@ -323,7 +326,7 @@ def _prepare(finder: InitFinder) -> None:
     _log.warning("containers cannot be told apart here, all see the host: %s", failed)
 
 
-def _check_devices(hierarchies: Hierarchies) -> None:
+def _check_devices(hierarchies: Hierarchies, problems: dict[str, str]) -> None:
     """Say so at the start if it will not be known what containers may open."""
     if hierarchies.v2 is None or "devices" in hierarchies.v1:
         return
@@ -331,6 +334,7 @@ def _check_devices(hierarchies: Hierarchies) -> None:
         for number in effective(hierarchies.v2.mountpoint):
             instructions(number)
     except SourceError as error:
+        problems["enable_devices"] = str(error)
         _log.warning(
             "--enable-devices: containers see all devices of the host: %s; allow bpf(2), with"
             " CAP_SYS_ADMIN and, on older kernels, CAP_NET_ADMIN (docs/hpc.md)",

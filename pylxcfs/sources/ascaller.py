@@ -8,22 +8,26 @@ the kernel translates pids, both ways.
 
 The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE in the initial user
 namespace trace it and run code in it. So a seccomp filter, there before the process is, leaves that
-one read(2), write(2), memory, fork(2) and its end. It has two descriptors, the file and the answer;
-no capability but the caller's CAP_SYS_NICE, and none to read; no directory but one of /proc; and
-the caller's network namespace.
+one read(2), write(2), memory, fork(2) and its end. It has three descriptors, the file, the answer
+and its lifeline; no capability but the caller's CAP_SYS_NICE, and none to read; no directory but
+one of /proc; and the caller's network namespace.
 
 A child that takes too long is killed, with what it has forked; of those that do not end each
-container has a few.
+container has a few. All are killed when the helper ends, also by SIGKILL and with what is stopped:
+each process group has a lifeline, a pipe of which the helper has the write end. When that closes,
+the kernel sends the group the signal that F_SETSIG names, which is SIGKILL here. PR_SET_PDEATHSIG
+would not do: a new process has none, and a container may stop it before it asks for one.
 
-It imports nothing of pylxcfs and ends with its socket, and all children with it. Started by
-helper.py as `python -I -S ascaller.py FD`. A request is a line of JSON and the data of a write,
+It imports nothing of pylxcfs and ends with its socket. Started by helper.py as `python -I -S
+ascaller.py FD`. A request is a line of JSON and the data of a write,
 with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in
 /proc, and the directory of the caller's cgroup, below which everything happens.
 
     {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
      "mode", "uid", "gid": as the host counts them, -1 for no change, "most": bytes to read,
-     "timeout_s": 0 for none, "key": a number that one container's requests have in common}
+     "timeout_s": 0 for none, "key": what requests of one container, or of one user of the host,
+     have in common}
 
 The answer is b"+" and what was read, or b"-" and an errno, and then the end of the stream.
 """
@@ -75,8 +79,10 @@ _CAP_SETUID, _CAP_SYS_NICE = 1 << 7, 1 << 23
 #: From a pid in a namespace to that in the caller's (Linux 6.11, include/uapi/linux/nsfs.h).
 _NS_GET_PID_FROM_PIDNS = 0x8004B706
 _MOST_DESCRIPTORS = 1024
+#: The descriptor of a child's lifeline, in place of stdin.
+_LIFELINE = 0
 _REQUEST_SIZE = 1 << 17
-#: Children that have not ended: of all callers and of one container, at most.
+#: Children that have not ended: of all callers and of one key, at most.
 _MOST_CHILDREN, _MOST_EACH = 512, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -174,7 +180,7 @@ def _prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, value, 0, 0, 0))
 
 
-class Identity:
+class Impersonation:
     """The caller's namespaces and credentials, and how to take them."""
 
     def __init__(self, proc: int) -> None:
@@ -270,7 +276,7 @@ class Identity:
 def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, own: int) -> None:
     """Do what is asked, as the caller, and send the answer. Raise OSError."""
     lists, name, number = request["lists"], request["name"], request["number"]
-    caller = Identity(proc)
+    caller = Impersonation(proc)
     inside = caller.take(pids=bool(lists), moved=data.strip() if lists else b"")
     where = open_beneath(own, request["path"], os.O_PATH | os.O_DIRECTORY)
     if number and os.fstat(where).st_ino != number:
@@ -319,10 +325,10 @@ def _copy(file: int, answer: socket.socket, most: int) -> None:
 
 
 def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> None:
-    """Read or write in a process of the pid namespace, with nothing else open. Do not return."""
-    kept = sorted((file, answer.fileno()))
-    for first, last in zip((0, kept[0] + 1, kept[1] + 1), (*kept, _MOST_DESCRIPTORS), strict=True):
-        os.closerange(first, last)
+    """Read or write in a process of the pid namespace, with little else open. Do not return."""
+    kept = sorted((_LIFELINE, file, answer.fileno()))
+    for before, last in zip(kept, (*kept[1:], _MOST_DESCRIPTORS), strict=True):
+        os.closerange(before + 1, last)
     _confine()
     child = os.fork()
     if child == 0:
@@ -347,6 +353,14 @@ def _send_error(answer: socket.socket, error: OSError) -> None:
         answer.sendall(b"-%d" % (error.errno or errno.EIO))
 
 
+def _follow(lifeline: int) -> None:
+    """Have this process's group killed when no process has the write end of a pipe any more."""
+    os.dup2(lifeline, _LIFELINE)
+    fcntl.fcntl(_LIFELINE, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(_LIFELINE, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(_LIFELINE, fcntl.F_SETFL, os.O_ASYNC)
+
+
 def _child(request: dict[str, Any], data: bytes, descriptors: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.umask(0)  # the kernel has applied the caller's
@@ -362,29 +376,40 @@ class _Children:
     """
 
     def __init__(self) -> None:
-        #: For whom it is, and when it is killed (CLOCK_MONOTONIC).
-        self._running: dict[int, tuple[int, float]] = {}
+        #: The request's key, when it is killed (CLOCK_MONOTONIC), and the lifeline's write end.
+        self._running: dict[int, tuple[Any, float, int]] = {}
 
     def start(self, message: bytes, descriptors: list[int], connection: socket.socket) -> None:
         """Fork a child for a request. Raise OSError(EAGAIN) if there are too many."""
         head, _, data = message.partition(b"\n")
         request = json.loads(head)
         self._forget_ended()
-        mine = [key for key, _ in self._running.values()].count(request["key"])
+        mine = [key for key, _, _ in self._running.values()].count(request["key"])
         if len(self._running) >= _MOST_CHILDREN or mine >= _MOST_EACH:
             raise OSError(errno.EAGAIN, "too many operations have not ended")
         deadline = time.monotonic() + (request["timeout_s"] or math.inf)
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setpgid(0, 0)
-                connection.close()
-                _child(request, data, descriptors)
-            finally:
-                os._exit(0)
+        lifeline, held = os.pipe()
+        try:
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.setpgid(0, 0)
+                    _follow(lifeline)
+                    connection.close()
+                    # Only now: if the helper has ended meanwhile, this closes the last write end.
+                    for number in (lifeline, held, *(end for _, _, end in self._running.values())):
+                        os.close(number)
+                    _child(request, data, descriptors)
+                finally:
+                    os._exit(0)
+        except OSError:
+            os.close(held)
+            raise
+        finally:
+            os.close(lifeline)
         with contextlib.suppress(ProcessLookupError):
             os.setpgid(child, child)  # whichever of the two is first
-        self._running[child] = request["key"], deadline
+        self._running[child] = request["key"], deadline, held
 
     def _forget_ended(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -392,22 +417,17 @@ class _Children:
                 pass
         for group in list(self._running):
             if not _signal(group, 0):
-                del self._running[group]
+                os.close(self._running.pop(group)[2])
 
     def kill_late(self) -> float | None:
         """Kill those that take too long. Return the milliseconds until the next one does."""
         now = time.monotonic()
-        for group, (key, deadline) in self._running.items():
+        for group, (key, deadline, held) in self._running.items():
             if deadline <= now:
                 _signal(group, signal.SIGKILL)
-                self._running[group] = key, math.inf  # a tracer may keep it from its end
-        first = min((deadline for _, deadline in self._running.values()), default=math.inf)
+                self._running[group] = key, math.inf, held  # a tracer may keep it from its end
+        first = min((deadline for _, deadline, _ in self._running.values()), default=math.inf)
         return None if first == math.inf else (first - now) * 1000
-
-    def kill_all(self) -> None:
-        """Kill all, and wait for none."""
-        for group in self._running:
-            _signal(group, signal.SIGKILL)
 
 
 def _signal(group: int, number: int) -> bool:
@@ -428,29 +448,26 @@ def serve(connection: socket.socket) -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     connection.send(b"+")
-    try:
-        while True:
-            if not poll.poll(children.kill_late()):
-                continue
-            message, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_SIZE, 3)
-            if not message:
-                return
-            if len(descriptors) != 3:  # this process has too many open
-                for descriptor in descriptors:
-                    os.close(descriptor)
-                connection.send(b"-descriptors are missing")
-                continue
-            try:
-                children.start(message, descriptors, connection)
-            except OSError as error:
-                with socket.socket(fileno=os.dup(descriptors[0])) as answer:
-                    _send_error(answer, error)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-            connection.send(b"+")
-    finally:
-        children.kill_all()
+    while True:
+        if not poll.poll(children.kill_late()):
+            continue
+        message, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_SIZE, 3)
+        if not message:
+            return
+        if len(descriptors) != 3:  # this process has too many open
+            for descriptor in descriptors:
+                os.close(descriptor)
+            connection.send(b"-descriptors are missing")
+            continue
+        try:
+            children.start(message, descriptors, connection)
+        except OSError as error:
+            with socket.socket(fileno=os.dup(descriptors[0])) as answer:
+                _send_error(answer, error)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        connection.send(b"+")
 
 
 if __name__ == "__main__":

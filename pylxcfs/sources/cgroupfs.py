@@ -25,7 +25,6 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,8 +62,10 @@ _DELEGATED: Final = frozenset(
 )
 #: Files that list processes, and whether by process or by thread.
 _LISTS: Final = {"cgroup.procs": "tgid", "tasks": "pid", "cgroup.threads": "pid"}
-#: What is written there belongs to the writer's descriptors (an eventfd, a trigger).
+#: What is written there belongs to the writer's descriptors (an eventfd, a trigger). Not so of
+#: cgroup.pressure, which switches the accounting of pressure on and off.
 _BOUND_TO_WRITER: Final = ("cgroup.event_control", ".pressure")
+_SWITCH: Final = "cgroup.pressure"
 
 #: The longest text: a list of half a million processes.
 _MOST_TEXT: Final = 4 << 20
@@ -72,8 +73,15 @@ _MOST_TEXT: Final = 4 << 20
 #: Seconds that the helper has to fork and to start, and an operation beyond its own limit.
 _FORK_S, _START_S, _GRACE_S = 5.0, 30.0, 0.5
 
-#: CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_ADMIN.
-_NEEDED: Final = 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21
+#: Capabilities by their bits (include/uapi/linux/capability.h).
+_NEEDED: Final = {
+    "CAP_DAC_READ_SEARCH": 1 << 2,
+    "CAP_KILL": 1 << 5,
+    "CAP_SETGID": 1 << 6,
+    "CAP_SETUID": 1 << 7,
+    "CAP_SYS_CHROOT": 1 << 18,
+    "CAP_SYS_ADMIN": 1 << 21,
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -116,9 +124,10 @@ class CgroupFiles:
         Raise SourceError where something is missing: a capability, or a system call (Linux 5.6; the
         sandbox of a service manager).
         """
-        lacking = _NEEDED & ~ascaller.own_capabilities()
+        own = ascaller.own_capabilities()
+        lacking = [name for name, bit in _NEEDED.items() if not own & bit]
         if lacking:
-            raise SourceError(f"capabilities are missing: {lacking:#x} of {_NEEDED:#x}")
+            raise SourceError(f"capabilities are missing: {' '.join(lacking)}")
         for hierarchy in self.served.values():
             try:
                 _find(hierarchy, hierarchy.attributes.st_ino)
@@ -133,17 +142,10 @@ class CgroupFiles:
     def caller(self, pid: int) -> Caller:
         """Return the process with that pid."""
         proc = Descriptor(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return Caller(pid, outermost(pid, self._registry.host_identity.pidns), proc)
+        return Caller(pid, _key(pid, proc, self._registry.host_identity.pidns), proc, self)
 
-    def place(self, hierarchy: str, number: int, caller: Caller) -> Place:
-        """Return a cgroup as a process sees it; `hierarchy` is a key of `served`."""
-        found = self.served[hierarchy]
-        own = self._own(found, caller.pid)
-        caller.check_alive()
-        return Place(own, _find(found, number), number, found.root, caller, self)
-
-    def _own(self, hierarchy: Hierarchy, pid: int) -> tuple[str, ...]:
-        """Return the caller's own cgroup: that of its container, which it is in or below.
+    def own(self, hierarchy: Hierarchy, pid: int) -> tuple[str, ...]:
+        """Return a caller's own cgroup: that of its container, which it is in or below.
 
         A process of a container that is elsewhere (of a pod with one pid namespace, or entered
         from the host), and a process of the host, have the one they are in.
@@ -177,22 +179,30 @@ class CgroupFiles:
         others = (path for key, path in paths.items() if key != UNIFIED)
         return paths[UNIFIED] in others
 
-    def credentials(self, caller: Caller) -> tuple[object, ...]:
-        """Return what decides about the rights of a process, and where it is."""
-        who = ascaller.Identity(caller.proc.number).who
-        spaces = [os.readlink(f"ns/{name}", dir_fd=caller.proc.number) for name in ("user", "pid")]
-        return (*who._replace(pid=0, tgid=0), *spaces)
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A process that asks for something, and no later one with its pid."""
 
     pid: int
-    #: The outermost pid namespace around it, that of the server for a process of the host.
-    container: int
+    #: What limits go by.
+    key: tuple[int, int]
     #: Its directory in /proc.
     proc: Descriptor
+    files: CgroupFiles
+
+    def view(self, hierarchy: str, number: int) -> CallerView:
+        """Return a cgroup as the caller sees it; `hierarchy` is a key of `served`."""
+        found = self.files.served[hierarchy]
+        own = self.files.own(found, self.pid)
+        self.check_alive()
+        return CallerView(own, _find(found, number), number, found.root, self)
+
+    def credentials(self) -> tuple[object, ...]:
+        """Return what decides about its rights, and its namespaces."""
+        who = ascaller.Impersonation(self.proc.number).who
+        spaces = [os.readlink(f"ns/{name}", dir_fd=self.proc.number) for name in ("user", "pid")]
+        return (*who._replace(pid=0, tgid=0), *spaces)
 
     def check_alive(self) -> None:
         """Raise OSError if it has ended, so that what was read by its pid may be another's."""
@@ -200,7 +210,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CallerView:
     """A cgroup as one caller sees it."""
 
     #: The caller's own cgroup, by names from the hierarchy's root.
@@ -211,7 +221,6 @@ class Place:
     #: The hierarchy's root.
     root: Descriptor
     caller: Caller
-    files: CgroupFiles
 
     @property
     def inside(self) -> bool:
@@ -284,18 +293,11 @@ class Place:
             listed.append((found.st_ino, name, found))
         return sorted(listed)
 
-    def name_of(self, is_it: Callable[[str], bool]) -> str:
-        """Return the name of the file for which `is_it(name)` holds."""
-        for _, name, _ in self.entries():
-            if is_it(name):
-                return name
-        raise OSError(errno.ESTALE, "the file is gone")
-
     def check_open(self, name: str, *, write: bool) -> None:
         """Raise OSError where a file may not be opened, whatever its mode."""
         if not self.inside:
             raise OSError(errno.EACCES, "outside of the caller's own cgroup")
-        if write and name.endswith(_BOUND_TO_WRITER):
+        if write and name.endswith(_BOUND_TO_WRITER) and name != _SWITCH:
             raise OSError(errno.EOPNOTSUPP, "it belongs to the process that writes it")
         if write and self.is_own and name not in _DELEGATED:
             raise OSError(errno.EACCES, "a limit of the caller's own cgroup")
@@ -336,18 +338,18 @@ class Place:
         """Change an owner as the caller; -1 leaves it."""
         self._change_below(name, do="chown", uid=uid, gid=gid)
 
-    def _change(self, name: str, **request: str | int | float) -> None:
+    def _change(self, name: str, **request: object) -> None:
         if not self.inside:
             raise OSError(errno.EACCES, "outside of the caller's own cgroup")
         self._as_caller(name, **request)
 
-    def _change_below(self, name: str, **request: str | int | float) -> None:
+    def _change_below(self, name: str, **request: object) -> None:
         """Change an attribute, of nothing that was set for the caller."""
         if not self.inside or self.is_own:
             raise OSError(errno.EPERM, "not below the caller's own cgroup")
         self._as_caller(name or ".", **request)
 
-    def _as_caller(self, name: str, *data: bytes, **request: str | int | float) -> bytes:
+    def _as_caller(self, name: str, *data: bytes, **request: object) -> bytes:
         """Have something done by a child of the helper. Raise OSError with what it answers."""
         own, proc = self._open_own(), self.caller.proc
         request |= {
@@ -356,15 +358,15 @@ class Place:
             "name": name,
             "lists": _LISTS.get(name, "") if request["do"] in ("read", "write") else "",
             "most": _MOST_TEXT,
-            "timeout_s": self.files.timeout_s,
-            "key": self.caller.container,
+            "timeout_s": self.caller.files.timeout_s,
+            "key": self.caller.key,
         }
         message = b"\n".join([json.dumps(request).encode(), *data])
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
                 try:
-                    self.files.helper.ask(message, theirs.fileno(), proc.number, own.number)
+                    self.caller.files.helper.ask(message, theirs.fileno(), proc.number, own.number)
                 except SourceError as error:
                     raise OSError(errno.EIO, str(error)) from error
             answer = self._answer(ours)
@@ -375,7 +377,9 @@ class Place:
 
     def _answer(self, ours: socket.socket) -> bytes:
         deadline = (
-            time.monotonic() + self.files.timeout_s + _GRACE_S if self.files.timeout_s else None
+            time.monotonic() + self.caller.files.timeout_s + _GRACE_S
+            if self.caller.files.timeout_s
+            else None
         )
         poll = select.poll()
         poll.register(ours, select.POLLIN)
@@ -393,6 +397,18 @@ class Place:
         if not answer:  # its timer has ended it
             raise TimeoutError(errno.ETIMEDOUT, "the operation was ended")
         return bytes(answer)
+
+
+def _key(pid: int, proc: Descriptor, own: int) -> tuple[int, int]:
+    """Return what the limits of a caller go by: its container, or on the host its user.
+
+    (outermost pid namespace below `own`, 0), or (0, real uid). A program with the set-user-ID bit
+    counts for the user that runs it. Raise OSError if the process has ended.
+    """
+    container = outermost(pid, own)
+    if container not in (0, own):
+        return container, 0
+    return 0, ascaller.Impersonation(proc.number).who.uid
 
 
 def _beneath(directory: Descriptor, path: str, flags: int) -> Descriptor:

@@ -7,6 +7,8 @@ likes, even so that SIGKILL waits; then it is left behind, and the server goes o
 
     translator.py    enters namespaces, which a process with threads cannot
     reading.py       examines threads of containers
+    ascaller.py      changes cgroups with a caller's credentials: its "+" says that a child has the
+                     request. Several run at a time, and each answers on a stream of its own
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from pylxcfs.fuse.store import Store
 from pylxcfs.fuse.wire import Attributes
 from pylxcfs.tree import nodes
 from pylxcfs.tree.callers import Callers
-from pylxcfs.tree.cgroup import TICKETED, CgroupTree
+from pylxcfs.tree.cgroup import WITHOUT_CONTEXT, CgroupTree
 from pylxcfs.tree.contents import Contents
 from pylxcfs.tree.names import Names
 from pylxcfs.tree.nodes import FILES, SYSFS
@@ -117,20 +117,20 @@ class CallerMount:
         if nodes.is_cgroup(node):
             if self.cgroup is None:
                 raise Refused(errno.ESTALE)
-            if opcode in TICKETED:
-                self._send_with_ticket(self.cgroup, request)
+            if opcode in WITHOUT_CONTEXT:
+                self._send_with_context(self.cgroup, request)
                 return
         elif opcode == wire.LOOKUP:
             self.lookup(node, body[:-1])
         self.send(request)
 
-    def _send_with_ticket(self, cgroup: CgroupTree, request: Request) -> None:
-        passed = cgroup.ticket(request)
+    def _send_with_context(self, cgroup: CgroupTree, request: Request) -> None:
+        passed = cgroup.keep_context(request)
         try:
             self.send(passed)
         except Refused:
-            (ticket,) = wire.RELEASE_IN.unpack_from(passed[-1])
-            cgroup.redeem(ticket)
+            (number,) = wire.RELEASE_IN.unpack_from(passed[-1])
+            cgroup.take_context(number)
             raise
 
     def fallback(self, request: Request) -> bytes:

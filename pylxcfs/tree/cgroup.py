@@ -9,10 +9,12 @@ it, with what is mounted there, for the containers that may see it. The answer i
 there is such a cgroup or not.
 
 The kernel compares modes and owners with the caller (default_permissions): attributes are those of
-cgroupfs, the same for all, and never cached. What cgroupfs itself decides, and who is where, is
-behind the port CgroupFiles.
+cgroupfs, the same for all, and never cached. What cgroupfs itself decides, and where a caller is,
+is behind the port CgroupFiles.
 
-Methods may block, so operations.py calls them in threads. Each raises Refused or OSError.
+Methods may block, so operations.py calls them in threads, and raise Refused or OSError. Those that
+keep or forget something for a handle do not block and are called in the loop alone: a thread that
+goes on after ETIMEDOUT keeps nothing, as no RELEASE comes for an open that has failed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import errno
 import itertools
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -29,22 +30,23 @@ from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
 from pylxcfs.fuse.connection import Request
 from pylxcfs.tree import nodes
-from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupPlace
+from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupView
 
 #: Requests in which pyfuse3 does not pass the node and the caller on. Their bodies begin with the
 #: handle.
-TICKETED: Final = frozenset(
+WITHOUT_CONTEXT: Final = frozenset(
     {wire.READ, wire.WRITE, wire.READDIR, wire.READDIRPLUS, wire.RELEASE, wire.RELEASEDIR}
 )
 
-#: Files that one container may have open for writing, and bytes of texts that are half read.
+#: Files that one container or user of the host may have open for writing, and bytes of texts that
+#: are half read.
 _MOST_WRITERS: Final = 4096
 _MOST_TEXTS: Final = 8 << 20
 #: What an entry of either table takes at least.
 _LEAST: Final = 4096
 
 
-class Ticket(NamedTuple):
+class RequestContext(NamedTuple):
     """What a request says beside what pyfuse3 passes on."""
 
     node: int
@@ -58,6 +60,13 @@ class Found(NamedTuple):
 
     node: int
     attributes: os.stat_result
+
+
+class Opened(NamedTuple):
+    """The opener of a file, and what decides about its rights if it may write."""
+
+    key: tuple[int, int]
+    credentials: tuple[object, ...] | None
 
 
 class CgroupTree:
@@ -78,32 +87,34 @@ class CgroupTree:
                 link = nodes.CGROUP_ALIASES + nodes.HIERARCHIES.index(alias)
                 self.children[alias.encode()] = link
                 self.links[link] = found.name.encode()
+        #: Names of files by number, for all cgroups. Containers choose names of directories: those
+        #: are never here, as one that has the number of a file would hide the file from all.
         self._names: dict[int, str] = {}
-        self._tickets: dict[int, Ticket] = {}
+        self._contexts: dict[int, RequestContext] = {}
         self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
-        self._lock = threading.Lock()
-        #: By handle, with the container of who has opened or read it; and by container.
-        self._writers: dict[int, tuple[int, tuple[object, ...]]] = {}
-        self._texts: dict[int, tuple[int, bytes]] = {}
-        self._counts: dict[int, int] = {}
+        #: Files open for writing, and texts with the key of their reader, by handle; and the number
+        #: of the former by key (CgroupCaller.key).
+        self._writers: dict[int, Opened] = {}
+        self._texts: dict[int, tuple[tuple[int, int], bytes]] = {}
+        self._counts: dict[tuple[int, int], int] = {}
 
-    # -- tickets ---------------------------------------------------------------------------------
+    # -- contexts of requests --------------------------------------------------------------------
 
-    def ticket(self, request: Request) -> Request:
-        """Return a request to pass on to pyfuse3, with a ticket in place of its handle."""
+    def keep_context(self, request: Request) -> Request:
+        """Return a request to pass on to pyfuse3, with a number in place of its handle."""
         opcode, unique, node, pid, body = request
         handle, offset = wire.HANDLE_AND_OFFSET.unpack_from(body.ljust(16, b"\0"))
         number = next(self._numbers)
-        self._tickets[number] = Ticket(node, pid, handle, offset)
+        self._contexts[number] = RequestContext(node, pid, handle, offset)
         return opcode, unique, node, pid, wire.RELEASE_IN.pack(number) + body[8:]
 
-    def is_ticket(self, number: int) -> bool:
+    def has_context(self, number: int) -> bool:
         """Return whether a number was given for a request, and not for another handle."""
-        return number in self._tickets
+        return number in self._contexts
 
-    def redeem(self, number: int) -> Ticket:
-        """Return what a ticket was given for, once."""
-        return self._tickets.pop(number)
+    def take_context(self, number: int) -> RequestContext:
+        """Return the context of a request by its number, once."""
+        return self._contexts.pop(number)
 
     # -- names and attributes --------------------------------------------------------------------
 
@@ -112,21 +123,21 @@ class CgroupTree:
         text = os.fsdecode(name)
         key, number, _ = self._parts(parent)
         try:
-            place = self.files.place(key, number, caller)
+            view = caller.view(key, number)
         except OSError as error:
             if error.errno in (errno.ESTALE, errno.ENOENT):
                 raise
             raise Refused(errno.ENOMEM) from error
-        if not place.inside and place.next != text:
+        if not view.inside and view.next != text:
             raise Refused(errno.ENOMEM)
-        return self._found(parent, text, place.stat(text))
+        return self._found(parent, text, view.stat(text))
 
     def attributes(self, node: int, caller: CgroupCaller) -> os.stat_result:
         """Return the attributes of a node."""
         if node in self.children.values():  # all callers see the hierarchies
             return self.files.served[self._parts(node)[0]].attributes
-        place, name = self._place(node, caller)
-        return place.stat(name)
+        view, name = self._view(node, caller)
+        return view.stat(name)
 
     def entries(
         self, node: int, caller: CgroupCaller, after: int
@@ -136,10 +147,10 @@ class CgroupTree:
         Nothing where the caller has no cgroup of its own.
         """
         try:
-            place, _ = self._place(node, caller)
+            view, _ = self._view(node, caller)
         except PermissionError:
             return
-        for number, name, found in place.entries():
+        for number, name, found in view.entries():
             if number > after:
                 yield number, os.fsencode(name), self._found(node, name, found)
 
@@ -162,61 +173,59 @@ class CgroupTree:
             raise Refused(errno.ESTALE)
         return key, number, name
 
-    def _place(self, node: int, caller: CgroupCaller) -> tuple[CgroupPlace, str]:
+    def _view(self, node: int, caller: CgroupCaller) -> tuple[CgroupView, str]:
         """Return the cgroup of a node as a caller sees it, and the file's name or ""."""
         key, number, name_number = self._parts(node)
-        place = self.files.place(key, number, caller)
+        view = caller.view(key, number)
         if not name_number:
-            return place, ""
+            return view, ""
         name = self._names.get(name_number)
         if name is None:  # the node is from a server before this one
-
-            def is_it(name: str) -> bool:
-                return nodes.name_number(os.fsencode(name)) == name_number
-
-            name = self._names.setdefault(name_number, place.name_of(is_it))
-        return place, name
+            name = self._names.setdefault(name_number, _file_name(view, name_number))
+        return view, name
 
     # -- files -----------------------------------------------------------------------------------
 
-    def open(self, node: int, caller: CgroupCaller, flags: int, handle: int) -> None:
-        """Open a file as `handle`."""
-        place, name = self._place(node, caller)
+    def open(self, node: int, caller: CgroupCaller, flags: int) -> Opened:
+        """Check that a caller may open a file; return what `keep_open` takes."""
+        view, name = self._view(node, caller)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        place.check_open(name, write=writes)
-        if not writes:
+        view.check_open(name, write=writes)
+        return Opened(caller.key, caller.credentials() if writes else None)
+
+    def keep_open(self, handle: int, opened: Opened) -> None:
+        """Note a file that is open, until `release`. Does not block."""
+        if opened.credentials is None:
             return
-        container, opener = caller.container, self.files.credentials(caller)
-        with self._lock:
-            if self._counts.get(container, 0) >= _MOST_WRITERS:
-                raise Refused(errno.ENFILE)
-            self._counts[container] = self._counts.get(container, 0) + 1
-            self._writers[handle] = container, opener
+        count = self._counts.get(opened.key, 0)
+        if count >= _MOST_WRITERS:
+            raise Refused(errno.ENFILE)
+        self._counts[opened.key] = count + 1
+        self._writers[handle] = opened
 
-    def read(self, ticket: Ticket, caller: CgroupCaller, size: int) -> bytes:
-        """Return a part of the text that a handle began to read at offset 0."""
-        node, _, handle, offset = ticket
-        _, text = self._texts.get(handle, (0, b"")) if offset else (0, b"")
-        if not text:
-            place, name = self._place(node, caller)
-            text = place.read(name)
-            self._keep(handle, caller.container, text if len(text) > size else b"")
-        return text[offset : offset + size]
+    def read(self, context: RequestContext, caller: CgroupCaller) -> tuple[tuple[int, int], bytes]:
+        """Return the key of a caller and the text of a file, which `keep_text` takes."""
+        view, name = self._view(context.node, caller)
+        return caller.key, view.read(name)
 
-    def _keep(self, handle: int, container: int, text: bytes) -> None:
-        """Keep a text that is read in pieces, if there is room: else it is made again."""
-        with self._lock:
-            self._texts.pop(handle, None)
-            if text:
-                held = sum(
-                    max(len(kept), _LEAST)
-                    for other, kept in self._texts.values()
-                    if other == container
-                )
-                if held + max(len(text), _LEAST) <= _MOST_TEXTS:
-                    self._texts[handle] = container, text
+    def text(self, handle: int) -> bytes:
+        """Return the text that a handle began to read in pieces; b"" if there is none."""
+        return self._texts[handle][1] if handle in self._texts else b""
 
-    def write(self, ticket: Ticket, caller: CgroupCaller, data: bytes) -> None:
+    def keep_text(self, handle: int, key: tuple[int, int], text: bytes) -> None:
+        """Keep a text that is read in pieces, if there is room: else it is made again.
+
+        Until the next read at offset 0, or `release`. Does not block.
+        """
+        self._texts.pop(handle, None)
+        if text:
+            held = sum(
+                max(len(kept), _LEAST) for other, kept in self._texts.values() if other == key
+            )
+            if held + max(len(text), _LEAST) <= _MOST_TEXTS:
+                self._texts[handle] = key, text
+
+    def write(self, context: RequestContext, caller: CgroupCaller, data: bytes) -> None:
         """Write as the opener of a handle.
 
         A program with more rights that was given the file as its output must not lend those to the
@@ -224,14 +233,14 @@ class CgroupTree:
         where an earlier server has opened it. (With asynchronous I/O the writer need not wait, so
         its pid may be another's by now, which is refused with that.)
         """
-        node, _, handle, _ = ticket
+        node, _, handle, _ = context
         opened = self._writers.get(handle)
         if opened is None:
             raise Refused(errno.ESTALE)
-        if opened[1] != self.files.credentials(caller):
+        if opened.credentials != caller.credentials():
             raise Refused(errno.EACCES)
-        place, name = self._place(node, caller)
-        place.write(name, data)
+        view, name = self._view(node, caller)
+        view.write(name, data)
 
     def is_open(self, handle: int) -> bool:
         """Return whether something is kept for a handle."""
@@ -239,33 +248,40 @@ class CgroupTree:
 
     def release(self, handle: int) -> None:
         """Forget a handle. Does not block."""
-        with self._lock:
-            self._texts.pop(handle, None)
-            opened = self._writers.pop(handle, None)
-            if opened is not None:
-                self._counts[opened[0]] -= 1
-                if not self._counts[opened[0]]:
-                    del self._counts[opened[0]]
+        self._texts.pop(handle, None)
+        opened = self._writers.pop(handle, None)
+        if opened is not None:
+            self._counts[opened.key] -= 1
+            if not self._counts[opened.key]:
+                del self._counts[opened.key]
 
     # -- what changes ----------------------------------------------------------------------------
 
     def mkdir(self, parent: int, name: bytes, caller: CgroupCaller, mode: int) -> Found:
         """Make a cgroup."""
-        place, _ = self._place(parent, caller)
-        place.mkdir(os.fsdecode(name), stat.S_IMODE(mode))
+        view, _ = self._view(parent, caller)
+        view.mkdir(os.fsdecode(name), stat.S_IMODE(mode))
         return self.lookup(parent, name, caller)
 
     def rmdir(self, parent: int, name: bytes, caller: CgroupCaller) -> None:
         """Remove a cgroup."""
-        place, _ = self._place(parent, caller)
-        place.rmdir(os.fsdecode(name))
+        view, _ = self._view(parent, caller)
+        view.rmdir(os.fsdecode(name))
 
     def chmod(self, node: int, caller: CgroupCaller, mode: int) -> None:
         """Change a mode."""
-        place, name = self._place(node, caller)
-        place.chmod(name, stat.S_IMODE(mode))
+        view, name = self._view(node, caller)
+        view.chmod(name, stat.S_IMODE(mode))
 
     def chown(self, node: int, caller: CgroupCaller, uid: int, gid: int) -> None:
         """Change an owner or a group; -1 leaves it."""
-        place, name = self._place(node, caller)
-        place.chown(name, uid, gid)
+        view, name = self._view(node, caller)
+        view.chown(name, uid, gid)
+
+
+def _file_name(view: CgroupView, number: int) -> str:
+    """Return the name of the file with that name number in a cgroup. Raise OSError(ESTALE)."""
+    for _, name, found in view.entries():
+        if not stat.S_ISDIR(found.st_mode) and nodes.name_number(os.fsencode(name)) == number:
+            return name
+    raise OSError(errno.ESTALE, "the file is gone")

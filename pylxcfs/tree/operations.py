@@ -4,7 +4,7 @@ Each method translates one request into a call of caller.py under the guard; pyf
 exception but FUSEError. What changes something is refused with EPERM, but below cgroup/.
 
 Below cgroup/ every request comes here, and may block: it is answered in a thread, of which each
-container has a few, and after --request-timeout with ETIMEDOUT.
+container, and each user of the host, has a few, and after --request-timeout with ETIMEDOUT.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pylxcfs.units import NS_PER_S
 
 T = TypeVar("T")
 
-#: Threads that one container may use, and requests that may wait for them; and threads of all.
-#: More are told EAGAIN.
+#: Threads that one container or user of the host may use, and requests that may wait for them; and
+#: threads of all. More are told EAGAIN.
 _THREADS: Final = 4
 _MOST_WAITING: Final = 64
 _MOST_THREADS: Final = 256
@@ -50,8 +50,8 @@ class Operations(pyfuse3.Operations):
         self._mount = mount
         self._guard = guard
         self._timeout_s = timeout_s or math.inf
-        #: By container: its outermost pid namespace.
-        self._limiters: dict[int, trio.CapacityLimiter] = {}
+        #: By CgroupCaller.key.
+        self._limiters: dict[tuple[int, int], trio.CapacityLimiter] = {}
 
     def _guarded(self, place: str, attempt: Callable[[], T]) -> T:
         """Run `attempt`; Refused becomes its errno, any other failure EIO."""
@@ -89,7 +89,7 @@ class Operations(pyfuse3.Operations):
         def guarded() -> tuple[T | None, int]:
             return self._guard.call(place, answer, lambda: (None, errno.EIO))
 
-        limiter = self._limiter(caller.container)
+        limiter = self._limiter(caller.key)
         if limiter.statistics().tasks_waiting >= _MOST_WAITING:
             raise pyfuse3.FUSEError(errno.EAGAIN)
         result, number = None, errno.ETIMEDOUT
@@ -101,14 +101,14 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(number)
         return result  # type: ignore[return-value]
 
-    def _limiter(self, container: int) -> trio.CapacityLimiter:
-        """Return the limiter of a container's threads; forget those that nothing uses."""
-        for key, limiter in list(self._limiters.items()):
+    def _limiter(self, key: tuple[int, int]) -> trio.CapacityLimiter:
+        """Return the limiter of a caller's threads; forget those that nothing uses."""
+        for other, limiter in list(self._limiters.items()):
             if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
-                del self._limiters[key]
+                del self._limiters[other]
         if sum(limiter.borrowed_tokens for limiter in self._limiters.values()) >= _MOST_THREADS:
             raise pyfuse3.FUSEError(errno.EAGAIN)
-        return self._limiters.setdefault(container, trio.CapacityLimiter(_THREADS))
+        return self._limiters.setdefault(key, trio.CapacityLimiter(_THREADS))
 
     @property
     def _cgroup(self) -> CgroupTree:
@@ -158,7 +158,7 @@ class Operations(pyfuse3.Operations):
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List the directory from `start_id` on."""
-        if self._mount.cgroup is not None and self._mount.cgroup.is_ticket(fh):
+        if self._mount.cgroup is not None and self._mount.cgroup.has_context(fh):
             await self._list_cgroup(self._mount.cgroup, fh, token)
             return
         entries = self._guarded("readdir", lambda: self._mount.entries(fh))
@@ -172,7 +172,7 @@ class Operations(pyfuse3.Operations):
                 return
 
     async def _list_cgroup(self, tree: CgroupTree, fh: int, token: pyfuse3.ReaddirToken) -> None:
-        node, pid, _, offset = tree.redeem(fh)
+        node, pid, _, offset = tree.take_context(fh)
         entries = await self._in_thread(
             "readdir", pid, lambda caller: list(tree.entries(node, caller, offset))
         )
@@ -182,39 +182,50 @@ class Operations(pyfuse3.Operations):
 
     async def releasedir(self, fh: int) -> None:
         """Forget a handle."""
-        if self._mount.cgroup is not None and self._mount.cgroup.is_ticket(fh):
-            self._mount.cgroup.redeem(fh)
+        if self._mount.cgroup is not None and self._mount.cgroup.has_context(fh):
+            self._mount.cgroup.take_context(fh)
         else:
             self._mount.close_directory(fh)
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file below cgroup/."""
         tree = self._cgroup
-        handle = self._mount.cgroup_handle(tree, ctx.pid)
-        await self._in_thread(
-            "open", ctx.pid, lambda caller: tree.open(inode, caller, flags, handle)
+        opened = await self._in_thread(
+            "open", ctx.pid, lambda caller: tree.open(inode, caller, flags)
         )
-        return pyfuse3.FileInfo(fh=handle, direct_io=True)
+
+        def keep() -> int:
+            handle = self._mount.cgroup_handle(tree, ctx.pid)
+            tree.keep_open(handle, opened)
+            return handle
+
+        return pyfuse3.FileInfo(fh=self._guarded("open", keep), direct_io=True)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read from a file below cgroup/."""
         tree = self._cgroup
-        ticket = tree.redeem(fh)
-        return await self._in_thread(
-            "read", ticket.pid, lambda caller: tree.read(ticket, caller, size)
-        )
+        context = tree.take_context(fh)
+        text = tree.text(context.handle) if off else b""
+        if not text:
+            key, text = await self._in_thread(
+                "read", context.pid, lambda caller: tree.read(context, caller)
+            )
+            tree.keep_text(context.handle, key, text if len(text) > size else b"")
+        return text[off : off + size]
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write to a file below cgroup/."""
         tree, data = self._cgroup, bytes(buf)
-        ticket = tree.redeem(fh)
-        await self._in_thread("write", ticket.pid, lambda caller: tree.write(ticket, caller, data))
+        context = tree.take_context(fh)
+        await self._in_thread(
+            "write", context.pid, lambda caller: tree.write(context, caller, data)
+        )
         return len(data)
 
     async def release(self, fh: int) -> None:
         """Close a file below cgroup/."""
         tree = self._cgroup
-        tree.release(tree.redeem(fh).handle)
+        tree.release(tree.take_context(fh).handle)
 
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext

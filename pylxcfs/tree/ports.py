@@ -6,8 +6,8 @@ server/ plugs the real sources in; nothing here reads the kernel.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from pylxcfs.views.model import Container
 
@@ -67,11 +67,17 @@ class CgroupCaller(Protocol):
     """A process that asks for something, and no later one with its pid."""
 
     @property
-    def container(self) -> int:
-        """The outermost pid namespace around it: what limits go by."""
+    def key(self) -> tuple[int, int]:
+        """What limits go by: its container, or on the host its user."""
+
+    def view(self, hierarchy: str, number: int) -> CgroupView:
+        """Return a cgroup as it sees it. May block; raise OSError."""
+
+    def credentials(self) -> tuple[object, ...]:
+        """Return what decides about its rights. Raise OSError."""
 
 
-class CgroupPlace(Protocol):
+class CgroupView(Protocol):
     """A cgroup as one caller sees it. Each method may block, and raises OSError."""
 
     @property
@@ -87,9 +93,6 @@ class CgroupPlace(Protocol):
 
     def entries(self) -> list[tuple[int, str, os.stat_result]]:
         """Return (st_ino, name, attributes) of what the caller sees there, by st_ino."""
-
-    def name_of(self, is_it: Callable[[str], bool]) -> str:
-        """Return the name of the file for which `is_it(name)` holds."""
 
     def check_open(self, name: str, *, write: bool) -> None:
         """Raise where a file may not be opened, whatever its mode."""
@@ -130,7 +133,7 @@ class CgroupHierarchy(Protocol):
 
 
 class CgroupFiles(Protocol):
-    """cgroupfs for callers. Methods are given what its own `caller` has returned."""
+    """cgroupfs for callers."""
 
     @property
     def served(self) -> Mapping[str, CgroupHierarchy]:
@@ -138,9 +141,3 @@ class CgroupFiles(Protocol):
 
     def caller(self, pid: int) -> CgroupCaller:
         """Return the process with that pid. Does not block; raise OSError."""
-
-    def place(self, hierarchy: str, number: int, caller: Any) -> CgroupPlace:  # noqa: ANN401
-        """Return a cgroup as a process sees it. May block; raise OSError."""
-
-    def credentials(self, caller: Any) -> tuple[object, ...]:  # noqa: ANN401
-        """Return what decides about the rights of a process. Raise OSError."""

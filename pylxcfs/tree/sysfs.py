@@ -6,8 +6,8 @@
 The index of a file is its sysfs inode number (kernfs numbers them once and keeps them for the
 life of the entry, fs/kernfs/dir.c), so it survives a restart of the server. Numbers that do not
 fit, which only hotplug after millions of sysfs entries makes, get one for as long as this
-process lives. Serves no contents and hides nothing; that is contents.py and, behind it,
-views/sys*.py.
+process lives: a few thousand paths, and further ones are not there. Serves no contents and hides
+nothing; that is contents.py and, behind it, views/sys*.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SysTree:
         return {path: index for path in self._trees if (index := self.index(path)) is not None}
 
     def index(self, path: str) -> int | None:
-        """Return the index of a path, None if the host has no such file."""
+        """Return the index of a path, None if the host has no such file, or no index is left."""
         try:
             return self._number(path, os.lstat(self._host(path)).st_ino)
         except OSError:
@@ -81,16 +81,20 @@ class SysTree:
                     mode = stat.S_IFLNK
                 child = f"{path}/{item.name}"
                 index = self._number(child, item.inode())
-                found.append(Entry(os.fsencode(item.name), index, mode))
+                if index is not None:
+                    found.append(Entry(os.fsencode(item.name), index, mode))
         return found
 
     def _host(self, path: str) -> str:
         return os.path.join(self._root, path)
 
-    def _number(self, path: str, inode: int) -> int:
+    def _number(self, path: str, inode: int) -> int | None:
         index = SYSFS + inode
         if index >= INDEX_LIMIT - _SPARE:
-            index = self._spare.setdefault(path, INDEX_LIMIT - 1 - len(self._spare) % _SPARE)
+            # None is given twice: the kernel may hold the node of a path that is gone.
+            if path not in self._spare and len(self._spare) >= _SPARE:
+                return None
+            index = self._spare.setdefault(path, INDEX_LIMIT - 1 - len(self._spare))
         self._paths[index] = path
         return index
 

@@ -68,6 +68,7 @@ def test_status_says_what_each_file_is_bound_to(daemon, containers, command):
     assert state["state"] == "serving"
     assert [mount["alive"] for mount in state["mounts"]] == [True, True]
     assert state["keeper"]["version"] == state["server"]["version"] == state["version"]
+    assert state["parts"] == {"resources": None, "cgroup": None, "devices": None}
     assert state["counts"] == {"restarts": 0, "failures": 0, "aborts": 0, "heals": 0}
     assert state["counters"]["files"]["proc/meminfo"][0] > 0
     for container, kind, limit in ((own, "own", 100), (caller, "caller", 50), (none, "none", 60)):
@@ -119,6 +120,41 @@ def test_doctor_finds_this_host_fit(daemon, containers, command):
     for one in found["findings"]:
         assert one["hint"] or one["severity"] == "fine", one
     assert "-> " in command(daemon, "doctor", code=worst).stdout
+
+
+def test_the_optional_parts_of_an_instance(command):
+    """The socket is removed, and replaced by a directory; a capability is missing."""
+    without = ("setpriv", "--bounding-set=-kill,-setuid", sys.executable)
+    expected = ["cgroup/ does not work"]
+    with Daemon("--resources", "--enable-cgroup", python=without, expect_log=expected) as other:
+        socket_file = other.runtime_dir / "resources.sock"
+
+        def parts() -> dict:
+            return json.loads(command(other, "status", "--json").stdout)["parts"]
+
+        def finding(subject: str) -> dict:
+            found = json.loads(command(other, "doctor", "--json", code=None).stdout)["findings"]
+            [one] = [one for one in found if one["subject"] == subject]
+            return one
+
+        def answers() -> bool:
+            return parts()["resources"]["works"]
+
+        wait_until(answers, DEADLINE_S, what="an answer of the resources service")
+        assert parts()["devices"] is None
+        assert parts()["cgroup"]["works"] is False
+        told = finding("cgroup")
+        assert told["severity"] == "error"
+        assert "capabilities are missing: CAP_KILL CAP_SETUID," in told["text"]
+        assert "docs/cgroup.md" in told["hint"]
+        socket_file.unlink()
+        assert parts()["resources"]["text"] == "the socket is gone"
+        assert finding("resources")["severity"] == "error"
+        socket_file.mkdir()
+        assert finding("resources")["hint"].startswith(f"rmdir {socket_file}; stop and start")
+        text = command(other, "status").stdout
+        assert f"  resources:          {socket_file}: a directory is in the place" in text
+        assert "\n  devices:            off\n" in text
 
 
 def samples(text: str) -> dict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,9 @@ def place() -> Iterator[Path]:
         yield directory
 
 
-@pytest.fixture
-def podman(place: Path) -> Iterator[Podman]:
-    """Return a function that runs REPORT, or another program, in a container with limits."""
+@contextmanager
+def running(place: Path) -> Iterator[Podman]:
+    """Yield a function that runs REPORT, or another program, in a container with limits."""
     root = busybox_root(place / "rootfs")
     cgroup = run_name("podman")
 
@@ -84,8 +85,16 @@ def podman(place: Path) -> Iterator[Podman]:
             stdin=subprocess.DEVNULL,
         )
 
-    yield run
-    remove_cgroups(cgroup)
+    try:
+        yield run
+    finally:
+        remove_cgroups(cgroup)
+
+
+@pytest.fixture
+def podman(place: Path) -> Iterator[Podman]:
+    with running(place) as run:
+        yield run
 
 
 @pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])

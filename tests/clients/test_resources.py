@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,18 +14,24 @@ from pathlib import Path
 
 import pytest
 
+from pylxcfs.attach import runtime as runtime_wrapper
 from tests.clients.engines import (
     MEMORY,
+    busybox_root,
     give,
     open_directory,
     programs,
+    pylxcfs,
     remove_cgroups,
     without_v2,
 )
 from tests.clients.test_docker import IMAGE, LIMITS, Docker
+from tests.clients.test_lxc import AUTO, lxc
 from tests.clients.test_oci import _fill
-from tests.conftest import require_fuse, run_name
+from tests.clients.test_podman import running as podman_in
+from tests.conftest import require_fuse, run_name, wait_until
 from tests.kit.container import Container
+from tests.kit.cri import Containerd
 from tests.kit.daemon import ROOT, Daemon
 from tests.unit.resources.test_openapi import check
 
@@ -56,6 +63,14 @@ def example(language: str) -> str:
     found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(found) == 1
     return str(found[0])
+
+
+def line_for(start: str, source: Path) -> str:
+    """Return the only line of the document that begins so, with another source."""
+    text = (ROOT / "docs/resources.md").read_text()
+    (line,) = re.findall(rf"^    ({re.escape(start)}.*)$", text, re.MULTILINE)
+    assert PLACE in line
+    return str(line).replace(PLACE, str(source), 1)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +136,10 @@ def test_a_shell_with_curl(socket: Path, limited: Container) -> None:
 
 
 @pytest.fixture(scope="module")
-def docker() -> Iterator[Docker]:
+def docker(daemon: Daemon) -> Iterator[Docker]:
     programs("docker", "dockerd", "docker")
-    with open_directory() as directory, Docker(directory, os.environ["PATH"], "{}") as running:
+    runtimes = pylxcfs(daemon, "oci-runtime", "--daemon-json")
+    with open_directory() as directory, Docker(directory, os.environ["PATH"], runtimes) as running:
         yield running
 
 
@@ -135,6 +151,133 @@ def test_docker(docker: Docker, static: Path, socket: Path) -> None:
     assert user.decode() == TOLD
     hosts = docker.command("run", "--rm", "--pid=host", *LIMITS, *binds, IMAGE, "/ask").stdout
     assert hosts.decode() == TOLD
+
+
+def words_for(daemon: Daemon, way: str) -> list[str]:
+    """Return what makes `docker run` bind the socket."""
+    if way == "docker-args":
+        return pylxcfs(daemon, "docker-args").split()
+    if way == "oci-runtime":
+        return ["--runtime=pylxcfs"]
+    (line,) = [line for line in daemon.log.splitlines() if "docker run" in line]
+    words = shlex.split(line)
+    return [f"--mount={words[words.index('--mount') + 1]}"]
+
+
+@pytest.mark.parametrize(
+    "confined",
+    [
+        [],
+        ["--user=1000:1000", "--cap-drop=ALL", "--security-opt=no-new-privileges"],
+        ["--read-only"],
+        ["--read-only", "--tmpfs=/run"],
+    ],
+    ids=["", "no-privileges", "read-only", "tmpfs"],
+)
+@pytest.mark.parametrize("way", ["docker-args", "oci-runtime", "printed-line"])
+def test_docker_gets_the_socket_by_the_same_word_as_the_files(
+    daemon: Daemon, docker: Docker, static: Path, way: str, confined: list[str]
+) -> None:
+    options = [*words_for(daemon, way), *LIMITS, *confined, "-v", f"{static}:/ask:ro"]
+    assert docker.command("run", "--rm", *options, IMAGE, "/ask").stdout.decode() == TOLD
+
+
+def test_docker_starts_a_container_that_is_stopped_once_more(
+    daemon: Daemon, docker: Docker, static: Path
+) -> None:
+    """Its root filesystem has the file that the runtime has made."""
+    options = ["--runtime=pylxcfs", *LIMITS, "-v", f"{static}:/ask:ro"]
+    name = docker.command("create", *options, IMAGE, "/ask").stdout.decode().strip()
+    try:
+        for _ in range(2):
+            assert docker.command("start", "--attach", name).stdout.decode() == TOLD
+    finally:
+        docker.command("rm", "--force", name)
+
+
+def test_docker_starts_where_a_volume_leaves_no_place(daemon: Daemon, docker: Docker) -> None:
+    with open_directory() as volume:
+        options = ["--runtime=pylxcfs", *LIMITS, "-v", f"{volume}:/run:ro"]
+        command = ["run", "--rm", *options, IMAGE, "cat", "/proc/meminfo"]
+        shown = docker.command(*command).stdout
+        assert shown.split()[1] == b"%d" % (MEMORY >> 10)  # the files are there
+        assert list(volume.iterdir()) == []
+
+
+def run_bundle(bundle: Path, name: str, runtime: str, *before: str) -> str:
+    command = [*without_v2(runtime), *(before or (runtime,)), "--root", str(bundle / "state")]
+    try:
+        done = subprocess.run(
+            [*command, "run", "-b", str(bundle), name],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
+    finally:
+        remove_cgroups(name)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
+@pytest.mark.parametrize("way", ["oci-spec", "oci-runtime"])
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_bundle_gets_the_socket_by_the_same_word_as_the_files(
+    daemon: Daemon, static: Path, runtime: str, way: str, user_namespace: bool
+) -> None:
+    programs("clients", "runc", runtime)
+    with open_directory() as bundle:
+        name = run_name(f"{runtime}-resources")
+        _fill(bundle, daemon, name, user_namespace=user_namespace, fragment=False)
+        shutil.copy(static, bundle / "rootfs/bin/ask")
+        if user_namespace:
+            give(bundle / "rootfs/bin")
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"]["args"] = ["/bin/ask"]
+        (bundle / "config.json").write_text(json.dumps(config))
+        before = []
+        if way == "oci-spec":
+            pylxcfs(daemon, "oci-spec", "--patch", str(bundle / "config.json"))
+        else:
+            socket = str(daemon.runtime_dir / "resources.sock")
+            before = [sys.executable, "-ISE", runtime_wrapper.__file__]
+            before += ["--pylxcfs-runtime", runtime, "--pylxcfs-resources", socket]
+            before += ["--pylxcfs-mountpoint", str(daemon.mountpoint)]
+        assert run_bundle(bundle, name, runtime, *before) == TOLD
+
+
+@pytest.mark.parametrize("obstacle", ["no socket", "read-only", "foreign owner"])
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_bundle_without_a_place_for_the_socket_starts(
+    daemon: Daemon, runtime: str, obstacle: str
+) -> None:
+    """With that mount the runtime would refuse to start it."""
+    programs("clients", "runc", runtime)
+    with open_directory() as bundle:
+        name = run_name(f"{runtime}-resources")
+        foreign = obstacle == "foreign owner"
+        _fill(bundle, daemon, name, user_namespace=foreign, fragment=False)
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"]["args"] = ["/bin/head", "-n1", "/proc/meminfo"]
+        root, socket = bundle / "rootfs", daemon.runtime_dir / "resources.sock"
+        if obstacle == "no socket":
+            socket = bundle / "gone.sock"
+        elif foreign:
+            os.chown(root, 0, 0)
+        else:
+            command = ["mount", "--bind", "-o", "ro", str(root), str(root)]
+            subprocess.run(command, check=True, timeout=60)
+        try:
+            (bundle / "config.json").write_text(json.dumps(config))
+            wrapper = [sys.executable, "-ISE", runtime_wrapper.__file__]
+            wrapper += ["--pylxcfs-runtime", runtime, "--pylxcfs-resources", str(socket)]
+            wrapper += ["--pylxcfs-mountpoint", str(daemon.mountpoint)]
+            shown = run_bundle(bundle, name, runtime, *wrapper)
+            assert shown.split()[1] == str(MEMORY >> 10)
+        finally:
+            if obstacle == "read-only":
+                subprocess.run(["umount", str(root)], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
@@ -165,16 +308,76 @@ def test_a_bundle(
             }
         )
         (bundle / "config.json").write_text(json.dumps(config))
-        command = [*without_v2(runtime), runtime, "--root", str(bundle / "state")]
+        assert run_bundle(bundle, name, runtime) == TOLD
+
+
+def test_the_documents_mount_is_that_of_the_commands() -> None:
+    mount = json.loads(example("json"))
+    ours = runtime_wrapper.resources_mount(PLACE)
+    assert mount == ours
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_the_documents_line(docker: Docker, static: Path, socket: Path, engine: str) -> None:
+    words = line_for(f"{engine} run --mount", socket).split()
+    assert [words[0], words[1], words[-1]] == [engine, "run", "IMAGE"]
+    options = [*words[2:-1], "-v", f"{static}:/ask:ro"]
+    if engine == "docker":
+        told = docker.command("run", "--rm", *LIMITS, *options, IMAGE, "/ask").stdout
+        assert told.decode() == TOLD
+        return
+    programs("clients", "podman", "runc")
+    with open_directory() as place, podman_in(place) as podman:
+        done = podman("runc", *options, argv=("/ask",))
+        assert done.stdout.decode() == TOLD, done.stderr.decode()
+
+
+@pytest.mark.parametrize("way", ["cdi", "docker-args"])
+@pytest.mark.parametrize(
+    ("runtime", "user_namespace"),
+    [("runc", False), ("runc", True), ("crun", False)],
+    ids=["runc", "runc-user-namespace", "crun"],
+)
+def test_podman(daemon: Daemon, static: Path, way: str, runtime: str, user_namespace: bool) -> None:
+    programs("clients", "podman", runtime)
+    with open_directory() as place, podman_in(place) as podman:
+        if way == "cdi":
+            pylxcfs(daemon, "cdi", "install", "--directory", str(place / "cdi"))
+            words = ["--device=pylxcfs.io/view=all", "--device=pylxcfs.io/view=resources"]
+        else:
+            words = pylxcfs(daemon, "docker-args").split()
+        words += ["-v", f"{static}:/ask:ro"]
+        done = podman(runtime, *words, user_namespace=user_namespace, argv=("/ask",))
+        assert done.stdout.decode() == TOLD, done.stderr.decode()
+
+
+@pytest.mark.parametrize("over_run", [False, True], ids=["", "tmpfs"])
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
+def test_lxc(static: Path, socket: Path, user_namespace: bool, over_run: bool) -> None:
+    programs("lxc", "lxc-start", "lxc-attach", "lxc-stop")
+    with open_directory() as directory:
+        root = busybox_root(directory / "root")
+        shutil.copy(static, root / "bin/ask")
+        if user_namespace:
+            give(root)
+        lines = [line_for(f"lxc.mount.entry = {PLACE}", socket)]
+        if over_run:
+            text = (ROOT / "docs/resources.md").read_text()
+            lines = [*re.findall(r"^    (lxc.mount.entry = tmpfs run .*)$", text, re.M), *lines]
+            assert len(lines) == 2
+        files = "\n".join([AUTO, *lines, ""])
+        with lxc(directory, root, files, user_namespace=user_namespace) as attach:
+            ask = [*attach, "/bin/ask"]
+            told = lambda: subprocess.check_output(ask, timeout=60).decode() == TOLD  # noqa: E731
+            wait_until(told, what="one CPU")  # LXC limits CPU time last
+        assert (root / "run/pylxcfs/resources.sock").exists() == (not over_run)
+
+
+def test_a_volume_of_a_pod(static: Path, socket: Path) -> None:
+    programs("clients", "containerd", "ctr", "runc")
+    with open_directory() as directory, Containerd(directory, os.environ["PATH"]) as containerd:
+        pod = containerd.pod(volumes={PLACE: str(socket), "/ask": str(static)})
         try:
-            done = subprocess.run(
-                [*command, "run", "-b", str(bundle), name],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                stdin=subprocess.DEVNULL,
-            )
+            assert pod.output("/ask").decode() == TOLD
         finally:
-            remove_cgroups(name)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == TOLD
+            pod.end()

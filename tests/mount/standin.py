@@ -193,6 +193,8 @@ def resolve(control: str) -> None:
 if __name__ == "__main__":
     if sys.argv[2] == "resolve":
         resolve(sys.argv[1])
+    elif sys.argv[2] == "answer-resources":
+        signal.pause()
     else:
         pairs = zip(sys.argv[3::2], sys.argv[4::2], strict=True)
         Standin(sys.argv[1], {name: int(number) for name, number in pairs}).run()

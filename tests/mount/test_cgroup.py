@@ -297,6 +297,25 @@ def test_what_belongs_to_a_descriptor_is_refused(tree: Tree) -> None:
     )  # fmt: skip
 
 
+def test_the_accounting_of_pressure_is_switched_below_the_own_cgroup(tree: Tree) -> None:
+    """Linux 6.1, without cgroup_disable=pressure."""
+    path, directory = tree.places.get("unified", tree.memory)
+    if not (directory / "cgroup.pressure").exists():
+        pytest.skip("v2 has no cgroup.pressure here")
+    tree.run(
+        """
+        os.mkdir(f"{own}/x")
+        for text in ("0", "1"):
+            write(f"{own}/x/cgroup.pressure", text)
+            assert read(f"{own}/x/cgroup.pressure") == f"{text}\\n"
+        expect(write, [f"{own}/cgroup.pressure", "0"], "EACCES")
+        os.rmdir(f"{own}/x")
+        """,
+        own=path,
+    )
+    assert (directory / "cgroup.pressure").read_text() == "1\n"
+
+
 def test_modes_count_for_a_user_and_delegation_works(tree: Tree) -> None:
     path, directory = tree.memory
     tree.run('os.mkdir(f"{own}/a"); os.mkdir(f"{own}/a/b")', own=path)

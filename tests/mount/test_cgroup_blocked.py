@@ -20,15 +20,15 @@ import sys
 if "serve" in sys.orig_argv:
     import os, time
     from pylxcfs.sources import cgroupfs
-    original = cgroupfs.Place.read
-    def read(place, name):
+    original = cgroupfs.CallerView.read
+    def read(view, name):
         if name == "cgroup.procs":
             with open({blocked!r}, "a") as file:
                 file.write("x")
             while not os.path.exists({go_on!r}):
                 time.sleep(0.01)
-        return original(place, name)
-    cgroupfs.Place.read = read
+        return original(view, name)
+    cgroupfs.CallerView.read = read
 """
 
 
@@ -128,6 +128,65 @@ def test_a_process_that_lists_for_it_and_is_stopped_is_ended() -> None:
         tree.run(_STOPS, own=tree.memory[0])
 
 
+_TRACES_ONE = """
+import ctypes
+ptrace = ctypes.CDLL(None).ptrace
+SEIZE, INTERRUPT, ALL = 0x4206, 0x4207, 0x40000000
+
+def traced():
+    while True:
+        for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    if b"ascaller.py" not in file.read().rpartition(b"/")[2]:
+                        continue
+            except OSError:
+                continue
+            if ptrace(SEIZE, pid, 0, 0) == 0 and ptrace(INTERRUPT, pid, 0, 0) == 0:
+                if os.WIFSTOPPED(os.waitpid(pid, ALL)[1]):
+                    return pid
+
+def use():
+    while not done:
+        refusal(read, f"{own}/cgroup.procs")
+
+done = []
+thread = threading.Thread(target=use)
+thread.start()
+pid = traced()
+done.append(True)
+print("stopped", flush=True)
+os.read(0, 1)
+_, status = os.waitpid(pid, ALL)
+assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+thread.join()
+"""
+
+
+def test_a_process_that_is_stopped_ends_with_a_helper_that_is_killed() -> None:
+    """By a tracer: of a group with one that SIGSTOP has stopped the kernel takes care itself."""
+    with Daemon("--enable-cgroup", "--request-timeout=0") as daemon, tree_of(daemon) as tree:
+        code = f"{PRELUDE}own = {tree.memory[0]!r}\n{_TRACES_ONE}"
+        pipe = subprocess.PIPE
+        with tree.container.popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
+            try:
+                assert process.stdout.readline() == b"stopped\n"
+                _helper(daemon).kill()
+                process.communicate(b"x", timeout=60)
+                assert process.returncode == 0
+            finally:
+                process.kill()
+
+
+def _helper(daemon: Daemon) -> psutil.Process:
+    (helper,) = (
+        child
+        for child in psutil.Process(daemon.server).children()
+        if "ascaller" in " ".join(child.cmdline())
+    )
+    return helper
+
+
 _CROWD = """
 results = []
 def one():
@@ -176,10 +235,5 @@ def test_a_helper_that_was_killed_is_started_again() -> None:
         """
         for _ in range(3):
             tree.run(use, own=tree.memory[0])
-            (helper,) = (
-                child
-                for child in psutil.Process(daemon.server).children()
-                if "ascaller" in " ".join(child.cmdline())
-            )
-            helper.kill()
+            _helper(daemon).kill()
         tree.run(use, own=tree.memory[0])

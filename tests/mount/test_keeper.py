@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs.keeper import child
+from pylxcfs.keeper import child, resources
 from tests.conftest import require, wait_until
 from tests.kit.fusectl import abort
 from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping
@@ -397,6 +398,19 @@ def test_signals_at_any_moment_of_the_end_do_no_harm(keeping: Keeping) -> None:
         assert not keeping.is_mounted()
     assert "Traceback" not in keeping.log
     assert "ignored" not in keeping.log
+
+
+def test_the_resources_socket_of_another_process_is_replaced_once_that_has_ended(
+    keeping: Keeping,
+) -> None:
+    path = keeping.runtime_dir / "resources.sock"
+    with resources.listen(str(keeping.runtime_dir)):
+        inode = path.stat().st_ino
+        keeping.start("--resources")
+        keeping.wait_log(f"another resources service listens at {path}; trying again")
+        assert path.stat().st_ino == inode
+    with socket.socket(socket.AF_UNIX) as client:
+        wait_until(lambda: client.connect_ex(str(path)) == 0, DEADLINE_S, what="the keeper's")
 
 
 def test_a_server_that_never_says_ready_is_not_announced(keeping: Keeping) -> None:

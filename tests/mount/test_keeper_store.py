@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pylxcfs.fuse import init
-from pylxcfs.keeper import child, fusemount, holder
+from pylxcfs.keeper import child, fusemount, holder, resources
 from tests.conftest import wait_until
 from tests.kit.fusectl import abort
 from tests.mount.keeping import DEADLINE_S, UPTIME, Keeping, NotifySocket
@@ -196,6 +196,18 @@ def test_a_server_gets_none_of_systemds_variables(keeping: Keeping, notify: Noti
     environ = Path(f"/proc/{keeping.server()}/environ").read_bytes()
     assert b"NOTIFY_SOCKET" not in environ
     assert b"FDSTORE" not in environ
+
+
+@pytest.mark.parametrize("options", [[], ["--resources"]])
+def test_a_stored_resources_socket_is_dropped_with_its_file_where_it_is_not_wanted(
+    keeping: Keeping, notify: NotifySocket, options: list[str]
+) -> None:
+    path = keeping.runtime_dir / "resources.sock"
+    with resources.listen(str(keeping.runtime_dir)) as stored:
+        keeping.start(*options, env=notify.env, fds={resources.STORED: stored.fileno()})
+        dropped = f"FDSTOREREMOVE=1\nFDNAME={resources.STORED}" in notify.receive()
+    assert dropped == (not options)
+    assert path.exists() == bool(options)
 
 
 def test_a_kept_mount_goes_to_the_next_start(keeping: Keeping) -> None:

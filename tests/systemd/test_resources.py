@@ -12,8 +12,7 @@ from tests.conftest import wait_until
 from tests.kit.asking import CLIENT
 from tests.systemd.machine import DEADLINE_S, SOCKET, UNIT, Machine
 
-SYSTEMDS = "/run/pylxcfs.sock"
-OURS = "/run/pylxcfs/resources.sock"
+PATH = "/run/pylxcfs/resources.sock"
 ASK = [sys.executable, "-I", "-S", "-c", CLIENT]
 
 
@@ -35,23 +34,29 @@ def inode(machine: Machine, path: str) -> str:
     return machine.run("stat", "--format=%i", path).stdout
 
 
+def bound(machine: Machine) -> str:
+    """Return the socket that `docker-args` binds."""
+    words = machine.run("/usr/local/bin/pylxcfs", "docker-args").stdout.split()
+    return words[words.index("--mount") + 1].removeprefix("type=bind,src=").partition(",")[0]
+
+
 def test_the_first_question_starts_the_service(machine: Machine) -> None:
     machine.systemctl("start", SOCKET)
     assert machine.show("ActiveState") == "inactive"
-    before = inode(machine, SYSTEMDS)
-    assert machine.run("stat", "--format=%a", SYSTEMDS).stdout == "666\n"
-    assert scope(machine, SYSTEMDS)
+    before = inode(machine, PATH)
+    assert machine.run("stat", "--format=%a", PATH).stdout == "666\n"
+    assert scope(machine, PATH)
     machine.wait_active()
+    assert bound(machine) == PATH
     keeper = machine.keeper
     machine.systemctl("restart", UNIT)
-    assert scope(machine, SYSTEMDS)
+    assert scope(machine, PATH)
     machine.run("kill", "-9", str(machine.keeper))
-    assert scope(machine, SYSTEMDS)
+    assert scope(machine, PATH)
     machine.wait_active(keeper)
     machine.systemctl("stop", UNIT)
-    assert scope(machine, SYSTEMDS)  # started again
-    assert inode(machine, SYSTEMDS) == before
-    assert machine.run("test", "-e", OURS, check=False).returncode == 1
+    assert scope(machine, PATH)  # started again
+    assert inode(machine, PATH) == before
 
 
 def test_our_socket_is_in_the_fd_store(machine: Machine) -> None:
@@ -59,23 +64,31 @@ def test_our_socket_is_in_the_fd_store(machine: Machine) -> None:
     machine.systemctl("start", UNIT)
     assert machine.show("NFileDescriptorStore") == "5"
     wait_until(
-        lambda: machine.run(*ASK, OURS, "self", check=False).returncode == 0,
+        lambda: machine.run(*ASK, PATH, "self", check=False).returncode == 0,
         DEADLINE_S,
         what="the service",
     )
-    before = inode(machine, OURS)
+    assert bound(machine) == PATH
+    before = inode(machine, PATH)
     for _ in range(2):
         machine.systemctl("restart", UNIT)
-        assert scope(machine, OURS)
+        assert scope(machine, PATH)
         keeper = machine.keeper
         machine.run("kill", "-9", str(keeper))
-        assert scope(machine, OURS)
+        assert scope(machine, PATH)
         machine.wait_active(keeper)
-    assert inode(machine, OURS) == before
+    assert inode(machine, PATH) == before
     assert machine.show("NFileDescriptorStore") == "5"
     machine.systemctl("stop", UNIT)
     assert machine.show("NFileDescriptorStore") == "0"
-    assert machine.run("test", "-e", OURS, check=False).returncode == 1
+    refused = machine.run(*ASK, PATH, "self", check=False)
+    assert "ConnectionRefusedError" in refused.stderr
+    machine.systemctl("start", UNIT)
+    wait_until(
+        lambda: machine.run(*ASK, PATH, "self", check=False).returncode == 0,
+        DEADLINE_S,
+        what="the service at a new socket",
+    )
 
 
 def test_a_socket_that_is_not_wanted_any_more_was_served_from_the_fd_store(
@@ -87,7 +100,7 @@ def test_a_socket_that_is_not_wanted_any_more_was_served_from_the_fd_store(
     machine.add("")
     machine.systemctl("restart", UNIT)
     wait_until(
-        lambda: machine.run("test", "-e", OURS, check=False).returncode == 1,
+        lambda: machine.run("test", "-e", PATH, check=False).returncode == 1,
         DEADLINE_S,
         what="the end of the socket",
     )

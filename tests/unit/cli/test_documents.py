@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pylxcfs.cli import manpage
-from pylxcfs.cli.commands import EXIT_CODES, SIGNALS
+from pylxcfs.cli.commands import EXIT_CODES, SIGNALS, cli
 from pylxcfs.cli.kinds import Choice
 from pylxcfs.cli.options import ALIASES, OPTIONS
 
@@ -68,6 +68,13 @@ def test_the_page_has_the_tables_of_the_code() -> None:
         text, count = marked.subn(lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text)
         assert count == 1, name
     check(path, text)
+
+
+def test_the_page_has_every_command() -> None:
+    page = (DOCS / "options.md").read_text()
+    section = page.split("\n## Commands\n")[1].split("\n## ")[0]
+    named = set(re.findall(r"`pylxcfs ([a-z-]+)", section))
+    assert named == {name for name, command in cli.commands.items() if not command.hidden}
 
 
 def test_the_man_page_is_that_of_the_code() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pylxcfs.cli import launch
 from pylxcfs.cli.options import Config, load
-from pylxcfs.errors import UsageError
+from pylxcfs.errors import HostError, UsageError
 from pylxcfs.server.settings import Settings, read
 from pylxcfs.views import VIEWS
 
@@ -97,6 +97,25 @@ def test_the_last_good_configuration_is_not_for_a_first_start(tmp_path: Path) ->
         launch.become_keeper(config, invalid)
     assert caught.value is invalid
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_h11_a_service_is_refused_if_it_is_an_option_and_not_for_systemds_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused_next = Config(mountpoint=str(tmp_path), runtime_dir=f"{tmp_path}/run")
+    with pytest.raises(UsageError):
+        launch.become_keeper(refused_next)
+    assert "h11" not in caplog.text
+    with pytest.raises(HostError, match="h11"):
+        launch.become_keeper(replace(refused_next, resources=True))
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_FDNAMES", "pylxcfs-listen")
+    with pytest.raises(UsageError):
+        launch.become_keeper(refused_next)
+    assert "h11" in caplog.text
 
 
 @pytest.mark.parametrize(

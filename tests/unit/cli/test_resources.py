@@ -11,10 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from pylxcfs import resources
+from pylxcfs.cli import launch
 from pylxcfs.cli import resources as work
 from pylxcfs.cli.commands import cli
-from pylxcfs.errors import UsageError, UserError
+from pylxcfs.cli.options import load
+from pylxcfs.errors import InstanceError, UsageError, UserError
+from pylxcfs.keeper.resources import listen
 from pylxcfs.resources import Cgroup, Cpu, Device, Devices, HugePages, Memory, Source
+from tests.kit.asking import DEADLINE_S, connect, line, rest
 from tests.unit.resources.test_openapi import check
 
 
@@ -105,6 +109,56 @@ def test_watch_prints_a_line_at_once_and_ends_with_the_process():
             child.stdin.close()
             assert watching.stdout.read() == ""
         assert watching.returncode == 0
+
+
+def test_a_service_alone_takes_no_socket_of_another_and_removes_its_own(tmp_path):
+    path = tmp_path / "resources.sock"
+    command = [sys.executable, "-m", "pylxcfs", "resources-service", f"--runtime-dir={tmp_path}"]
+    listen(str(tmp_path)).close()  # left behind by a crash
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stderr is not None
+            assert str(path) in first.stderr.readline()
+            second = subprocess.run(
+                command, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+            )
+            assert second.returncode == InstanceError.exit_code
+            assert f"another resources service listens at {path}" in second.stderr
+            assert line(path)["scope"]
+        finally:
+            first.terminate()
+    assert not path.exists()
+
+
+#: The child of a keeper, where h11 is not installed.
+WITHOUT_H11 = """
+import importlib.util, sys
+from pylxcfs.cli import resources
+importlib.util.find_spec = lambda name: None
+resources.serve(int(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+def test_without_the_package_connections_are_closed(tmp_path):
+    config = launch.document_fd(load({}, {}))
+    with listen(str(tmp_path)) as listener, connect(tmp_path / "resources.sock") as early:
+        listener.setblocking(False)  # as a service before it does
+        numbers = (listener.fileno(), config)
+        with subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_H11, *map(str, numbers)],
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=numbers,
+        ) as child:
+            try:
+                assert rest(early) == b""
+                with connect(tmp_path / "resources.sock") as late:
+                    assert rest(late) == b""
+            finally:
+                child.terminate()
+            assert child.stderr is not None
+            assert "closed until a reload: the resources service needs" in child.stderr.read()
+    os.close(config)
 
 
 def test_without_the_package_of_the_service(monkeypatch):

@@ -57,6 +57,10 @@ def test_the_docker_line_survives_a_shell() -> None:
     assert words[:2] == ["docker", "run"]
     assert "/mnt/with blank/proc/meminfo:/proc/meminfo:ro" in words
     assert "/mnt/with blank/sys/devices/system/cpu:/sys/devices/system/cpu:ro" in words
+    assert "--mount" not in words
+    words = shlex.split(banner.docker_line("/m", "/with blank/x.sock"))
+    place = "type=bind,src=/with blank/x.sock,dst=/run/pylxcfs/resources.sock,ro"
+    assert words[words.index("--mount") + 1] == place
 
 
 def test_the_keeper_loads_the_standard_library_only_and_little_of_it() -> None:
@@ -131,9 +135,12 @@ def test_the_state_is_a_file_that_others_read(tmp_path: Path) -> None:
         "keeper": os.getpid(),
         "server": 17,
         "mountpoint": "/mnt/x",
+        "resources": None,
         "version": __version__,
         "counts": {"restarts": 0, "failures": 0, "aborts": 0, "heals": 0},
     }
+    state.resources("/run/x.sock")
+    assert json.loads((tmp_path / "status.json").read_text())["resources"] == "/run/x.sock"
     state.count(report.ABORTS)
     assert json.loads((tmp_path / "status.json").read_text())["counts"]["aborts"] == 1
     state.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pylxcfs.keeper import resources
-from pylxcfs.keeper.resources import LISTEN, STORED, Resources, listen, named
+from pylxcfs.errors import InstanceError
+from pylxcfs.keeper.resources import LISTEN, STORED, Resources, listen, listener_in, take
 
 #: Answers each connection with its pid.
 ANSWERER = """
@@ -67,6 +68,7 @@ def ask(path: Path | str) -> int:
 def test_a_connection_waits_for_the_next_process(make, tmp_path):
     held = make()
     path = tmp_path / "resources.sock"
+    assert held.path == str(path)
     with socket.socket(socket.AF_UNIX) as early:
         early.settimeout(60)
         early.connect(str(path))  # nobody answers yet
@@ -97,18 +99,38 @@ def test_it_is_stored_and_taken_back(make, tmp_path):
     assert not (tmp_path / "resources.sock").exists()
 
 
-def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path):
-    (tmp_path / "systemd").mkdir()
-    theirs = listen(str(tmp_path / "systemd"))
-    stored = os.dup(theirs.fileno())
-    held = make(keeps=True, given={LISTEN: theirs.detach(), STORED: stored})
-    assert held._notifier.sent == [("FDSTOREREMOVE=1", f"FDNAME={STORED}")]
+@pytest.mark.parametrize("wanted", [False, True])
+def test_systemds_socket_is_used_instead_and_not_removed(make, tmp_path, wanted):
+    path = tmp_path / "resources.sock"
+    with listen(str(tmp_path)) as stored:
+        path.unlink()
+        theirs = socket.socket(socket.AF_UNIX)
+        theirs.bind(str(path))  # by its path, as systemd does
+        theirs.listen()
+        given = {LISTEN: theirs.detach(), STORED: stored.fileno(), "pylxcfs-own": 99}
+        taken = take(given, str(tmp_path), wanted=wanted)
+        assert given == {STORED: stored.fileno(), "pylxcfs-own": 99}  # for the caller to drop
+    held = make(keeps=True, given=taken)
     held.start()
-    path = tmp_path / "systemd/resources.sock"
+    assert held.path == str(path)
     assert ask(path) == held.process.pid
     held.close(keep=False)
+    assert held._notifier.sent == []
     assert path.exists()
-    assert not (tmp_path / "resources.sock").exists()
+
+
+def test_a_stored_socket_is_taken_if_it_is_wanted(tmp_path):
+    with listen(str(tmp_path)) as stored:
+        number = stored.fileno()
+        given = {STORED: number}
+        assert take(given, str(tmp_path), wanted=True) == {STORED: number}
+        assert given == {}
+        assert (tmp_path / "resources.sock").exists()
+        given = {STORED: number}
+        assert take(given, str(tmp_path), wanted=False) == {}
+        assert given == {STORED: number}
+        assert not (tmp_path / "resources.sock").exists()
+    assert take({}, str(tmp_path), wanted=True) == {}
 
 
 def test_an_old_socket_is_replaced(tmp_path):
@@ -118,13 +140,48 @@ def test_an_old_socket_is_replaced(tmp_path):
         listener.accept()[0].close()
 
 
+def test_an_empty_directory_is_replaced_and_no_other(tmp_path):
+    path = tmp_path / "resources.sock"
+    path.mkdir()  # as `docker run -v` does where there is no socket yet
+    listen(str(tmp_path)).close()
+    assert path.is_socket()
+    path.unlink()
+    (path / "file").mkdir(parents=True)
+    with pytest.raises(OSError, match=f"not empty: '{path}'"):
+        listen(str(tmp_path))
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_socket_on_which_a_process_listens_is_not_replaced(tmp_path, waiting):
+    path = str(tmp_path / "resources.sock")
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(listen(str(tmp_path)))
+        first.listen(0)  # with one connection its queue is full
+        inode = os.stat(path).st_ino
+        for _ in range(waiting):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        with pytest.raises(InstanceError, match="another resources service listens at") as error:
+            listen(str(tmp_path))
+        assert "--runtime-dir" in error.value.hint
+        assert os.stat(path).st_ino == inode
+
+
+def test_a_listener_removes_its_own_socket_alone(tmp_path):
+    path = tmp_path / "resources.sock"
+    with listener_in(str(tmp_path)):
+        assert path.is_socket()
+    assert not path.exists()
+    with listener_in(str(tmp_path)):
+        path.unlink()
+        with listen(str(tmp_path)):
+            inode = path.stat().st_ino
+    assert path.stat().st_ino == inode
+
+
 def test_paths_may_be_long(tmp_path):
     directory = tmp_path / ("x" * 120)
     directory.mkdir()
-    listen(str(directory)).close()
-    assert (directory / "resources.sock").is_socket()
-
-
-def test_what_systemd_passes_is_chosen_by_name():
-    assert named({"pylxcfs-own": 3, LISTEN: 4, STORED: 5, "x": 6}) == {LISTEN: 4, STORED: 5}
-    assert resources.named({}) == {}
+    with listen(str(directory)):
+        assert (directory / "resources.sock").is_socket()
+        with pytest.raises(InstanceError):
+            listen(str(directory))

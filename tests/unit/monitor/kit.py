@@ -28,7 +28,7 @@ def state(**values: Any) -> dict[str, Any]:
         "runtime_dir": "/r",
         "since": 1000,
         "version": "0.1.0",
-        "keeper": {"pid": 1, "version": "0.1.0"},
+        "keeper": {"pid": 1, "version": "0.1.0", "resources": None},
         "server": {
             "pid": 12,
             "version": "0.1.0",

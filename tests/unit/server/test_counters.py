@@ -33,6 +33,7 @@ def server(directory: Path, containers: int = 0) -> SimpleNamespace:
         caller_connection=caller,
         computation=SimpleNamespace(
             contents=SimpleNamespace(virtual=True, counts=Counts()),
+            problems={"enable_cgroup": "a capability is missing"},
             registry=SimpleNamespace(containers=lambda: known),
         ),
     )
@@ -54,6 +55,7 @@ def test_what_was_counted_has_names() -> None:
     assert found["files"] == {"proc/meminfo": [3, 700], "sys/devices/system": [4, 0]}
     assert found["fallbacks"] == {"error": 2, "unavailable": 8, "timeout": 2, "unknown": 6}
     assert (found["pid"], found["began_s"], found["virtual"]) == (os.getpid(), 1.5, True)
+    assert found["problems"] == {"enable_cgroup": "a capability is missing"}
 
 
 @pytest.mark.parametrize("count", [0, 1, 50, 51, 3000])

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pylxcfs.sources import ascaller
-from pylxcfs.sources.ascaller import Credentials, Identity, open_beneath
+from pylxcfs.sources.ascaller import Credentials, Impersonation, open_beneath
 from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.sources.kept import Descriptor
+from tests.conftest import wait_until
 
 STATUS = b"""Name:\tx
 Uid:\t1\t2\t3\t4
@@ -40,7 +42,7 @@ def test_credentials_are_those_of_the_status_file() -> None:
 def test_ids_are_mapped_into_the_user_namespace() -> None:
     proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        caller = Identity(proc)
+        caller = Impersonation(proc)
     finally:
         os.close(proc)
     assert caller.id_inside(1234, 0) == 1234
@@ -123,7 +125,7 @@ def test_on_a_machine_without_a_filter_nothing_is_confined(monkeypatch: pytest.M
 def test_what_is_no_pid_is_left_to_the_kernel() -> None:
     proc = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        caller = Identity(proc)
+        caller = Impersonation(proc)
         caller._maps = b"", b""
         for moved in (b"99999999999999999999", b"-1", b"x", b"1.5"):
             assert caller._euid_to_move(moved) == caller.who.euid
@@ -180,6 +182,22 @@ def test_one_container_has_few_children_and_all_end_with_the_helper(requests: Re
     mine[0].settimeout(60)
     requests.helper.close()
     for answer in mine:
+        with answer:
+            assert answer.recv(100) == b""
+
+
+def test_a_helper_that_is_killed_leaves_no_child_behind(requests: Requests) -> None:
+    """Also not one that its container has stopped; and each holds no lifeline of another."""
+    answers = [requests.start(key) for key in range(3)]
+    assert requests.helper._process is not None
+    helper = psutil.Process(requests.helper._process.pid)
+    children = helper.children()
+    assert len(children) == 3
+    for child in children[1:]:
+        child.suspend()
+        wait_until(lambda child=child: child.status() == psutil.STATUS_STOPPED, what="a stop")
+    helper.kill()
+    for answer in answers:
         with answer:
             assert answer.recv(100) == b""
 

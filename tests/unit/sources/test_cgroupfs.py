@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pylxcfs.sources import cgroupfs
-from pylxcfs.sources.cgroupfs import CgroupFiles, Place
+from pylxcfs.sources.cgroupfs import CallerView, CgroupFiles
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.identity import Identity
 from tests.unit.sources.trees import Tree
@@ -44,10 +44,10 @@ class FakeRegistry:
         return Container()
 
 
-def place(own: str, cgroup: str) -> Place:
+def place(own: str, cgroup: str) -> CallerView:
     names = [tuple(name for name in path.split("/") if name) for path in (own, cgroup)]
     fake: Any = None
-    return Place(names[0], names[1], 1, fake, 1, fake)
+    return CallerView(names[0], names[1], 1, fake, fake)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,10 @@ def test_limits_of_the_own_cgroup_and_files_of_their_writer_are_not_opened() -> 
         own.check_open(name, write=True)
     own.check_open("memory.max", write=False)
     below.check_open("memory.max", write=True)
+    below.check_open("cgroup.pressure", write=True)
     for found, name, write, number in (
         (own, "memory.max", True, errno.EACCES),
+        (own, "cgroup.pressure", True, errno.EACCES),
         (outside, "tasks", False, errno.EACCES),
         (below, "cgroup.event_control", True, errno.EOPNOTSUPP),
         (below, "memory.pressure", True, errno.EOPNOTSUPP),
@@ -110,7 +112,7 @@ def own(files: CgroupFiles, key: str, caller: str, tmp_path: Path, v2: str = "/e
     text = f"2:memory:{caller}\n1:cpu,cpuacct:{caller}\n0::{v2}\n"
     (tmp_path / "proc/7").mkdir(parents=True, exist_ok=True)
     (tmp_path / "proc/7/cgroup").write_text(text)
-    return "/" + "/".join(files._own(files.served[key], 7))
+    return "/" + "/".join(files.own(files.served[key], 7))
 
 
 def test_hierarchies_are_named_by_their_controllers(files: CgroupFiles) -> None:
@@ -162,7 +164,8 @@ def test_a_process_of_the_host_has_the_cgroup_it_is_in(
 def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroupfs, "_MOST_TEXT", 10)
     ours, theirs = socket.socketpair()
-    found = dataclasses.replace(place("/", "/"), files=SimpleNamespace(timeout_s=0))
+    caller: Any = SimpleNamespace(files=SimpleNamespace(timeout_s=0))
+    found = dataclasses.replace(place("/", "/"), caller=caller)
     with ours, theirs:
         theirs.sendall(b"+" + b"x" * 11)
         with pytest.raises(OSError, match="too long"):
@@ -173,11 +176,11 @@ def test_a_caller_that_has_ended_is_no_later_process(files: CgroupFiles) -> None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         caller = files.caller(process.pid)
         caller.check_alive()
-        assert files.credentials(caller)[1] == os.geteuid()
+        assert caller.credentials()[1] == os.geteuid()
         process.communicate()
     with pytest.raises(OSError, match=r"."):
         caller.check_alive()
     with pytest.raises(OSError, match=r"."):
-        files.credentials(caller)
+        caller.credentials()
     with pytest.raises(OSError, match=r"."):
         files.caller(process.pid)

@@ -1,11 +1,11 @@
-"""The cgroup tree: nodes, tickets, handles; cgroupfs and its callers are behind a fake port."""
+"""The cgroup tree: nodes, contexts, handles; cgroupfs and its callers are behind a fake port."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pyfuse3
 import pytest
 import trio
+from trio.testing import MockClock
 
 from pylxcfs.errors import Refused
 from pylxcfs.fuse import wire
@@ -20,10 +21,12 @@ from pylxcfs.tree import nodes, operations
 from pylxcfs.tree.cgroup import CgroupTree
 from pylxcfs.tree.names import Names
 from pylxcfs.tree.operations import Operations
+from pylxcfs.tree.ports import CgroupCaller
 from tests.unit.tree.kit import A_PID, B_PID, World
 
 MEMORY = nodes.HIERARCHIES.index("memory")
 ROOT, OWN, OTHER = 1, 50, 90
+A_KEY, B_KEY = (1, 0), (0, 1000)
 DIRECTORY = stat.S_IFDIR | 0o755
 
 
@@ -32,7 +35,7 @@ def _attributes(mode: int, number: int) -> os.stat_result:
 
 
 @dataclass
-class Place:
+class View:
     """A cgroup: numbers of children by name, texts of files by name."""
 
     inside: bool = True
@@ -52,9 +55,6 @@ class Place:
     def entries(self) -> list[tuple[int, str, os.stat_result]]:
         names = [*self.children, *self.texts]
         return sorted((self.stat(name).st_ino, name, self.stat(name)) for name in names)
-
-    def name_of(self, is_it: Callable[[str], bool]) -> str:
-        return next(name for name in self.texts if is_it(name))
 
     def check_open(self, name: str, *, write: bool) -> None:
         if not self.inside:
@@ -83,15 +83,19 @@ class Place:
 @dataclass(frozen=True)
 class Caller:
     pid: int
-    container: int
+    key: tuple[int, int]
+    files: Files
 
+    def view(self, hierarchy: str, number: int) -> View:
+        return self.files.view(number)
 
-A, B = Caller(A_PID, 1), Caller(B_PID, 2)
+    def credentials(self) -> tuple[object, ...]:
+        return self.files.credentials(self.pid)
 
 
 @dataclass
 class Files:
-    places: dict[int, Place]
+    views: dict[int, View]
     rights: dict[int, tuple[object, ...]] = field(default_factory=dict)
     served: Any = None
 
@@ -108,27 +112,31 @@ class Files:
         }
 
     def caller(self, pid: int) -> Caller:
-        return A if pid == A_PID else B
+        return Caller(pid, A_KEY if pid == A_PID else B_KEY, self)
 
-    def place(self, hierarchy: str, number: int, caller: Caller) -> Place:
-        if number not in self.places:
+    def view(self, number: int) -> View:
+        if number not in self.views:
             raise OSError(errno.ESTALE, "gone")
-        return self.places[number]
+        return self.views[number]
 
-    def credentials(self, caller: Caller) -> tuple[object, ...]:
-        return self.rights.get(caller.pid, ("root",))
+    def credentials(self, pid: int) -> tuple[object, ...]:
+        return self.rights.get(pid, ("root",))
 
 
 @pytest.fixture
 def files() -> Files:
-    above = Place(inside=False, next="ct", children={"ct": OWN, "other": OTHER})
-    own = Place(children={"a": 60}, texts={"tasks": b"1\n2\n", "memory.stat": b"rss 0\n" * 1000})
-    return Files({ROOT: above, OWN: own, OTHER: Place(inside=False)})
+    above = View(inside=False, next="ct", children={"ct": OWN, "other": OTHER})
+    own = View(children={"a": 60}, texts={"tasks": b"1\n2\n", "memory.stat": b"rss 0\n" * 1000})
+    return Files({ROOT: above, OWN: own, OTHER: View(inside=False)})
 
 
 @pytest.fixture
 def tree(files: Files) -> CgroupTree:
     return CgroupTree(files)
+
+
+def a(tree: CgroupTree) -> CgroupCaller:
+    return tree.files.caller(A_PID)
 
 
 def node(number: int, name: bytes = b"") -> int:
@@ -168,105 +176,133 @@ def test_hierarchies_and_their_links_are_in_cgroup(world: World, files: Files) -
 
 
 def test_a_name_outside_is_enomem_whether_it_exists_or_not(tree: CgroupTree) -> None:
-    assert tree.lookup(node(ROOT), b"ct", 1).node == node(OWN)
+    assert tree.lookup(node(ROOT), b"ct", a(tree)).node == node(OWN)
     for parent, name in ((ROOT, b"other"), (ROOT, b"nothing"), (OTHER, b"x"), (OTHER, b"tasks")):
         with pytest.raises(Refused) as caught:
-            tree.lookup(node(parent), name, 1)
+            tree.lookup(node(parent), name, a(tree))
         assert caught.value.errno == errno.ENOMEM
     with pytest.raises(FileNotFoundError):
-        tree.lookup(node(OWN), b"nothing", 1)
+        tree.lookup(node(OWN), b"nothing", a(tree))
     with pytest.raises(OSError, match="gone"):
-        tree.lookup(node(4444), b"x", 1)
+        tree.lookup(node(4444), b"x", a(tree))
 
 
 def test_a_file_is_found_by_its_node_by_a_server_that_has_not_looked_it_up(
     files: Files,
 ) -> None:
     tree = CgroupTree(files)
-    assert tree.attributes(node(OWN, b"tasks"), 1).st_mode == stat.S_IFREG | 0o644
+    assert tree.attributes(node(OWN, b"tasks"), a(tree)).st_mode == stat.S_IFREG | 0o644
+
+
+#: Has the number of cgroup.procs (nodes.name_number).
+COLLIDING = "e1129687"
+
+
+def test_a_directory_with_the_number_of_a_file_hides_no_file(files: Files) -> None:
+    """Containers choose names of directories, and the table of names is shared by all."""
+    assert nodes.name_number(COLLIDING.encode()) == nodes.name_number(b"cgroup.procs")
+    procs = node(OWN, b"cgroup.procs")
+    own = files.views[OWN]
+    own.children[COLLIDING] = 70  # listed before the files
+    tree = CgroupTree(files)
+    with pytest.raises(OSError, match="gone") as caught:
+        tree.attributes(procs, a(tree))
+    assert caught.value.errno == errno.ESTALE
+    own.texts["cgroup.procs"] = b""
+    assert stat.S_ISREG(tree.attributes(procs, a(tree)).st_mode)
+    assert tree.lookup(node(OWN), b"cgroup.procs", a(tree)).node == procs
+    assert tree.lookup(node(OWN), COLLIDING.encode(), a(tree)).node == node(70)
+    assert len(list(tree.entries(node(OWN), a(tree), 0))) == 5
 
 
 def test_a_listing_goes_on_behind_a_number(tree: CgroupTree) -> None:
-    every = list(tree.entries(node(OWN), 1, 0))
+    every = list(tree.entries(node(OWN), a(tree), 0))
     assert [name for _, name, _ in every] == [b"a", b"tasks", b"memory.stat"]
     number = every[0][0]
-    assert list(tree.entries(node(OWN), 1, number)) == every[1:]
+    assert list(tree.entries(node(OWN), a(tree), number)) == every[1:]
     assert [found.node for _, _, found in every][:2] == [node(60), node(OWN, b"tasks")]
 
 
 def test_without_an_own_cgroup_a_hierarchy_is_empty(tree: CgroupTree, files: Files) -> None:
-    def refuse(hierarchy: str, number: int, pid: int) -> Place:
+    def refuse(number: int) -> View:
         raise PermissionError(errno.EACCES, "no cgroup of its own")
 
-    files.place = refuse  # type: ignore[method-assign]
-    assert list(tree.entries(node(ROOT), 1, 0)) == []
-    assert tree.attributes(node(ROOT), 1).st_mode == DIRECTORY
+    files.view = refuse  # type: ignore[method-assign]
+    assert list(tree.entries(node(ROOT), a(tree), 0)) == []
+    assert tree.attributes(node(ROOT), a(tree)).st_mode == DIRECTORY
     with pytest.raises(Refused, match=os.strerror(errno.ENOMEM)):
-        tree.lookup(node(ROOT), b"ct", 1)
+        tree.lookup(node(ROOT), b"ct", a(tree))
 
 
-def test_a_ticket_stands_for_a_request_once(tree: CgroupTree) -> None:
+def test_a_context_is_taken_once(tree: CgroupTree) -> None:
     body = wire.READ_IN.pack(77, 4096, 100, wire.READ_LOCKOWNER)
-    *head, changed = tree.ticket((wire.READ, 5, node(OWN, b"tasks"), 9, body))
+    *head, changed = tree.keep_context((wire.READ, 5, node(OWN, b"tasks"), 9, body))
     assert head == [wire.READ, 5, node(OWN, b"tasks"), 9]
     number, offset, size, _ = wire.READ_IN.unpack_from(changed)
     assert (offset, size) == (4096, 100)
-    assert tree.is_ticket(number)
-    assert tree.redeem(number) == (node(OWN, b"tasks"), 9, 77, 4096)
-    assert not tree.is_ticket(number)
+    assert tree.has_context(number)
+    assert tree.take_context(number) == (node(OWN, b"tasks"), 9, 77, 4096)
+    assert not tree.has_context(number)
 
 
-def test_a_text_that_is_read_in_pieces_stays_the_same(tree: CgroupTree, files: Files) -> None:
-    name = node(OWN, b"memory.stat")
-    text = files.places[OWN].texts["memory.stat"]
-    ticket = tree.redeem(_ticket(tree, name, 7, 0))
-    assert tree.read(ticket, A, 100) == text[:100]
-    files.places[OWN].texts["memory.stat"] = b"other"
-    assert tree.read(ticket._replace(offset=100), A, 10_000) == text[100:]
-    assert tree.read(ticket, A, 10_000) == b"other"
-    tree.release(7)
-    assert tree.read(ticket._replace(offset=2), A, 100) == b"her"
+def test_a_text_that_is_read_in_pieces_stays_the_same(ops: Operations, files: Files) -> None:
+    text = files.views[OWN].texts["memory.stat"]
+    assert _read(ops, 7, 0, 100) == text[:100]
+    files.views[OWN].texts["memory.stat"] = b"other"
+    assert _read(ops, 7, 100, 10_000) == text[100:]
+    assert _read(ops, 7, 0, 10_000) == b"other"
+    trio.run(ops.release, _wrapped(ops._cgroup, node(OWN), 7, 0))
+    assert _read(ops, 7, 2, 100) == b"her"
 
 
-def _ticket(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
+def _read(ops: Operations, handle: int, offset: int, size: int) -> bytes:
+    number = _wrapped(ops._cgroup, node(OWN, b"memory.stat"), handle, offset)
+    return trio.run(ops.read, number, offset, size)
+
+
+def _wrapped(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
     body = wire.READ_IN.pack(handle, offset, 100, 2)
-    *_, changed = tree.ticket((wire.READ, 1, node, 1, body))
+    *_, changed = tree.keep_context((wire.READ, 1, node, 1, body))
     return int(wire.RELEASE_IN.unpack_from(changed)[0])
 
 
 def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: Files) -> None:
     files.rights = {A_PID: ("user",), B_PID: ("user",), 7: ("root",)}
     name = node(OWN, b"tasks")
-    ticket = tree.redeem(_ticket(tree, name, 7, 0))
+    context = tree.take_context(_wrapped(tree, name, 7, 0))
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
-        tree.write(ticket, A, b"1")
-    tree.open(name, A, os.O_WRONLY, 7)
-    tree.write(ticket, B, b"12")
+        tree.write(context, a(tree), b"1")
+    _open(tree, A_PID, os.O_WRONLY, 7)
+    tree.write(context, tree.files.caller(B_PID), b"12")
     with pytest.raises(Refused, match=os.strerror(errno.EACCES)):
-        tree.write(ticket, Caller(7, 1), b"13")
-    assert files.places[OWN].written == [("tasks", b"12")]
+        tree.write(context, tree.files.caller(7), b"13")
+    assert files.views[OWN].written == [("tasks", b"12")]
     tree.release(7)
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
-        tree.write(ticket, A, b"1")
+        tree.write(context, a(tree), b"1")
+
+
+def _open(tree: CgroupTree, pid: int, flags: int, handle: int) -> None:
+    caller = tree.files.caller(pid)
+    tree.keep_open(handle, tree.open(node(OWN, b"tasks"), caller, flags))
 
 
 def test_files_open_for_writing_are_bounded_for_each_container(tree: CgroupTree) -> None:
-    name = node(OWN, b"tasks")
     handles = [5 << 22 | serial for serial in range(4096)]
     for handle in handles:
-        tree.open(name, A, os.O_RDWR, handle)
+        _open(tree, A_PID, os.O_RDWR, handle)
     with pytest.raises(Refused, match=os.strerror(errno.ENFILE)):
         # Also with the handles of another of its pid namespaces.
-        tree.open(name, A, os.O_WRONLY, 7 << 22)
-    tree.open(name, B, os.O_WRONLY, 6 << 22)
+        _open(tree, A_PID, os.O_WRONLY, 7 << 22)
+    _open(tree, B_PID, os.O_WRONLY, 6 << 22)
     tree.release(handles[0])
-    tree.open(name, A, os.O_WRONLY, 7 << 22)
+    _open(tree, A_PID, os.O_WRONLY, 7 << 22)
 
 
 def test_a_handle_that_is_open_is_not_given_again(world: World, tree: CgroupTree) -> None:
     mount = world.caller_mount
     first = mount.cgroup_handle(tree, A_PID)
-    tree.open(node(OWN, b"tasks"), A, os.O_WRONLY, first + 1)
+    _open(tree, A_PID, os.O_WRONLY, first + 1)
     assert mount.cgroup_handle(tree, A_PID) == first + 2
     tree.release(first + 1)
     assert not tree.is_open(first + 1)
@@ -288,14 +324,14 @@ def test_requests_come_through_pyfuse3(ops: Operations, files: Files, world: Wor
     opened = trio.run(ops.open, node(OWN, b"tasks"), os.O_WRONLY, context)
     tree = world.caller_mount.cgroup
     assert tree is not None
-    number = _ticket(tree, node(OWN, b"tasks"), opened.fh, 0)
+    number = _wrapped(tree, node(OWN, b"tasks"), opened.fh, 0)
     assert trio.run(ops.write, number, 0, b"42") == 2
-    assert files.places[OWN].done == [("mkdir", "x", 0o700), ("rmdir", "x")]
-    assert files.places[OWN].written == [("tasks", b"42")]
+    assert files.views[OWN].done == [("mkdir", "x", 0o700), ("rmdir", "x")]
+    assert files.views[OWN].written == [("tasks", b"42")]
 
 
 def test_modes_owners_and_o_trunc(ops: Operations, files: Files) -> None:
-    files.places[60] = Place(texts={"tasks": b""})
+    files.views[60] = View(texts={"tasks": b""})
     context: Any = SimpleNamespace(pid=A_PID)
     attributes: Any = SimpleNamespace(st_mode=0o100600, st_uid=3, st_gid=4)
 
@@ -308,12 +344,54 @@ def test_modes_owners_and_o_trunc(ops: Operations, files: Files) -> None:
     change(update_uid=True)
     change(update_gid=True, update_uid=True)
     change(update_size=True)
-    assert files.places[60].done == [
+    assert files.views[60].done == [
         ("chmod", "tasks", 0o600), ("chown", "tasks", 3, -1), ("chown", "tasks", 3, 4),
     ]  # fmt: skip
     with pytest.raises(pyfuse3.FUSEError) as caught:
         change()
     assert caught.value.errno == errno.EPERM
+
+
+def test_nothing_is_kept_for_an_operation_that_outlives_its_timeout(
+    world: World, tree: CgroupTree, files: Files
+) -> None:
+    """The kernel sends no RELEASE for an open that has failed, nor a second one after a read."""
+    world.caller_mount.cgroup = tree
+    ops = Operations(world.caller_mount, world.guard, timeout_s=60)
+    context: Any = SimpleNamespace(pid=A_PID)
+    go_on = threading.Event()
+
+    def credentials(pid: int) -> tuple[object, ...]:
+        go_on.wait()
+        return ("root",)
+
+    def read(name: str) -> bytes:
+        go_on.wait()
+        return b"x" * 100_000
+
+    files.credentials = credentials  # type: ignore[method-assign]
+    files.views[OWN].read = read  # type: ignore[method-assign]
+
+    async def abandon() -> None:
+        for _ in range(2):
+            with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
+                await ops.open(node(OWN, b"tasks"), os.O_WRONLY, context)
+        number = _wrapped(tree, node(OWN, b"tasks"), 7, 0)
+        with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
+            await ops.read(number, 0, 100)
+        await ops.release(_wrapped(tree, node(OWN, b"tasks"), 7, 0))
+        assert running() == 3
+        go_on.set()
+        while running():
+            await trio.sleep(0)
+
+    def running() -> float:
+        return sum(limiter.borrowed_tokens for limiter in ops._limiters.values())
+
+    trio.run(abandon, clock=MockClock(autojump_threshold=0))
+    assert not tree._counts
+    assert not tree._writers
+    assert not tree._texts
 
 
 def test_with_too_many_threads_in_all_a_name_stays(
@@ -328,7 +406,7 @@ def test_with_too_many_threads_in_all_a_name_stays(
         assert caught.value.errno == number
 
 
-def test_a_request_that_pyfuse3_does_not_take_leaves_no_ticket(
+def test_a_request_that_pyfuse3_does_not_take_leaves_no_context(
     world: World, tree: CgroupTree
 ) -> None:
     def refuse(request: object) -> None:
@@ -338,7 +416,7 @@ def test_a_request_that_pyfuse3_does_not_take_leaves_no_ticket(
     mount.cgroup, mount.send = tree, refuse
     with pytest.raises(Refused, match=os.strerror(errno.EAGAIN)):
         mount.other((wire.READ, 1, node(OWN), A_PID, wire.READ_IN.pack(7, 0, 100, 0)))
-    assert not tree._tickets
+    assert not tree._contexts
 
 
 def test_an_error_of_cgroupfs_and_a_bug(ops: Operations, files: Files) -> None:
@@ -348,7 +426,7 @@ def test_an_error_of_cgroupfs_and_a_bug(ops: Operations, files: Files) -> None:
         def fail(name: str, raised: Exception = raised) -> None:
             raise raised
 
-        files.places[OWN].rmdir = fail  # type: ignore[method-assign]
+        files.views[OWN].rmdir = fail  # type: ignore[method-assign]
         with pytest.raises(pyfuse3.FUSEError) as caught:
             trio.run(ops.rmdir, node(OWN), b"x", context)
         assert caught.value.errno == number

@@ -76,3 +76,18 @@ def test_numbers_that_do_not_fit_are_replaced_for_the_life_of_the_server(
         assert number < nodes.INDEX_LIMIT
         assert tree.path(number) == path
         assert tree.index(path) == number
+
+
+def test_without_spare_numbers_further_paths_are_not_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older node would show the other path."""
+    monkeypatch.setattr(sysfs, "_SPARE", 2)
+    monkeypatch.setattr(sysfs, "INDEX_LIMIT", nodes.SYSFS)
+    tree = SysTree(str(root))
+    first, second, third = FILES[:3]
+    numbers = [tree.index(path) for path in (first, second, third)]
+    assert numbers == [nodes.SYSFS - 1, nodes.SYSFS - 2, None]
+    assert [tree.index(path) for path in (first, second)] == numbers[:2]
+    assert tree.entries(f"{NODE}/node0") == []
+    assert [tree.path(number) for number in numbers[:2]] == [first, second]

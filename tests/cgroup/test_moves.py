@@ -16,6 +16,7 @@ from pylxcfs.sources.containers import ContainerSource
 from tests.cgroup.processes import name_of
 from tests.conftest import wait_until
 from tests.kit.cgroups import Cgroup, is_v2
+from tests.kit.deadleader import dead_leader
 
 MIB = 1 << 20
 
@@ -56,6 +57,19 @@ def test_a_moved_container_has_the_limits_of_where_it_is(make_cgroup, make_conta
     wait_until(lambda: container.memory().limit == 200 * MIB, what="the other cgroup's limit")
     move(made.pid, made.cgroup)
     wait_until(lambda: container.memory().limit == 100 * MIB, what="the first one's again")
+
+
+@pytest.mark.skipif(is_v2(), reason="v2 prints the cgroup in which the main thread has ended")
+def test_a_container_is_followed_after_the_end_of_its_inits_main_thread(make_cgroup, look_up):
+    first, second = make_cgroup(), make_cgroup()
+    for cgroup, limit in ((first, 100 * MIB), (second, 200 * MIB)):
+        cgroup.limits(memory=limit)
+    with dead_leader(first, is_init=True) as init:
+        container = look_up(init.pid)
+        assert container.memory().limit == 100 * MIB
+        init.end_main()
+        move(init.pid, second)
+        wait_until(lambda: container.memory().limit == 200 * MIB, what="the other cgroup's limit")
 
 
 @pytest.mark.parametrize("namespaces", [[], ["cgroup"]])

@@ -4,8 +4,8 @@ That is xlated_prog_insns of BPF_OBJ_GET_INFO_BY_FD. The program is asked about 
 device and returns whether that is allowed. Its input is struct bpf_cgroup_dev_ctx
 (include/uapi/linux/bpf.h); an instruction has 8 bytes
 (Documentation/bpf/standardization/instruction-set.rst). The programs of runc, crun, LXC and systemd
-compare numbers; that of libvirt looks them up in a map. What else there is (other helpers, atomic
-operations) is a FormatError.
+compare numbers; that of libvirt looks them up in a hash table. What else there is (other maps and
+helpers, subprograms, atomic operations) is a FormatError.
 
 Pure: what is in a map is asked of the caller. The verifier has examined the program, so it ends and
 is in its bounds; both are checked again, as bytes may come from anywhere.
@@ -21,8 +21,8 @@ from typing import Final
 
 from pylxcfs.errors import FormatError
 
-#: Returns the value of a key in the map with this number; None if it has no such key. The bytes
-#: begin with the key: only the kernel knows how long it is.
+#: Returns the value of a key in the hash table with this number; None if it has no such key. The
+#: bytes begin with the key: only the kernel knows how long it is.
 Lookup = Callable[[int, bytes], bytes | None]
 
 #: Access to a device (BPF_DEVCG_ACC_*).
@@ -35,12 +35,16 @@ CHAR: Final = 2
 _INSN: Final = struct.Struct("=BBhi")
 _CONTEXT: Final = struct.Struct("=III")
 _MOST_STEPS: Final = 1 << 14
+#: Steps as which a look-up counts, about as long as it takes.
+_LOOKUP_STEPS: Final = 16
 _STACK: Final = 512
-#: Where the program's memory is, for it: numbers that no computation of a program yields.
+#: Where the program's memory is, for it: numbers that no computation of a program yields. Each
+#: look-up has a value of its own, _REGION bytes behind the one before.
+_REGION: Final = 1 << 40
 _CONTEXT_AT: Final = 1 << 40
 _STACK_AT: Final = 2 << 40
 _VALUE_AT: Final = 3 << 40
-_MAP_AT: Final = 4 << 40
+_MAP_AT: Final = 1 << 62
 _SIZES: Final = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 
 #: Classes of instructions: the low three bits.
@@ -49,8 +53,11 @@ _LD_IMM64: Final = 0x18
 _JA, _CALL, _EXIT = 0x05, 0x85, 0x95
 _NEG, _MOV, _ARSH = 0x80, 0xB0, 0xC0
 _PSEUDO_MAP_FD: Final = 1
-#: What the kernel puts behind a call that looks into a hash table: `if r0: r0 += n`, from the
-#: element to its value (htab_map_gen_lookup, kernel/bpf/hashtab.c).
+#: What the kernel's JIT puts behind a call that looks into a hash table: `if r0: r0 += n`, from the
+#: element to its value (htab_map_gen_lookup, kernel/bpf/hashtab.c). Only that tells a look-up from
+#: other calls: the helper is shown as its address, or as 0 without CAP_SYSLOG
+#: (bpf_insn_prepare_dump, kernel/bpf/syscall.c). bpf_map_delete_elem also begins with a map and a
+#: key.
 _IF_FOUND: Final = bytes((0x15, 0, 1, 0, 0, 0, 0, 0))
 _TO_VALUE: Final = b"\x07\0\0\0"
 
@@ -93,7 +100,7 @@ def uses_maps(program: bytes) -> bool:
 
 
 class Budget:
-    """Instructions that some runs may take together; each takes half a microsecond."""
+    """Steps that some runs may take together; each takes half a microsecond."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
@@ -122,10 +129,10 @@ class _Run:
     def __init__(self, program: bytes, context: bytes, lookup: Lookup) -> None:
         self._program = program
         self._lookup = lookup
+        self._lookups = 0
         self._memory = {
             _CONTEXT_AT: bytearray(context),
             _STACK_AT: bytearray(_STACK),
-            _VALUE_AT: bytearray(),
         }
         # r0 to r10, and the one that the kernel uses to hide constants (BPF_REG_AX).
         self._registers = [0] * 12
@@ -140,10 +147,10 @@ class _Run:
             (target, source), kind = _registers_of(pair), code & 7
             at += 1
             if code == _EXIT:
-                budget.left -= step + 1
+                budget.left -= step + 1 + self._lookups * _LOOKUP_STEPS
                 return registers[0] & 0xFFFFFFFF
             if code == _CALL:
-                self._call(at)
+                self._look_up(at, source)
             elif code == _LD_IMM64:
                 self._load_number(at - 1, target, source)
                 at += 1
@@ -175,23 +182,23 @@ class _Run:
         else:
             self._registers[target] = (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32
 
-    def _call(self, at: int) -> None:
-        """Look into a map: no other helper is known by its number, which the kernel may hide."""
+    def _look_up(self, at: int, source: int) -> None:
+        behind = self._program[at * 8 : at * 8 + 16]
         number = self._registers[1] - _MAP_AT
-        if not 0 <= number < 1 << 32:
-            raise ValueError("a helper that is not known")
+        is_lookup = behind[:8] == _IF_FOUND and behind[8:12] == _TO_VALUE
+        if source or not (is_lookup and 0 <= number < 1 << 32):
+            raise ValueError("a call that is not known")
         region, start = self._place(self._registers[2])
         value = self._lookup(number, bytes(region[start:]))
         self._registers[0] = 0
         if value is not None:
-            self._memory[_VALUE_AT] = bytearray(value)
-            self._registers[0] = _VALUE_AT
-            behind = self._program[at * 8 : at * 8 + 16]
-            if behind[:8] == _IF_FOUND and behind[8:12] == _TO_VALUE:
-                self._registers[0] -= int.from_bytes(behind[12:], sys.byteorder)
+            place = _VALUE_AT + self._lookups * _REGION
+            self._memory[place] = bytearray(value)
+            self._registers[0] = place - int.from_bytes(behind[12:], sys.byteorder)
+        self._lookups += 1
 
     def _place(self, address: int) -> tuple[bytearray, int]:
-        base = address >> 40 << 40
+        base = address // _REGION * _REGION
         return self._memory[base], address - base
 
     def _load(self, address: int, code: int) -> int:

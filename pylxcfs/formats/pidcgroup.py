@@ -7,15 +7,17 @@ Printed by proc_cgroup_show (kernel/cgroup/cgroup.c):
     0::/docker/x                   v2
 
 Paths are relative to the root of the reader's cgroup namespace; a path outside it starts with
-"/..". The path of a removed v2 cgroup (of a zombie) ends in " (deleted)"; so may the name of one
-that lives, and v1 has no such mark.
+"/..". v1 prints "/" for a thread that has ended. The path of a removed v2 cgroup (of a zombie) ends
+in " (deleted)"; so may the name of one that lives, and v1 has no such mark.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
+from typing import Final
 
 from pylxcfs.errors import FormatError
 
@@ -24,6 +26,9 @@ UNIFIED = ""
 
 #: The kernel's mark of a removed v2 cgroup.
 DELETED = " (deleted)"
+
+_V1: Final = re.compile(rb"^[1-9]\d*:", re.MULTILINE)
+_BELOW_V1_ROOT: Final = re.compile(rb"^[1-9]\d*:[^:\n]*:/.", re.MULTILINE)
 
 
 def parse(data: bytes) -> Mapping[str, str]:
@@ -46,3 +51,8 @@ def parse(data: bytes) -> Mapping[str, str]:
         for controller in os.fsdecode(fields[1]).split(","):
             paths[sys.intern(controller)] = path
     return paths
+
+
+def may_have_ended(data: bytes) -> bool:
+    """Return whether the text may be that of a thread that has ended: "/" in all of v1."""
+    return _BELOW_V1_ROOT.search(data) is None and _V1.search(data) is not None

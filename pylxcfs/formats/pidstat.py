@@ -1,4 +1,4 @@
-"""Parse /proc/PID/stat: state, CPU time, threads and start of a process.
+"""Parse /proc/PID/stat: state, flags, CPU time, threads and start of a process.
 
 Printed by do_task_stat (fs/proc/array.c):
 
@@ -14,14 +14,18 @@ from typing import NamedTuple
 
 from pylxcfs.errors import FormatError
 
-#: Places of the fields 3, 14, 15, 20 and 22 of proc(5), counted from the last ")".
-_STATE, _UTIME, _STIME, _THREADS, _START = 0, 11, 12, 17, 19
+#: Places of the fields 3, 9, 14, 15, 20 and 22 of proc(5), counted from the last ")".
+_STATE, _FLAGS, _UTIME, _STIME, _THREADS, _START = 0, 6, 11, 12, 17, 19
+
+#: PF_EXITING of include/linux/sched.h: set before a thread leaves its cgroups.
+EXITING = 0x4
 
 
 class PidStat(NamedTuple):
-    """State letter, CPU time, number of threads, and start of one process."""
+    """State letter, flags (PF_*), CPU time, number of threads, and start of one process."""
 
     state: bytes
+    flags: int
     user_ticks: int
     system_ticks: int
     threads: int
@@ -34,6 +38,7 @@ def parse(data: bytes) -> PidStat:
     try:
         return PidStat(
             fields[_STATE],
+            int(fields[_FLAGS]),
             int(fields[_UTIME]),
             int(fields[_STIME]),
             int(fields[_THREADS]),

@@ -270,14 +270,16 @@ class Query:
         not asked about before. Raise Gone, SourceError.
         """
         if pid == self._pid:
-            return self._cgroups.of_cgroups(self._own.read()), False
+            text = self.hierarchies.living(pid, self._own.read())
+            return self._cgroups.of_cgroups(text), False
         pidns = pidns_of(pid, self._proc)
         if pidns not in (0, self._pidns):
             identity = self.registry.identify(pid)
             found = self.registry.get(identity, pid) if identity is not None else None
             if found is not None:
                 return found, True
-        return self._cgroups.of_cgroups(read_whole(f"{self._proc}/{pid}/cgroup")), False
+        text = self.hierarchies.living(pid, read_whole(f"{self._proc}/{pid}/cgroup"))
+        return self._cgroups.of_cgroups(text), False
 
     def close(self) -> None:
         """Close what was opened, and end what works in the background."""

@@ -9,6 +9,7 @@ Knows paths, not the files' meaning (v1.py, v2.py), and no container.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,10 @@ from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from pylxcfs.errors import Gone
-from pylxcfs.formats import mountinfo, pidcgroup
+from pylxcfs.formats import mountinfo, pidcgroup, pidstat
 from pylxcfs.formats.mountinfo import Mount
 from pylxcfs.formats.pidcgroup import UNIFIED
-from pylxcfs.sources.kept import KeptFile, SharedFile, read_optional, read_whole
+from pylxcfs.sources.kept import KeptFile, SharedFile, read_optional, read_whole, translate
 from pylxcfs.sources.settings import Setting, Writes
 
 _T = TypeVar("_T")
@@ -154,6 +155,29 @@ class Hierarchies:
         place = _place(2, self.v2, path) if self.v2 is not None else None
         return place is not None and os.path.isdir(place.own)
 
+    def living(self, pid: int, text: bytes) -> bytes:
+        """Return `text`, of /proc/PID/cgroup, or that of a thread of the process that lives.
+
+        The main thread may end before others, and v1 prints "/" for it then. Raise Gone if all
+        have ended.
+        """
+        if not pidcgroup.may_have_ended(text):
+            return text
+        base = os.path.join(self.root, f"proc/{pid}")
+        # Read after the text: a thread that is not ending had not left its cgroups.
+        if not _is_ending(base):
+            return text
+        try:
+            threads = os.listdir(f"{base}/task")
+        except OSError as error:
+            raise translate(error, f"{base}/task") from None
+        for thread in threads:
+            with contextlib.suppress(Gone):
+                text = read_whole(f"{base}/task/{thread}/cgroup")
+                if not _is_ending(f"{base}/task/{thread}"):
+                    return text
+        raise Gone(f"{base}/task: all threads have ended")
+
     def cgroup_file(self, pid: int) -> str:
         """Return the path of /proc/PID/cgroup below the root."""
         return os.path.join(self.root, f"proc/{pid}/cgroup")
@@ -256,3 +280,8 @@ def _is_real_root(version: int, directory: str) -> bool:
     if version == 1:
         return os.path.exists(f"{directory}/release_agent")
     return not os.path.exists(f"{directory}/cgroup.events")
+
+
+def _is_ending(directory: str) -> bool:
+    """Return whether the thread with this directory in /proc ends, or has ended."""
+    return bool(pidstat.parse(read_whole(f"{directory}/stat")).flags & pidstat.EXITING)

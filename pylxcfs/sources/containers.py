@@ -239,10 +239,13 @@ class ContainerSource:
 
     def _follow_init(self) -> bool:
         """Read init's cgroups; return whether they have changed."""
-        if self._follow is None:
+        if self._follow is None or self._init is None:
             return False
         try:
             text = self._follow.read()
+            if text != self._text:
+                text = self._hierarchies.living(self._init, text)
+                self._follow.read()  # Gone if the pid may be another's by now
         except Gone:
             raise
         except SourceError:

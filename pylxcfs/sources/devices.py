@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
 import struct
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
@@ -45,6 +47,7 @@ _BPF: Final = {
 _MAP_LOOKUP_ELEM, _PROG_GET_FD_BY_ID, _MAP_GET_FD_BY_ID = 1, 13, 14
 _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 15, 16
 _CGROUP_DEVICE: Final = 6
+_HASH: Final = 1
 _QUERY_EFFECTIVE: Final = 1
 #: Layouts of union bpf_attr, as far as each command has them.
 _QUERY: Final = struct.Struct("=IIIIQI4x")
@@ -58,9 +61,13 @@ _MAP_INFO: Final = struct.Struct("=IIII")
 #: Programs in effect for one cgroup (BPF_CGROUP_MAX_PROGS), and bytes of one.
 _MOST_PROGRAMS: Final = 64
 _MOST_BYTES: Final = 1 << 16
-#: Instructions that all runs for one question may take, some 0.3 s: whoever may load programs could
-#: make every question as long as he likes. The programs of runtimes take a tenth of that.
+#: Bytes of a value in a map; that of libvirt has 4.
+_MOST_VALUE: Final = 4096
+#: Steps that all runs for one question may take, some 0.3 s: without a bound, a user who may load
+#: programs could make every question take for ever. The programs of runtimes take a tenth of that.
 _MOST_STEPS: Final = 1 << 19
+#: Seconds after which programs that failed are run again, where they use maps, which may change.
+_FAILED_S: Final = 1.0
 
 #: Whether it is a block device, and major and minor number; None: every number.
 _Numbers = tuple[bool, int | None, int | None]
@@ -84,7 +91,8 @@ class DeviceRules:
         text = self._list.read() if self._list is not None else None
         numbers = self._effective()
         answers = self._answers
-        if (text, numbers) != (answers.text, answers.numbers) or answers.use_maps:
+        is_same = (text, numbers) == (answers.text, answers.numbers)
+        if not is_same or time.monotonic() >= answers.until:
             answers = self._answers = _Answers(text, numbers)
         return answers.may_open(devices)
 
@@ -120,12 +128,14 @@ class _Answers:
         self._rules = _by_device(deviceslist.parse(text)) if text is not None else None
         self._programs = [instructions(number) for number in numbers or ()]
         #: Maps change while the programs stay.
-        self.use_maps = any(map(bpf.uses_maps, self._programs))
+        self._use_maps = any(map(bpf.uses_maps, self._programs))
+        #: The monotonic time until which the answers are good.
+        self.until = 0.0 if self._use_maps else math.inf
         self._maps = _Maps()
         self._known: dict[Device, bool] = {}
         self._budget = bpf.Budget(0)
-        #: The programs are not understood, or too long.
-        self._failed: FormatError | None = None
+        #: The programs are not understood or too long, or a map cannot be read.
+        self._failed: FormatError | SourceError | None = None
 
     def may_open(self, devices: Iterable[Device]) -> frozenset[Device] | None:
         if self._rules is None and not self._programs:
@@ -135,8 +145,12 @@ class _Answers:
         self._budget = bpf.Budget(_MOST_STEPS)
         try:
             return frozenset([device for device in devices if self._may_open(device)])
-        except FormatError as error:
+        except Gone:
+            raise
+        except (FormatError, SourceError) as error:
             self._failed = error
+            if self._use_maps:
+                self.until = time.monotonic() + _FAILED_S
             raise
 
     def _may_open(self, device: Device) -> bool:
@@ -214,7 +228,7 @@ def instructions(number: int) -> bytes:
 
 
 class _Maps:
-    """Maps of programs, by their numbers; each is open as long as this object."""
+    """Hash tables of programs, by their numbers; each is open as long as this object."""
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[Descriptor, int, int]] = {}
@@ -243,7 +257,12 @@ class _Maps:
             descriptor = Descriptor(_bpf(_MAP_GET_FD_BY_ID, attributes))
             info = bytearray(_MAP_INFO.size)
             _info(descriptor, info)
-            _, _, key_size, value_size = _MAP_INFO.unpack(info)
+            kind, _, key_size, value_size = _MAP_INFO.unpack(info)
+            # Of a map with values for each CPU, the kernel writes more than value_size.
+            if kind != _HASH or value_size > _MOST_VALUE:
+                raise SourceError(
+                    f"BPF map {number} has type {kind}, and values of {value_size} bytes"
+                )
             found = self._open[number] = descriptor, key_size, value_size
         return found
 

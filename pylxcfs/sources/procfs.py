@@ -10,7 +10,7 @@ import os
 import time
 
 from pylxcfs.errors import Gone, SourceError
-from pylxcfs.formats import cpulist
+from pylxcfs.formats import cpulist, stat
 from pylxcfs.sources.kept import KeptRecords, read_optional, read_whole, translate
 
 #: Host files that stay open: those that views read all the time, not each file of sysfs that is
@@ -96,10 +96,16 @@ class HostFiles:
         return time.monotonic_ns()
 
     def online_cpus(self) -> tuple[int, ...]:
-        """Return the online CPUs' numbers, ascending, at most a second old."""
+        """Return the online CPUs' numbers, ascending, at most a second old.
+
+        Raise SourceError.
+        """
         now = time.monotonic()
         if now >= self._online_until:
-            online = cpulist.parse(self.read(_ONLINE))
+            try:
+                online = cpulist.parse(self.read(_ONLINE))
+            except Gone:
+                online = self._cpus_of_stat()  # no sysfs is mounted
             if not online:
                 raise SourceError(f"{_ONLINE}: no CPU is online")
             self._online = online
@@ -110,6 +116,10 @@ class HostFiles:
         """Close all files. The next read opens them again."""
         for kept in list(self._kept.values()):
             kept.close()
+
+    def _cpus_of_stat(self) -> tuple[int, ...]:
+        text = self.read_optional("proc/stat")
+        return tuple(stat.parse(text).cpus) if text is not None else ()
 
     def _keep(self, path: str) -> KeptRecords:
         return KeptRecords(self._path(path))

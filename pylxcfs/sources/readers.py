@@ -5,6 +5,7 @@ The same for pure and hybrid hosts. Knows no process and no container.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -111,6 +112,10 @@ class Readers:
             self._pressure = v2.PressureReader(found)
             self._controllers = KeptFile(found.own, "cgroup.controllers")
             self._enabled = self._controllers.read()
+        cpu = hierarchies.place("cpu", paths)
+        #: v1's cpu cgroup: nothing that is read each time is in it, and another may have its path.
+        self._cpu = cpu.own if cpu is not None and cpu.version == 1 else None
+        self._cpu_number = self._number_of_cpu()
 
     def _reader(self, controller: str, kinds: _Kinds[_T]) -> _T | None:
         place = self._hierarchies.place(controller, self._paths)
@@ -143,8 +148,19 @@ class Readers:
         return self._reader("blkio", _BLOCKIO)
 
     def outdated(self) -> bool:
-        """Tell whether controllers were enabled or disabled since these readers were made."""
+        """Tell whether other readers are needed since these were made.
+
+        Controllers were enabled or disabled, or v1's cpu cgroup was removed.
+        """
+        if self._number_of_cpu() != self._cpu_number:
+            return True
         return self._controllers is not None and self._controllers.read() != self._enabled
+
+    def _number_of_cpu(self) -> int:
+        try:
+            return os.stat(self._cpu).st_ino if self._cpu is not None else 0
+        except OSError:
+            return 0
 
     @cached_property
     def _request(self) -> RequestReader:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import pytest
 
-from pylxcfs.errors import SourceError
+from pylxcfs.errors import FormatError, SourceError
 from pylxcfs.sources.cgroups import Hierarchies, Place
-from pylxcfs.sources.devices import DeviceRules
+from pylxcfs.sources.devices import DeviceRules, _Maps
 from pylxcfs.views.model import Device
 from tests.conftest import require
 from tests.kit import devices as kit
@@ -134,6 +135,52 @@ def test_a_program_that_asks_a_map_as_libvirts(cgroup, unified, tmp_path):
         assert KMSG in check(cgroup, rules, tmp_path)
     finally:
         os.close(map_fd)
+
+
+@pytest.fixture
+def make_map():
+    made = []
+
+    def make(**options):
+        made.append(kit.make_map(**options))
+        return made[-1]
+
+    yield make
+    for descriptor in made:
+        os.close(descriptor)
+
+
+def test_the_first_value_stays_after_a_second_look_up(cgroup, unified, tmp_path, make_map):
+    maps = make_map(key_size=4), make_map(key_size=4)
+    for minor in range(64):
+        for found, value in zip(maps, (minor % 2, 1), strict=True):
+            kit.put_bytes(found, struct.pack("=I", minor), struct.pack("=I", value))
+    os.close(kit.attach_program(unified, kit.deciding_by_both(*maps)))
+    truth = check(cgroup, rules_of(cgroup), tmp_path)
+    assert {device.minor % 2 for device in truth} == {1}
+
+
+#: bpf_map_delete_elem; an array; a table with values for each CPU.
+@pytest.mark.parametrize(("helper", "kind"), [(3, 1), (1, 2), (1, 5)])
+def test_other_calls_and_maps_are_not_understood(cgroup, unified, tmp_path, make_map, helper, kind):
+    """An empty map allows nothing. Everything is shown then, as without rules."""
+    found = make_map(kind=kind, key_size=4)
+    os.close(kit.attach_program(unified, kit.deciding(found, helper=helper)))
+    assert not kit.ask_kernel(cgroup, [NULL, KMSG], tmp_path)
+    with pytest.raises(FormatError):
+        rules_of(cgroup).may_open([NULL])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kind": 5, "value_size": 8}, {"kind": 9}, {"kind": 10}, {"value_size": 1 << 20}],
+    ids=["percpu", "lru", "lru-percpu", "large"],
+)
+def test_other_maps_are_not_read(make_map, options):
+    """The kernel writes the values of all CPUs into a buffer for one."""
+    found = make_map(key_size=4, **options)
+    with pytest.raises(SourceError, match="type"):
+        _Maps().value(kit.map_number(found), bytes(4))
 
 
 def test_v1_alone_counts_where_programs_cannot_be_read(cgroup, tmp_path):

@@ -12,10 +12,12 @@ import pytest
 
 from pylxcfs.errors import Gone
 from pylxcfs.server.handover import Inheritance, export
+from pylxcfs.sources import settings
 from pylxcfs.sources.containers import ContainerSource
 from tests.cgroup.processes import name_of
 from tests.conftest import wait_until
 from tests.kit.cgroups import Cgroup, is_v2
+from tests.kit.deadleader import dead_leader
 
 MIB = 1 << 20
 
@@ -56,6 +58,19 @@ def test_a_moved_container_has_the_limits_of_where_it_is(make_cgroup, make_conta
     wait_until(lambda: container.memory().limit == 200 * MIB, what="the other cgroup's limit")
     move(made.pid, made.cgroup)
     wait_until(lambda: container.memory().limit == 100 * MIB, what="the first one's again")
+
+
+@pytest.mark.skipif(is_v2(), reason="v2 prints the cgroup in which the main thread has ended")
+def test_a_container_is_followed_after_the_end_of_its_inits_main_thread(make_cgroup, look_up):
+    first, second = make_cgroup(), make_cgroup()
+    for cgroup, limit in ((first, 100 * MIB), (second, 200 * MIB)):
+        cgroup.limits(memory=limit)
+    with dead_leader(first, is_init=True) as init:
+        container = look_up(init.pid)
+        assert container.memory().limit == 100 * MIB
+        init.end_main()
+        move(init.pid, second)
+        wait_until(lambda: container.memory().limit == 200 * MIB, what="the other cgroup's limit")
 
 
 @pytest.mark.parametrize("namespaces", [[], ["cgroup"]])
@@ -143,6 +158,26 @@ def test_a_removed_cgroup_is_gone(hierarchies, tmp_cgroup):
         with pytest.raises(Gone):
             read()
     assert container.gone
+
+
+def test_another_cpu_cgroup_at_the_same_path_is_noticed(
+    hierarchies, tmp_cgroup, make_below, monkeypatch
+):
+    """As a service that is restarted; its limits are watched, and inotify reports no removal."""
+    if is_v2():
+        pytest.skip("there one cgroup has all controllers")
+
+    monkeypatch.setattr(settings, "_BELIEVED_S", 3600)
+    path = hierarchies.paths_in(tmp_cgroup.run(["cat", "/proc/self/cgroup"]))["cpu"]
+    first = make_below(tmp_cgroup.paths["cpu"])
+    (first / "cpu.cfs_quota_us").write_text("50000")
+    container = ContainerSource(hierarchies, paths={"cpu": f"{path}/{first.name}"})
+    for _ in range(3):
+        assert container.cpu_limit().quota == 0.5
+    first.rmdir()
+    first.mkdir()
+    (first / "cpu.cfs_quota_us").write_text("150000")
+    wait_until(lambda: container.cpu_limit().quota == 1.5, what="the other cgroup's quota")
 
 
 def test_a_controller_that_is_enabled_later_is_noticed(make_container, look_up, tmp_cgroup):

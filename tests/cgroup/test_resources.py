@@ -20,6 +20,7 @@ from pylxcfs.resources.query import Query
 from pylxcfs.sources import request
 from pylxcfs.sources.helper import HelperProcess
 from pylxcfs.sources.identity import fair_key, outermost, pidns_of
+from pylxcfs.sources.procfs import HostFiles
 from pylxcfs.views.model import Device
 from tests.conftest import require, wait_until
 from tests.kit import devices as kit
@@ -409,6 +410,13 @@ def test_the_library_in_a_container_without_cgroups(make_container):
     assert found["memory"]["limit_bytes"] is None
     assert "memory.limit_bytes" not in found["sources"]
     assert found["cpu"]["affinity"] == [0]
+    assert found["advice"]["threads"]["value"] == 1
+
+
+def test_the_library_where_no_sysfs_is_mounted(make_container):
+    made = make_container(memory=300 * MIB, cpuset="0")
+    found = library_in(made, 'umount -R /sys; exec "$@"')
+    assert found["cpu"]["visible"] == list(HostFiles().online_cpus())
     assert found["advice"]["threads"]["value"] == 1
 
 

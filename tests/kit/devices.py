@@ -24,7 +24,7 @@ from pylxcfs.views.model import Device
 from tests.kit.cgroups import Cgroup
 
 _BPF = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 0)
-_MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 0, 2, 5, 8, 9
+_MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _GET_INFO = 0, 2, 5, 8, 9, 15
 _CGROUP_DEVICE_PROGRAM, _CGROUP_DEVICE_ATTACH, _ALLOW_MULTI = 15, 6, 2
 _ACCESS = {"m": 1, "r": 2, "w": 4}
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -99,6 +99,35 @@ def comparing(rules: Sequence[Allowed]) -> bytes:
     return program + _insn(0xB7, 0, number=0) + _insn(0x95)
 
 
+_EXIT = _insn(0x95)
+
+
+def deciding(map_fd: int, *, helper: int = 1) -> bytes:
+    """Return a program that allows what a map says of the minor number: a value, 0 or not 0.
+
+    Another helper than the look-up gets the same map and key; 0 is what allows then.
+    """
+    call = _insn(0x18, 1, 1, number=map_fd) + _insn(0)
+    call += _insn(0xBF, 2, 10) + _insn(0x07, 2, number=-4) + _insn(0x85, number=helper)
+    program = _insn(0x61, 3, 1, 8) + _insn(0x63, 10, 3, -4) + call
+    if helper != 1:
+        program += _insn(0xA4, 0, number=-1) + _insn(0x74, 0, number=31)
+        return program + _EXIT
+    program += _insn(0x15, 0, 0, 1, 0) + _insn(0x61, 0, 0, 0)
+    return program + _insn(0x57, 0, number=1) + _EXIT
+
+
+def deciding_by_both(first: int, second: int) -> bytes:
+    """Return a program that reads a value of the first map after a look-up in the second."""
+    program = _insn(0x61, 3, 1, 8) + _insn(0x63, 10, 3, -4)
+    for map_fd, register in ((first, 7), (second, 8)):
+        program += _insn(0x18, 1, 1, number=map_fd) + _insn(0) + _insn(0xBF, 2, 10)
+        program += _insn(0x07, 2, number=-4) + _insn(0x85, number=1) + _insn(0x55, 0, 0, 1, 0)
+        program += _EXIT + _insn(0xBF, register, 0)
+    program += _insn(0x61, 0, 7, 0) + _insn(0x61, 1, 8, 0) + _insn(0x5F, 0, 1)
+    return program + _insn(0x57, 0, number=1) + _EXIT
+
+
 def looking_up(map_fd: int) -> bytes:
     """Return a program as libvirt's: the numbers are a key, and its value the kinds of access."""
     program = _insn(0xBF, 6, 1)
@@ -112,17 +141,32 @@ def looking_up(map_fd: int) -> bytes:
     return program + _insn(0xB7, 0, number=0) + _insn(0x95) + _insn(0xB7, 0, number=1) + _insn(0x95)
 
 
-def make_map() -> int:
-    """Make a map from major << 32 | minor to access; return its descriptor."""
-    return _bpf(_MAP_CREATE, struct.pack("=IIIII", 1, 8, 4, 64, 0))
+def make_map(kind: int = 1, key_size: int = 8, value_size: int = 4) -> int:
+    """Make a map, as libvirt's from major << 32 | minor to access; return its descriptor."""
+    return _bpf(_MAP_CREATE, struct.pack("=IIIII", kind, key_size, value_size, 64, 0))
 
 
 def put(map_fd: int, device: Device, access: str) -> None:
     """Allow a device in a map."""
-    key = ctypes.c_uint64(device.major << 32 | device.minor)
-    value = ctypes.c_uint32(sum(_ACCESS[letter] for letter in access))
-    places = ctypes.addressof(key), ctypes.addressof(value)
+    value = sum(_ACCESS[letter] for letter in access)
+    put_bytes(
+        map_fd,
+        struct.pack("=Q", device.major << 32 | device.minor),
+        struct.pack("=I", value),
+    )
+
+
+def put_bytes(map_fd: int, key: bytes, value: bytes) -> None:
+    texts = [ctypes.create_string_buffer(text, len(text)) for text in (key, value)]
+    places = [ctypes.addressof(text) for text in texts]
     _bpf(_MAP_UPDATE, struct.pack("=I4xQQQ", map_fd, *places, 0))
+
+
+def map_number(map_fd: int) -> int:
+    """Return the number by which other processes open a map."""
+    info = ctypes.create_string_buffer(8)
+    _bpf(_GET_INFO, struct.pack("=IIQ", map_fd, len(info), ctypes.addressof(info)))
+    return int(struct.unpack("=II", info.raw)[1])
 
 
 def attach_program(cgroup: Path, program: bytes) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pylxcfs.resources.query import Query
 from tests.conftest import wait_until
 from tests.kit.cgroups import Cgroup
 from tests.kit.container import Container
 from tests.kit.daemon import Daemon
+from tests.kit.deadleader import dead_leader
 
 A, B = 1 << 30, 2 << 30
 
@@ -76,6 +79,23 @@ def test_a_host_process_in_a_limited_cgroup_reads_its_own(daemon: Daemon) -> Non
         cgroup.limits(memory=A)
         text = cgroup.run(["cat", str(daemon.mountpoint / "proc/meminfo")])
     assert total(text) == A
+
+
+@pytest.mark.parametrize("is_init", [True, False])
+def test_a_main_thread_that_has_ended_takes_no_limits_with_it(
+    daemon: Daemon, is_init: bool
+) -> None:
+    """v1 prints "/" for it. Files and the library, for a container and a process of the host."""
+    file = daemon.mountpoint / "proc/meminfo"
+    with (
+        Cgroup() as cgroup,
+        contextlib.closing(Query()) as query,
+        dead_leader(cgroup, is_init=is_init) as process,
+    ):
+        cgroup.limits(memory=A)
+        process.end_main()
+        assert total(process.read(file)) == A
+        assert query.of(process.pid).memory.limit_bytes == A
 
 
 def names(directory: Path) -> set[str]:

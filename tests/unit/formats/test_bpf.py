@@ -87,25 +87,48 @@ def test_constants_are_sign_extended() -> None:
     assert gives((1 << 32) - 2, insn(0xB4, 0, number=-2))
 
 
-@pytest.mark.parametrize("inlined", [False, True])
-def test_a_map_is_asked_with_the_key_on_the_stack(inlined: bool) -> None:
-    """As the helper, and as the kernel has put the code of a hash table in its place."""
+def looking_up(helper: int = 0, found: int = 77) -> bytes:
+    """Return a look-up with the key at r10 - 8, as the kernel shows it."""
+    call = insn(0x18, 1, 1, number=found) + insn(0) + insn(0xBF, 2, 10) + insn(0x07, 2, number=-8)
+    return call + insn(0x85, number=helper) + insn(0x15, 0, 0, 1) + insn(0x07, 0, number=56)
+
+
+@pytest.mark.parametrize("helper", [0, -12345], ids=["hidden", "shown"])
+def test_a_map_is_asked_with_the_key_on_the_stack(helper: int) -> None:
     asked = []
 
     def lookup(found: int, key: bytes) -> bytes | None:
         asked.append((found, key[:8]))
         return struct.pack("=I", 6) if key[:4] == struct.pack("=I", 3) else None
 
-    behind = insn(0x15, 0, 0, 1) + insn(0x07, 0, number=56) if inlined else b""
     program = [
-        *(insn(0x61, 2, 1, 8), insn(0x7B, 10, 2, -8), insn(0x18, 1, 1, number=77), insn(0)),
-        *(insn(0xBF, 2, 10), insn(0x07, 2, number=-8), insn(0x85, number=-12345), behind),
+        *(insn(0x61, 2, 1, 8), insn(0x7B, 10, 2, -8), looking_up(helper)),
         *(insn(0x15, 0, 0, 1), insn(0x61, 0, 0, 0), EXIT),
     ]
     assert bpf.uses_maps(b"".join(program))
     assert run(*program, minor=3, lookup=lookup)
     assert not run(*program, minor=4, lookup=lookup)
     assert asked == [(77, struct.pack("=Q", 3)), (77, struct.pack("=Q", 4))]
+
+
+def test_the_value_of_each_look_up_stays():
+    """The kernel's are in different elements."""
+    values = {77: b"\1\0\0\0", 78: b"\2\0\0\0"}
+    program = [
+        *(looking_up(found=77), insn(0xBF, 7, 0), looking_up(found=78), insn(0xBF, 8, 0)),
+        *(insn(0x61, 1, 7, 0), insn(0x61, 0, 8, 0), insn(0x67, 1, number=8), insn(0x4F, 0, 1)),
+    ]
+    same = [insn(0x15, 0, 0, 2, 0x102), insn(0xB7, 0, number=0), EXIT, insn(0xB7, 0, number=1)]
+    assert run(*program, *same, EXIT, lookup=lambda number, key: values[number])
+
+
+@pytest.mark.parametrize("source", [0, 1, 2], ids=["helper", "subprogram", "kfunc"])
+def test_a_call_with_a_map_and_a_key_need_not_be_a_look_up(source: int) -> None:
+    """As bpf_map_delete_elem, which returns a number."""
+    call = looking_up()[:-24] + insn(0x85, 0, source)
+    behind = looking_up()[-16:] if source else insn(0x15, 0, 0, 1) + insn(0xB7, 0, number=56)
+    with pytest.raises(FormatError):
+        run(call, behind, EXIT)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +169,10 @@ def test_a_budget_is_for_all_runs():
     assert budget.left == 1
     with pytest.raises(FormatError):
         ask()
+
+
+def test_a_look_up_takes_more_of_the_budget():
+    budget = bpf.Budget(100)
+    program = looking_up() + EXIT
+    assert not bpf.allows(program, bpf.READ, bpf.CHAR, 1, 3, lambda number, key: None, budget)
+    assert budget.left == 100 - 6 - 16

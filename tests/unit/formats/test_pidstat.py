@@ -22,7 +22,12 @@ AFTER_NAME = (
 def test_fields_are_counted_from_after_the_name(name):
     text = b"42 (" + name + b")" + AFTER_NAME + b"\n"
     assert pidstat.parse(text) == PidStat(
-        state=b"D", user_ticks=7, system_ticks=5, threads=3, start_ticks=128769
+        state=b"D",
+        flags=0x400100,
+        user_ticks=7,
+        system_ticks=5,
+        threads=3,
+        start_ticks=128769,
     )
 
 
@@ -30,6 +35,7 @@ def test_our_own():
     stat = pidstat.parse(Path("/proc/self/stat").read_bytes())
     assert stat.threads >= 1
     assert stat.start_ticks >= 0
+    assert not stat.flags & pidstat.EXITING
 
 
 @pytest.mark.parametrize("text", [b"", b"42 (sh) S 1", b"42 (sh) " + b"x " * 40])

@@ -111,6 +111,29 @@ def test_a_process_that_has_ended_or_lost_its_cgroup_is_gone(tree):
         tree.hierarchies().paths_of(9)
 
 
+ROOT, BELOW = b"3:memory:/\n2:cpu:/\n0::/x\n", b"3:memory:/x\n2:cpu:/\n0::/x\n"
+
+
+@pytest.mark.parametrize("text", [BELOW, b"0::/\n", b"0::/x\n", b"1:name=a:/..\n"])
+def test_text_that_no_ended_thread_has_is_believed(tree, text):
+    assert tree.hierarchies().living(7, text) == text  # nothing else is read: there is no such file
+
+
+def test_the_text_of_a_thread_that_has_ended_is_another_threads(tree):
+    for name in ("7", "7/task/7", "7/task/8"):
+        tree.process(name, ROOT.decode())
+    hierarchies = tree.hierarchies()
+    assert hierarchies.living(7, ROOT) == ROOT  # it lives in the root
+    for name in ("7", "7/task/7", "7/task/8"):
+        tree.process(name, ROOT.decode(), flags=0x400104)
+    with pytest.raises(Gone):
+        hierarchies.living(7, ROOT)
+    tree.process("7/task/9", BELOW.decode())
+    assert hierarchies.living(7, ROOT) == BELOW
+    with pytest.raises(Gone):
+        hierarchies.living(8, ROOT)
+
+
 def test_a_live_cgroup_whose_name_ends_as_the_kernel_marks_removed_ones_was_gone(tree):
     tree.v2("memory")
     tree.cgroup("x (deleted)", {})

@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylxcfs.errors import FormatError
+from pylxcfs.errors import FormatError, Gone, SourceError
 from pylxcfs.formats import bpf, deviceslist
 from pylxcfs.sources import devices
+from pylxcfs.sources.cgroups import Place
 from pylxcfs.views.model import Device
 
 #: Takes 2,001 instructions, and allows nothing.
 PROGRAM = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0)) * 2000 + bytes((0x95, 0, 0, 0, 0, 0, 0, 0))
+NULL = Device(False, 1, 3)
 
 numbers = st.one_of(st.none(), st.integers(0, 3))
 rules = st.lists(
@@ -60,3 +62,25 @@ def test_programs_that_take_too_long_are_not_known(monkeypatch):
     with pytest.raises(FormatError):
         answers.may_open(many)
     assert len(runs) == before
+
+
+@pytest.mark.parametrize("error", [FormatError("BPF program"), SourceError("BPF map 1"), Gone("")])
+def test_programs_with_maps_that_failed_are_run_again_a_second_later(monkeypatch, error):
+    """Maps change. One that has ended is no failure: other programs may be in effect by now."""
+    runs, clock = [], [0.0]
+
+    def allows(*words):
+        runs.append(1)
+        raise error
+
+    monkeypatch.setattr(devices, "effective", lambda directory: (1,))
+    monkeypatch.setattr(devices, "instructions", lambda number: PROGRAM)
+    monkeypatch.setattr(bpf, "uses_maps", lambda program: True)
+    monkeypatch.setattr(bpf, "allows", allows)
+    monkeypatch.setattr(devices.time, "monotonic", lambda: clock[0])
+    rules = devices.DeviceRules(None, Place(2, ("/",), up_to_root=False))
+    for now in (0.0, 0.1, 0.9, 1.1, 1.2):
+        clock[0] = now
+        with pytest.raises(type(error)):
+            rules.may_open([NULL])
+    assert len(runs) == (5 if isinstance(error, Gone) else 2)

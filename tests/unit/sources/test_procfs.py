@@ -66,6 +66,15 @@ def test_no_online_cpu_is_an_error(tree, text):
         HostFiles(str(tree.root)).online_cpus()
 
 
+def test_online_cpus_without_sysfs(tree):
+    host = HostFiles(str(tree.root))
+    with pytest.raises(SourceError) as caught:
+        host.online_cpus()
+    assert not isinstance(caught.value, Gone)  # no process has ended
+    tree.write("proc/stat", "cpu  3 0 0 0\ncpu0 1 0 0 0\ncpu5 2 0 0 0\nintr 1\n")
+    assert host.online_cpus() == (0, 5)
+
+
 def test_this_machine():
     host = HostFiles()
     assert host.read("proc/meminfo").startswith(b"MemTotal:")

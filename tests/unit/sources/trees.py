@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pylxcfs.sources.cgroups import Hierarchies
 
-STAT = "42 (a (b) c) S 1 42 42 0 -1 0 0 0 0 0 7 5 0 0 20 0 1 0 {start} 0 0 0\n"
+STAT = "42 (a (b) c) S 1 42 42 0 -1 {flags} 0 0 0 0 7 5 0 0 20 0 1 0 {start} 0 0 0\n"
 
 
 class Tree:
@@ -48,9 +48,10 @@ class Tree:
             (path / name).write_text(text)
         return path
 
-    def process(self, pid: int, cgroup: str, start: int = 0) -> None:
+    def process(self, pid: int | str, cgroup: str, start: int = 0, flags: int = 0) -> None:
+        """Make a process, or "PID/task/TID", a thread."""
         self.write(f"proc/{pid}/cgroup", cgroup)
-        self.write(f"proc/{pid}/stat", STAT.format(start=start))
+        self.write(f"proc/{pid}/stat", STAT.format(start=start, flags=flags))
 
     def hierarchies(self) -> Hierarchies:
         return Hierarchies.discover(str(self.root))

@@ -167,7 +167,7 @@ class Connection:
             self._answer_stuck(loop, seen)
 
     def _answer_stuck(self, loop: Loop, request: Request) -> None:
-        replies = [wire.error_reply(request[1], errno.EIO)]
+        replies = [wire.failure_reply(*request[:2])]
         # The host's file may block as well.
         reader = threading.Thread(
             target=lambda: replies.append(loop.fallback(request)), name="fallback", daemon=True
@@ -243,12 +243,12 @@ class Loop(threading.Thread):
             return True
 
     def fallback(self, request: Request) -> bytes:
-        """Return the answer in place of a handler, EIO if that fails as well; in any thread."""
-        unique = request[1]
+        """Return the answer in place of a handler, an error if that fails; in any thread."""
+        opcode, unique, *_ = request
         ask: Callable[[Request], bytes | None] = self._connection.requests.fallback
         data = self._connection.guard.call("fallback", ask, lambda _: None, request)
         if data is None:
-            return wire.error_reply(unique, errno.EIO)
+            return wire.failure_reply(opcode, unique)
         return wire.data_reply(unique, data)
 
     def _answer(self, request: Request) -> bytes | None:

@@ -19,7 +19,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Final
 
 from pylxcfs.errors import Refused
@@ -38,9 +39,10 @@ _log = logging.getLogger(__name__)
 _WAITING: Final = 16 << 20
 _SO_SNDBUFFORCE: Final = 32
 
-#: Requests that pyfuse3 answers at once. Those on cgroups may block, and a container may have some
-#: of them (tree/operations.py).
+#: Requests that pyfuse3 answers at once. Those on cgroups may block.
 _MOST_TASKS: Final = 4096
+#: Of them those with one key. More could fill the socket pair, and others would be refused.
+_MOST_EACH: Final = 68
 
 #: How long a server that ends waits for answers of pyfuse3.
 _LEAVE_S: Final = 1.0
@@ -56,31 +58,49 @@ class Session:
         self._device = device
         self._guard = guard
         self._inode_number = inode_number
-        #: Opcodes of requests with attributes in their answers, by `unique`.
-        self._with_attributes: dict[int, int] = {}
+        #: Opcodes and keys of requests that are not answered, by `unique`, and their number by key.
+        self._unanswered: dict[int, tuple[int, Hashable]] = {}
+        self._counts: Counter[Hashable] = Counter()
+        self._counting = threading.Lock()
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self._theirs):
             with contextlib.suppress(OSError):  # without CAP_NET_ADMIN the default has to do
                 end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _WAITING)
-        self._passed = 0
-        self._answered = 0
         self._ours.send(init.request_for_libfuse())
         threading.Thread(target=self._relay, name="relay", daemon=True).start()
 
-    def send(self, request: Request) -> None:
-        """Pass a request on. Raise Refused where pyfuse3 does not keep up."""
+    def send(self, request: Request, key: Hashable = None) -> None:
+        """Pass a request on. Raise Refused where pyfuse3 does not keep up.
+
+        Also where many with the same key are not answered; None is counted with none. A LOOKUP is
+        refused with ENOMEM: after any other error the kernel drops the name for all callers, with
+        what is mounted there (fuse_dentry_revalidate, fs/fuse/dir.c).
+        """
         opcode, unique, node, pid, body = request
         length = wire.IN_HEADER.size + len(body)
         header = wire.IN_HEADER.pack(length, opcode, unique, node, 0, 0, pid, 0)
-        if self._inode_number is not None and opcode in wire.ATTRIBUTES_AT:
-            self._with_attributes[unique] = opcode
+        refused = Refused(errno.ENOMEM if opcode == wire.LOOKUP else errno.EAGAIN)
+        with self._counting:
+            if key is not None and self._counts[key] >= _MOST_EACH:
+                raise refused
+            self._unanswered[unique] = opcode, key
+            self._counts[key] += 1
         try:
             self._ours.send(header + body, socket.MSG_DONTWAIT)
         except OSError as error:
-            self._with_attributes.pop(unique, None)
+            self._forget(unique)
             self._guard.warn("pass on", "a request was not passed on: %s", error)
-            raise Refused(errno.EAGAIN) from error
-        self._passed += 1
+            raise refused from error
+
+    def _forget(self, unique: int) -> int | None:
+        """Return the opcode of a request that is answered."""
+        with self._counting:
+            opcode, key = self._unanswered.pop(unique, (None, None))
+            if opcode is not None:
+                self._counts[key] -= 1
+                if not self._counts[key]:
+                    del self._counts[key]
+        return opcode
 
     async def run(self, operations: pyfuse3.Operations, task_status: trio.TaskStatus[None]) -> None:
         """Answer until cancelled."""
@@ -96,20 +116,30 @@ class Session:
     def drain(self) -> None:
         """Wait for the answers to what was passed on; pyfuse3 has to go on meanwhile."""
         deadline = time.monotonic() + _LEAVE_S
-        while self._passed > self._answered and time.monotonic() < deadline:
+        while self._unanswered and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def _relay(self) -> None:
         """Bring the answers of pyfuse3 to the kernel; the first one is libfuse's to INIT."""
         self._ours.recv(1 << 20)
         while data := self._ours.recv(1 << 20):
-            self._answered += 1
             _, number, unique = wire.OUT_HEADER.unpack_from(data)
-            opcode = self._with_attributes.pop(unique, None)
-            if self._inode_number is not None and opcode is not None and not number:
+            opcode = self._unanswered.get(unique, (0, None))[0]
+            if self._inode_number is not None and opcode in wire.ATTRIBUTES_AT and not number:
                 data = wire.renumbered(opcode, data, self._inode_number)
             try:
-                os.write(self._device, data)
+                self._write(opcode, unique, data)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENODEV):
                     _log.warning("the kernel refused an answer of pyfuse3: %s", error)
+            self._forget(unique)
+
+    def _write(self, opcode: int, unique: int, data: bytes) -> None:
+        """Answer; the request gets an error where the kernel refuses the answer, or it hangs."""
+        try:
+            os.write(self._device, data)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            _log.warning("the kernel refused an answer of pyfuse3 to request %d", opcode)
+            os.write(self._device, wire.failure_reply(opcode, unique))

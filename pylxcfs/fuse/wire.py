@@ -6,6 +6,7 @@ order. Pure; standard library only, as the keeper's rescue server uses it, too.
 
 from __future__ import annotations
 
+import errno
 import stat
 import struct
 from collections.abc import Callable
@@ -169,9 +170,17 @@ class Attributes(NamedTuple):
         return 2 if stat.S_ISDIR(self.mode) else 1
 
 
-def error_reply(unique: int, errno: int) -> bytes:
+def error_reply(unique: int, number: int) -> bytes:
     """Return an answer that is only an errno."""
-    return OUT_HEADER.pack(OUT_HEADER.size, -errno, unique)
+    return OUT_HEADER.pack(OUT_HEADER.size, -number, unique)
+
+
+def failure_reply(opcode: int, unique: int) -> bytes:
+    """Return an answer to a request that no handler could answer: EIO.
+
+    A LOOKUP is answered ENOMEM, with which the kernel keeps the name and what is mounted there.
+    """
+    return error_reply(unique, errno.ENOMEM if opcode == LOOKUP else errno.EIO)
 
 
 def data_reply(unique: int, data: bytes) -> bytes:

@@ -91,7 +91,9 @@ class Rescue:
         """Return the data of the answer. Raise OSError with the errno of any other."""
         index, body = nodes.index_of(node), wire.IN_HEADER.size
         if self._kind == fusemount.CALLER and nodes.is_cgroup(node):
-            raise OSError(errno.EIO, "nobody can work on cgroups for the caller now")
+            # After another error the kernel would drop the name, with what is mounted there.
+            number = errno.ENOMEM if opcode == wire.LOOKUP else errno.EIO
+            raise OSError(number, "nobody can work on cgroups for the caller now")
         if opcode == wire.LOOKUP:
             index = self._child(index, request[body:].rstrip(b"\0"))
             found = self._node(index)

@@ -27,7 +27,11 @@ with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller'
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
      "mode", "uid", "gid": as the host counts them, -1 for no change, "most": bytes to read,
      "timeout_s": 0 for none, "key": what requests of one container, or of one user of the host,
-     have in common}
+     have in common, "rights": those with which the caller asked, in hexadecimal}
+
+The caller need not wait, with asynchronous I/O or after ETIMEDOUT, and may have become a program
+with the set-user-ID bit. So the child reads the caller's rights once, compares them with those of
+the request, and takes what it has read; EACCES where they differ.
 
 The answer is b"+" and what was read, or b"-" and an errno, and then the end of the stream.
 """
@@ -38,10 +42,12 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
 import platform
+import re
 import select
 import signal
 import socket
@@ -78,12 +84,19 @@ _CAP_DATA = struct.Struct("=IIIIII")
 _CAP_SETUID, _CAP_SYS_NICE = 1 << 7, 1 << 23
 #: From a pid in a namespace to that in the caller's (Linux 6.11, include/uapi/linux/nsfs.h).
 _NS_GET_PID_FROM_PIDNS = 0x8004B706
+#: The namespaces of the caller that count.
+_SPACES = ("user", "pid", "cgroup", "net")
+#: The lines of /proc/TID/status that say what it may do.
+_RIGHTS = (b"Uid", b"Gid", b"Groups", b"CapEff")
+_PID = re.compile(rb"0|[1-9][0-9]{0,9}")
 _MOST_DESCRIPTORS = 1024
 #: The descriptor of a child's lifeline, in place of stdin.
 _LIFELINE = 0
 _REQUEST_SIZE = 1 << 17
 #: Children that have not ended: of all callers and of one key, at most.
 _MOST_CHILDREN, _MOST_EACH = 512, 8
+#: What has ended stays a zombie for so many milliseconds at most.
+_REAP_MS = 1000.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,13 +119,36 @@ class Credentials(NamedTuple):
     @classmethod
     def parse(cls, status: bytes) -> Credentials:
         """Read the text of /proc/TID/status (proc_pid_status, fs/proc/array.c)."""
-        found = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
+        found = _fields(status)
         uid, euid, _, fsuid = map(int, found[b"Uid"].split())
         _, egid, _, fsgid = map(int, found[b"Gid"].split())
         groups = tuple(map(int, found[b"Groups"].split()))
         caps = int(found[b"CapEff"], 16)
         pid, tgid = (int(found[name].split()[-1]) for name in (b"NSpid", b"NStgid"))
         return cls(uid, euid, fsuid, egid, fsgid, groups, caps, pid, tgid)
+
+
+def _fields(status: bytes) -> dict[bytes, bytes]:
+    return dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
+
+
+def rights_of(proc: int) -> bytes:
+    """Return a digest of the credentials and namespaces of the process with a directory in /proc.
+
+    16 bytes, as a caller may have 65,536 groups. Raise OSError if it has ended.
+    """
+    return _rights([os.readlink(f"ns/{name}", dir_fd=proc) for name in _SPACES], _status(proc))
+
+
+def _rights(spaces: list[str], status: bytes) -> bytes:
+    found = _fields(status)
+    text = b"\n".join([*map(os.fsencode, spaces), *(found[name] for name in _RIGHTS)])
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def real_uid(proc: int) -> int:
+    """Return the real uid of the process with a directory in /proc. Raise OSError."""
+    return int(_fields(_status(proc))[b"Uid"].split()[0])
 
 
 def open_beneath(directory: int, path: str, flags: int) -> int:
@@ -133,6 +169,10 @@ def _check(result: int) -> int:
 def _read(directory: int, name: str) -> bytes:
     with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:
         return file.read()
+
+
+def _status(proc: int) -> bytes:
+    return _read(proc, "status")
 
 
 def _set_capabilities(effective: int, permitted: int) -> None:
@@ -181,26 +221,31 @@ def _prctl(option: int, value: int) -> None:
 
 
 class Impersonation:
-    """The caller's namespaces and credentials, and how to take them."""
+    """The caller's namespaces and credentials as they are now, and how to take them."""
 
     def __init__(self, proc: int) -> None:
-        self.who = Credentials.parse(_read(proc, "status"))
-        self._proc = proc
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        self._spaces = {name: os.open(f"ns/{name}", flags, dir_fd=proc) for name in _SPACES}
         self._maps: tuple[bytes, bytes] | None = None
+        if self._namespace("user") >= 0:
+            self._maps = _read(proc, "uid_map"), _read(proc, "gid_map")
+        # Last: a caller that changes before this has another digest.
+        status = _status(proc)
+        self.who = Credentials.parse(status)
+        links = [os.readlink(f"/proc/self/fd/{number}") for number in self._spaces.values()]
+        #: As `rights_of` has it.
+        self.rights = _rights(links, status)
 
     def _namespace(self, name: str) -> int:
         """Return a descriptor of one of its namespaces; -1 where it is this process's own."""
-        number = os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
-        if os.fstat(number).st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
-            os.close(number)
-            return -1
-        return number
+        number = self._spaces[name]
+        return -1 if os.fstat(number).st_ino == os.stat(f"/proc/self/ns/{name}").st_ino else number
 
-    def take(self, *, pids: bool, moved: bytes = b"") -> bool:
+    def take(self, *, pids: bool, moved: int = 0) -> bool:
         """Become the caller. Return whether children are in another pid namespace then.
 
-        Its pid and network namespace are entered with `pids` only. `moved`: the pid that is
-        written to a list.
+        Its pid and network namespace are entered with `pids` only. `moved`: the pid, in its pid
+        namespace, that is written to a list.
         """
         user, cgroup = self._namespace("user"), self._namespace("cgroup")
         inside = False
@@ -212,10 +257,8 @@ class Impersonation:
         if cgroup >= 0:
             _check(_libc.setns(cgroup, _CLONE_NEWCGROUP))
         who = self.who
-        if user >= 0:
-            self._maps = _read(self._proc, "uid_map"), _read(self._proc, "gid_map")
-            if moved:
-                who = who._replace(euid=self._euid_to_move(moved))
+        if user >= 0 and moved:
+            who = who._replace(euid=self._euid_to_move(moved))
         if inside:
             os.chroot("/proc/self/fdinfo")
             os.chdir("/")
@@ -239,7 +282,7 @@ class Impersonation:
         _prctl(_PR_SET_DUMPABLE, 0)
         return inside
 
-    def _euid_to_move(self, moved: bytes) -> int:
+    def _euid_to_move(self, moved: int) -> int:
         """Return the effective uid with which v1 lets the caller move a process.
 
         v1 wants the uid of the process (cgroup1_procs_write, kernel/cgroup/cgroup-v1.c), or the
@@ -249,13 +292,12 @@ class Impersonation:
         who = self.who
         try:
             if who.caps & _CAP_SETUID:
-                with open(os.open("ns/pid", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)) as pids:
-                    pid = fcntl.ioctl(pids, _NS_GET_PID_FROM_PIDNS, int(moved))
+                pid = fcntl.ioctl(self._spaces["pid"], _NS_GET_PID_FROM_PIDNS, moved)
                 with open(f"/proc/{pid}/status", "rb") as file:
                     uid = Credentials.parse(file.read()).uid
                 self.id_inside(uid, 0)
                 return uid
-        except (OSError, OverflowError, ValueError):
+        except (OSError, OverflowError):
             pass  # the kernel refuses what is no pid
         return who.euid
 
@@ -273,11 +315,29 @@ class Impersonation:
         raise OSError(errno.EPERM, "the id has no place in the user namespace")
 
 
+def pid_in(data: bytes) -> int:
+    """Return the pid that is written to a list. Raise OSError(EINVAL).
+
+    Decimal only. The kernel (kstrtoint with base 0) takes a sign, 0x, and a leading 0 for octal:
+    nobody writes those, and each is one more way to say 0, which is the writer.
+    """
+    text = data.partition(b"\0")[0].strip()
+    if not _PID.fullmatch(text):
+        raise OSError(errno.EINVAL, "not a decimal pid")
+    return int(text)
+
+
 def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, own: int) -> None:
     """Do what is asked, as the caller, and send the answer. Raise OSError."""
     lists, name, number = request["lists"], request["name"], request["number"]
     caller = Impersonation(proc)
-    inside = caller.take(pids=bool(lists), moved=data.strip() if lists else b"")
+    if caller.rights != bytes.fromhex(request["rights"]):
+        raise OSError(errno.EACCES, "the caller has other rights now")
+    moved = 0
+    if lists and request["do"] == "write":
+        moved = pid_in(data) or getattr(caller.who, lists)  # 0 is the caller itself
+        data = b"%d" % moved
+    inside = caller.take(pids=bool(lists), moved=moved)
     where = open_beneath(own, request["path"], os.O_PATH | os.O_DIRECTORY)
     if number and os.fstat(where).st_ino != number:
         raise OSError(errno.ESTALE, "another cgroup has the name now")
@@ -294,8 +354,6 @@ def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, 
         case "read" | "write" as kind:
             flags = os.O_RDONLY if kind == "read" else os.O_WRONLY
             file = open_beneath(where, name, flags)
-            if kind == "write" and lists and data.strip() == b"0":
-                data = b"%d" % getattr(caller.who, lists)  # the caller itself
 
             def transfer() -> None:
                 if kind == "read":
@@ -412,6 +470,8 @@ class _Children:
         self._running[child] = request["key"], deadline, held
 
     def _forget_ended(self) -> None:
+        # SIGCHLD stays as it is: the kernel would give the number of a group again before it is
+        # forgotten here, and another one would be killed.
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -420,14 +480,15 @@ class _Children:
                 os.close(self._running.pop(group)[2])
 
     def kill_late(self) -> float | None:
-        """Kill those that take too long. Return the milliseconds until the next one does."""
+        """Kill those that take too long. Return the milliseconds until it is to be called again."""
+        self._forget_ended()
         now = time.monotonic()
         for group, (key, deadline, held) in self._running.items():
             if deadline <= now:
                 _signal(group, signal.SIGKILL)
                 self._running[group] = key, math.inf, held  # a tracer may keep it from its end
         first = min((deadline for _, deadline, _ in self._running.values()), default=math.inf)
-        return None if first == math.inf else (first - now) * 1000
+        return min((first - now) * 1000, _REAP_MS) if self._running else None
 
 
 def _signal(group: int, number: int) -> bool:

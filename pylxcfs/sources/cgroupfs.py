@@ -18,13 +18,16 @@ ascaller.py, where the kernel decides. Each method may block, and raises OSError
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import errno
 import json
 import os
+import re
 import select
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,9 +66,15 @@ _DELEGATED: Final = frozenset(
 #: Files that list processes, and whether by process or by thread.
 _LISTS: Final = {"cgroup.procs": "tgid", "tasks": "pid", "cgroup.threads": "pid"}
 #: What is written there belongs to the writer's descriptors (an eventfd, a trigger). Not so of
-#: cgroup.pressure, which switches the accounting of pressure on and off.
-_BOUND_TO_WRITER: Final = ("cgroup.event_control", ".pressure")
+#: cgroup.pressure, which switches the accounting of pressure on and off. memory.peak and
+#: memory.swap.peak are reset for one descriptor (Linux 6.12).
+_BOUND_TO_WRITER: Final = ("cgroup.event_control", ".pressure", ".peak")
 _SWITCH: Final = "cgroup.pressure"
+
+#: An answer with an error. From a FUSE server the kernel takes numbers below 512
+#: (fuse_dev_do_write, fs/fuse/dev.c).
+_ERROR: Final = re.compile(rb"-([1-9][0-9]{0,2})")
+_MOST_ERROR: Final = 512
 
 #: The longest text: a list of half a million processes.
 _MOST_TEXT: Final = 4 << 20
@@ -144,6 +153,10 @@ class CgroupFiles:
         proc = Descriptor(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         return Caller(pid, _key(pid, proc, self._registry.host_identity.pidns), proc, self)
 
+    def key(self, pid: int) -> tuple[int, int]:
+        """Return the key of the process with that pid."""
+        return self.caller(pid).key
+
     def own(self, hierarchy: Hierarchy, pid: int) -> tuple[str, ...]:
         """Return a caller's own cgroup: that of its container, which it is in or below.
 
@@ -190,6 +203,12 @@ class Caller:
     #: Its directory in /proc.
     proc: Descriptor
     files: CgroupFiles
+    #: A digest of what it may do (ascaller.py): nothing is done for it once that is another.
+    rights: bytes = b""
+
+    def with_rights(self) -> Caller:
+        """Return it with the rights that it has now. Raise OSError if it has ended."""
+        return dataclasses.replace(self, rights=ascaller.rights_of(self.proc.number))
 
     def view(self, hierarchy: str, number: int) -> CallerView:
         """Return a cgroup as the caller sees it; `hierarchy` is a key of `served`."""
@@ -197,12 +216,6 @@ class Caller:
         own = self.files.own(found, self.pid)
         self.check_alive()
         return CallerView(own, _find(found, number), number, found.root, self)
-
-    def credentials(self) -> tuple[object, ...]:
-        """Return what decides about its rights, and its namespaces."""
-        who = ascaller.Impersonation(self.proc.number).who
-        spaces = [os.readlink(f"ns/{name}", dir_fd=self.proc.number) for name in ("user", "pid")]
-        return (*who._replace(pid=0, tgid=0), *spaces)
 
     def check_alive(self) -> None:
         """Raise OSError if it has ended, so that what was read by its pid may be another's."""
@@ -271,27 +284,28 @@ class CallerView:
         directory = _beneath(self.root, path, _DIRECTORY)
         return os.fstat(directory.number)
 
-    def entries(self) -> list[tuple[int, str, os.stat_result]]:
-        """Return (st_ino, name, attributes) of what a caller sees there, by st_ino.
+    def entries(self, after: int) -> Iterator[tuple[int, str, os.stat_result]]:
+        """List (st_ino, name, attributes) of what a caller sees there behind st_ino `after`.
 
         Numbers grow, so a listing in several parts that goes on behind a number leaves out nothing
-        that was there all the time.
+        that was there all the time. Attributes are read as they are asked for.
         """
         if not self.inside:
-            if self.next is None:
-                return []
-            found = self.stat(self.next)
-            return [(found.st_ino, self.next, found)]
-        listed = []
+            if self.next is not None:
+                found = self.stat(self.next)
+                if found.st_ino > after:
+                    yield found.st_ino, self.next, found
+            return
         directory = self._open()  # with O_PATH it cannot be listed
         readable = _beneath(directory, ".", os.O_RDONLY | os.O_DIRECTORY)
-        for name in os.listdir(readable.number):
+        with os.scandir(readable.number) as entries:
+            numbers = [(entry.inode(), entry.name) for entry in entries]
+        for number, name in sorted(found for found in numbers if found[0] > after):
             try:
                 found = os.stat(name, dir_fd=readable.number, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            listed.append((found.st_ino, name, found))
-        return sorted(listed)
+            yield number, name, found
 
     def check_open(self, name: str, *, write: bool) -> None:
         """Raise OSError where a file may not be opened, whatever its mode."""
@@ -360,6 +374,7 @@ class CallerView:
             "most": _MOST_TEXT,
             "timeout_s": self.caller.files.timeout_s,
             "key": self.caller.key,
+            "rights": self.caller.rights.hex(),
         }
         message = b"\n".join([json.dumps(request).encode(), *data])
         ours, theirs = socket.socketpair()
@@ -371,7 +386,10 @@ class CallerView:
                     raise OSError(errno.EIO, str(error)) from error
             answer = self._answer(ours)
         if not answer.startswith(b"+"):
-            number = int(answer[1:] or errno.EIO)
+            # A container with CAP_SYS_PTRACE may have written it.
+            match = _ERROR.fullmatch(answer)
+            number = int(match[1]) if match else errno.EIO
+            number = number if number < _MOST_ERROR else errno.EIO
             raise OSError(number, os.strerror(number))
         return answer[1:]
 
@@ -408,7 +426,7 @@ def _key(pid: int, proc: Descriptor, own: int) -> tuple[int, int]:
     container = outermost(pid, own)
     if container not in (0, own):
         return container, 0
-    return 0, ascaller.Impersonation(proc.number).who.uid
+    return 0, ascaller.real_uid(proc.number)
 
 
 def _beneath(directory: Descriptor, path: str, flags: int) -> Descriptor:

@@ -26,7 +26,7 @@ import stat
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -58,6 +58,8 @@ _MOST_EACH: Final = 16 << 20
 _MOST: Final = 64 << 20
 #: A text counts as so many bytes at least: the store has no more slots than `_MOST` has of these.
 _LEAST: Final = 4096
+#: Bytes that are written to a file of cgroup/ at once. cgroupfs takes a page of them.
+_MOST_WRITTEN: Final = 4096
 #: Directories that processes of the host keep open; further ones are listed as the host sees them.
 _MOST_LISTERS: Final = 1024
 
@@ -81,8 +83,8 @@ class CallerMount:
     store: Store
     ttl_ns: int
     triggers: Triggers | None
-    #: Passes a request on to pyfuse3.
-    send: Callable[[Request], None]
+    #: Passes a request on to pyfuse3, with what its caller's limit goes by; None: it has none.
+    send: Callable[[Request, Hashable], None]
     clock: Callable[[], int] = time.monotonic_ns
     #: What is below cgroup/: all its requests are pyfuse3's.
     cgroup: CgroupTree | None = None
@@ -117,17 +119,27 @@ class CallerMount:
         if nodes.is_cgroup(node):
             if self.cgroup is None:
                 raise Refused(errno.ESTALE)
-            if opcode in WITHOUT_CONTEXT:
-                self._send_with_context(self.cgroup, request)
-                return
-        elif opcode == wire.LOOKUP:
+            self._send_on_cgroup(self.cgroup, request)
+            return
+        if opcode == wire.LOOKUP:
             self.lookup(node, body[:-1])
-        self.send(request)
+        self.send(request, None)
 
-    def _send_with_context(self, cgroup: CgroupTree, request: Request) -> None:
+    def _send_on_cgroup(self, cgroup: CgroupTree, request: Request) -> None:
+        """Pass on a request that may block: each container has a limit, but to forget a handle."""
+        opcode, _, _, pid, _ = request
+        key = None
+        if opcode not in (wire.RELEASE, wire.RELEASEDIR):
+            try:
+                key = cgroup.files.key(pid)
+            except OSError as error:  # it has ended
+                raise Refused(errno.ENOMEM if opcode == wire.LOOKUP else errno.ESRCH) from error
+        if opcode not in WITHOUT_CONTEXT:
+            self.send(request, key)
+            return
         passed = cgroup.keep_context(request)
         try:
-            self.send(passed)
+            self.send(passed, key)
         except Refused:
             (number,) = wire.RELEASE_IN.unpack_from(passed[-1])
             cgroup.take_context(number)
@@ -330,9 +342,11 @@ class CallerMount:
         Elsewhere a write fails as that of the kernel's file does: EIO (proc_reg_write), and
         EOPNOTSUPP for pressure without triggers (psi_write where PSI is off).
         """
-        if nodes.is_cgroup(node):
-            return None
         handle, _, size = wire.WRITE_IN.unpack_from(body)
+        if nodes.is_cgroup(node):
+            if size > _MOST_WRITTEN:
+                raise Refused(errno.E2BIG)
+            return None
         if not self.contents.takes_triggers(node):
             raise Refused(errno.EIO)
         if self.triggers is None:

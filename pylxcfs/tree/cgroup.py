@@ -53,6 +53,8 @@ class RequestContext(NamedTuple):
     pid: int
     handle: int
     offset: int
+    #: Of a READ, and of the answer to a READDIR.
+    size: int
 
 
 class Found(NamedTuple):
@@ -63,10 +65,18 @@ class Found(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The opener of a file, and what decides about its rights if it may write."""
+    """The opener of a file, and its rights if it may write."""
 
     key: tuple[int, int]
-    credentials: tuple[object, ...] | None
+    rights: bytes | None
+
+
+class Text(NamedTuple):
+    """A text, its reader, and the rights and namespaces for which it was made."""
+
+    key: tuple[int, int]
+    rights: bytes
+    text: bytes
 
 
 class CgroupTree:
@@ -92,10 +102,10 @@ class CgroupTree:
         self._names: dict[int, str] = {}
         self._contexts: dict[int, RequestContext] = {}
         self._numbers = itertools.count(1 << 63)  # no handle of a listing elsewhere
-        #: Files open for writing, and texts with the key of their reader, by handle; and the number
-        #: of the former by key (CgroupCaller.key).
+        #: Files open for writing, and texts that are half read, by handle; and the number of the
+        #: former by key (CgroupCaller.key).
         self._writers: dict[int, Opened] = {}
-        self._texts: dict[int, tuple[tuple[int, int], bytes]] = {}
+        self._texts: dict[int, Text] = {}
         self._counts: dict[tuple[int, int], int] = {}
 
     # -- contexts of requests --------------------------------------------------------------------
@@ -103,9 +113,9 @@ class CgroupTree:
     def keep_context(self, request: Request) -> Request:
         """Return a request to pass on to pyfuse3, with a number in place of its handle."""
         opcode, unique, node, pid, body = request
-        handle, offset = wire.HANDLE_AND_OFFSET.unpack_from(body.ljust(16, b"\0"))
+        handle, offset, size, _ = wire.READ_IN.unpack_from(body.ljust(wire.READ_IN.size, b"\0"))
         number = next(self._numbers)
-        self._contexts[number] = RequestContext(node, pid, handle, offset)
+        self._contexts[number] = RequestContext(node, pid, handle, offset, size)
         return opcode, unique, node, pid, wire.RELEASE_IN.pack(number) + body[8:]
 
     def has_context(self, number: int) -> bool:
@@ -150,9 +160,8 @@ class CgroupTree:
             view, _ = self._view(node, caller)
         except PermissionError:
             return
-        for number, name, found in view.entries():
-            if number > after:
-                yield number, os.fsencode(name), self._found(node, name, found)
+        for number, name, found in view.entries(after):
+            yield number, os.fsencode(name), self._found(node, name, found)
 
     def _found(self, parent: int, name: str, found: os.stat_result) -> Found:
         hierarchy, number, _ = nodes.cgroup_of(parent)
@@ -191,11 +200,11 @@ class CgroupTree:
         view, name = self._view(node, caller)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         view.check_open(name, write=writes)
-        return Opened(caller.key, caller.credentials() if writes else None)
+        return Opened(caller.key, caller.rights if writes else None)
 
     def keep_open(self, handle: int, opened: Opened) -> None:
         """Note a file that is open, until `release`. Does not block."""
-        if opened.credentials is None:
+        if opened.rights is None:
             return
         count = self._counts.get(opened.key, 0)
         if count >= _MOST_WRITERS:
@@ -203,43 +212,46 @@ class CgroupTree:
         self._counts[opened.key] = count + 1
         self._writers[handle] = opened
 
-    def read(self, context: RequestContext, caller: CgroupCaller) -> tuple[tuple[int, int], bytes]:
-        """Return the key of a caller and the text of a file, which `keep_text` takes."""
+    def read(self, context: RequestContext, caller: CgroupCaller) -> Text:
+        """Return the text of a file, which `keep_text` takes.
+
+        That which the handle began to read in pieces, unless it was made for a reader with other
+        namespaces, to which a descriptor was passed: it has pids.
+        """
+        kept = self._texts.get(context.handle) if context.offset else None
+        if kept is not None and kept.rights == caller.rights:
+            return kept
         view, name = self._view(context.node, caller)
-        return caller.key, view.read(name)
+        return Text(caller.key, caller.rights, view.read(name))
 
-    def text(self, handle: int) -> bytes:
-        """Return the text that a handle began to read in pieces; b"" if there is none."""
-        return self._texts[handle][1] if handle in self._texts else b""
-
-    def keep_text(self, handle: int, key: tuple[int, int], text: bytes) -> None:
+    def keep_text(self, context: RequestContext, text: Text) -> None:
         """Keep a text that is read in pieces, if there is room: else it is made again.
 
         Until the next read at offset 0, or `release`. Does not block.
         """
-        self._texts.pop(handle, None)
-        if text:
+        self._texts.pop(context.handle, None)
+        if len(text.text) > context.size:
             held = sum(
-                max(len(kept), _LEAST) for other, kept in self._texts.values() if other == key
+                max(len(kept.text), _LEAST) for kept in self._texts.values() if kept.key == text.key
             )
-            if held + max(len(text), _LEAST) <= _MOST_TEXTS:
-                self._texts[handle] = key, text
+            if held + max(len(text.text), _LEAST) <= _MOST_TEXTS:
+                self._texts[context.handle] = text
 
     def write(self, context: RequestContext, caller: CgroupCaller, data: bytes) -> None:
         """Write as the opener of a handle.
 
         A program with more rights that was given the file as its output must not lend those to the
         one that opened it. So EACCES where the writer's rights or namespaces are others, and ESTALE
-        where an earlier server has opened it. (With asynchronous I/O the writer need not wait, so
-        its pid may be another's by now, which is refused with that.)
+        where an earlier server has opened it. (With asynchronous I/O the writer need not wait. So
+        it may be a program with other rights by now, and its pid another's, and become so later:
+        `write` of the view is done with the rights that are compared here, or not at all.)
         """
-        node, _, handle, _ = context
-        opened = self._writers.get(handle)
+        opened = self._writers.get(context.handle)
         if opened is None:
             raise Refused(errno.ESTALE)
-        if opened.credentials != caller.credentials():
+        if opened.rights != caller.rights:
             raise Refused(errno.EACCES)
-        view, name = self._view(node, caller)
+        view, name = self._view(context.node, caller)
         view.write(name, data)
 
     def is_open(self, handle: int) -> bool:
@@ -281,7 +293,7 @@ class CgroupTree:
 
 def _file_name(view: CgroupView, number: int) -> str:
     """Return the name of the file with that name number in a cgroup. Raise OSError(ESTALE)."""
-    for _, name, found in view.entries():
+    for _, name, found in view.entries(0):
         if not stat.S_ISDIR(found.st_mode) and nodes.name_number(os.fsencode(name)) == number:
             return name
     raise OSError(errno.ESTALE, "the file is gone")

@@ -10,6 +10,7 @@ container, and each user of the host, has a few, and after --request-timeout wit
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import stat
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import pyfuse3
 import trio
 
 from pylxcfs.errors import Refused
+from pylxcfs.fuse import wire
 from pylxcfs.fuse.wire import BLOCK_SIZE, Attributes
 from pylxcfs.guard import Guard
 from pylxcfs.tree import nodes
@@ -30,11 +32,16 @@ from pylxcfs.units import NS_PER_S
 
 T = TypeVar("T")
 
-#: Threads that one container or user of the host may use, and requests that may wait for them; and
-#: threads of all. More are told EAGAIN.
+#: Threads that one container or user of the host may use; more of its requests wait for them, as
+#: many as fuse/session.py passes on. And threads of all: a request beyond them is told EAGAIN.
 _THREADS: Final = 4
-_MOST_WAITING: Final = 64
 _MOST_THREADS: Final = 256
+
+#: Requests that do nothing with the caller's rights: the kernel has compared those.
+_LOOKS: Final = frozenset({"lookup", "getattr", "readdir"})
+
+#: What an entry of a listing takes at least.
+_LEAST_ENTRY: Final = wire.ENTRY_OUT.size + wire.ATTR.size + wire.DIRENT.size
 
 #: st_size of files below cgroup/, as sysfs has it.
 _CGROUP_FILE_SIZE: Final = 4096
@@ -70,17 +77,20 @@ class Operations(pyfuse3.Operations):
     async def _in_thread(self, place: str, pid: int, work: Callable[[CgroupCaller], T]) -> T:
         """Run what may block; Refused and OSError become their errno, another failure EIO.
 
-        After ETIMEDOUT the caller no longer waits, and its pid may become another's: so it is
-        opened before.
+        After ETIMEDOUT the caller no longer waits. Its pid may become another's, so it is opened
+        before, and it may become a program with more rights, so nothing begins after that.
         """
         try:
             caller = self._cgroup.files.caller(pid)
         except OSError as error:
             raise pyfuse3.FUSEError(errno.ESRCH) from error
 
+        is_late = False
+
         def answer() -> tuple[T | None, int]:
             try:
-                return work(caller), 0
+                asking = caller if place in _LOOKS else caller.with_rights()
+                return (None, errno.ETIMEDOUT) if is_late else (work(asking), 0)
             except Refused as refused:
                 return None, refused.errno
             except OSError as error:
@@ -90,13 +100,16 @@ class Operations(pyfuse3.Operations):
             return self._guard.call(place, answer, lambda: (None, errno.EIO))
 
         limiter = self._limiter(caller.key)
-        if limiter.statistics().tasks_waiting >= _MOST_WAITING:
-            raise pyfuse3.FUSEError(errno.EAGAIN)
         result, number = None, errno.ETIMEDOUT
-        with trio.move_on_after(self._timeout_s):
-            result, number = await trio.to_thread.run_sync(
-                guarded, limiter=limiter, abandon_on_cancel=True
-            )
+        with trio.move_on_after(self._timeout_s) as scope:
+            try:
+                result, number = await trio.to_thread.run_sync(
+                    guarded, limiter=limiter, abandon_on_cancel=True
+                )
+            except RuntimeError as error:  # of threading: the limit on tasks is reached
+                self._guard.warn("thread", "a request on a cgroup has no thread: %s", error)
+                number = errno.EAGAIN
+        is_late = scope.cancelled_caught
         if number:
             raise pyfuse3.FUSEError(number)
         return result  # type: ignore[return-value]
@@ -172,9 +185,12 @@ class Operations(pyfuse3.Operations):
                 return
 
     async def _list_cgroup(self, tree: CgroupTree, fh: int, token: pyfuse3.ReaddirToken) -> None:
-        node, pid, _, offset = tree.take_context(fh)
+        node, pid, _, offset, size = tree.take_context(fh)
+        most = size // _LEAST_ENTRY + 1
         entries = await self._in_thread(
-            "readdir", pid, lambda caller: list(tree.entries(node, caller, offset))
+            "readdir",
+            pid,
+            lambda caller: list(itertools.islice(tree.entries(node, caller, offset), most)),
         )
         for position, name, found in entries:
             if not pyfuse3.readdir_reply(token, name, _cgroup_entry(found), position):
@@ -205,13 +221,11 @@ class Operations(pyfuse3.Operations):
         """Read from a file below cgroup/."""
         tree = self._cgroup
         context = tree.take_context(fh)
-        text = tree.text(context.handle) if off else b""
-        if not text:
-            key, text = await self._in_thread(
-                "read", context.pid, lambda caller: tree.read(context, caller)
-            )
-            tree.keep_text(context.handle, key, text if len(text) > size else b"")
-        return text[off : off + size]
+        found = await self._in_thread(
+            "read", context.pid, lambda caller: tree.read(context, caller)
+        )
+        tree.keep_text(context, found)
+        return found.text[off : off + size]
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write to a file below cgroup/."""

@@ -6,7 +6,7 @@ server/ plugs the real sources in; nothing here reads the kernel.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from pylxcfs.views.model import Container
@@ -70,11 +70,15 @@ class CgroupCaller(Protocol):
     def key(self) -> tuple[int, int]:
         """What limits go by: its container, or on the host its user."""
 
+    @property
+    def rights(self) -> bytes:
+        """A digest of what it may do, and of its namespaces."""
+
+    def with_rights(self) -> CgroupCaller:
+        """Return it with the rights that it has now. May block; raise OSError."""
+
     def view(self, hierarchy: str, number: int) -> CgroupView:
         """Return a cgroup as it sees it. May block; raise OSError."""
-
-    def credentials(self) -> tuple[object, ...]:
-        """Return what decides about its rights. Raise OSError."""
 
 
 class CgroupView(Protocol):
@@ -91,8 +95,8 @@ class CgroupView(Protocol):
     def stat(self, name: str = "") -> os.stat_result:
         """Return the attributes of the cgroup, or of a file or cgroup in it."""
 
-    def entries(self) -> list[tuple[int, str, os.stat_result]]:
-        """Return (st_ino, name, attributes) of what the caller sees there, by st_ino."""
+    def entries(self, after: int) -> Iterator[tuple[int, str, os.stat_result]]:
+        """List (st_ino, name, attributes) of what the caller sees there behind that st_ino."""
 
     def check_open(self, name: str, *, write: bool) -> None:
         """Raise where a file may not be opened, whatever its mode."""
@@ -141,3 +145,6 @@ class CgroupFiles(Protocol):
 
     def caller(self, pid: int) -> CgroupCaller:
         """Return the process with that pid. Does not block; raise OSError."""
+
+    def key(self, pid: int) -> tuple[int, int]:
+        """Return what the limits of that process go by. Does not block; raise OSError."""

@@ -218,7 +218,12 @@ def test_pids_are_those_of_the_callers_pid_namespace(tree: Tree) -> None:
         write(f"{own}/x/{listing}", child)
         assert read(f"{own}/x/{listing}").split() == [str(child)]
         expect(write, [f"{own}/x/{listing}", 4000000], "ESRCH")
-        expect(write, [f"{own}/x/{listing}", "abc"], "EINVAL")
+        for text in ("abc", "00", "0x0", "+0", "-0", "010"):  # none is the writer, nor the helper
+            expect(write, [f"{own}/x/{listing}", text], "EINVAL")
+        write(f"{own}/x/{listing}", "0\\0")
+        assert {os.getpid(), child} == set(map(int, read(f"{own}/x/{listing}").split()))
+        write(f"{own}/{listing}", 0)
+        expect(write, [f"{own}/x/{listing}", "1" * 4097], "E2BIG")
         print(child)
         """,
         own=path, listing=listing,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +88,69 @@ def test_what_takes_too_long_is_ended(blocking: tuple[dict[str, str], Path, Path
         tree.run(
             'while refusal(read, f"{own}/cgroup.procs") == "ETIMEDOUT": pass', own=tree.memory[0]
         )
+
+
+#: Makes the server wait for a file before it writes, and note how that ended.
+_LATE = """
+import sys
+if "serve" in sys.orig_argv:
+    import os, time
+    from pylxcfs.sources import cgroupfs
+    original = cgroupfs.CallerView.write
+    def write(view, name, data):
+        result = "written"
+        while not os.path.exists({go_on!r}):
+            time.sleep(0.01)
+        try:
+            original(view, name, data)
+        except OSError as error:
+            result = os.strerror(error.errno)
+            raise
+        finally:
+            with open({ended!r}, "w") as file:
+                file.write(result)
+    cgroupfs.CallerView.write = write
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "result"), [("os.seteuid(0)", os.strerror(errno.EACCES)), ("pass", "written")]
+)
+def test_what_goes_on_after_etimedout_has_no_rights_of_a_later_program(
+    tmp_path: Path, then: str, result: str
+) -> None:
+    """The writer may have executed a program with the set-user-ID bit meanwhile."""
+    go_on, ended = tmp_path / "go-on", tmp_path / "ended"
+    text = _LATE.format(go_on=str(go_on), ended=str(ended))
+    (tmp_path / "sitecustomize.py").write_text(text)
+    tmp_path.chmod(0o777)
+    for directory in (tmp_path.parent, tmp_path.parent.parent):
+        directory.chmod(0o755)
+    env = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    with (
+        Daemon("--enable-cgroup", "--request-timeout=2", env=env) as daemon,
+        tree_of(daemon) as tree,
+    ):
+        path, directory = tree.memory
+        (directory / "x").mkdir()
+        for name in ("cgroup.procs", "x", "x/cgroup.procs"):  # the first one counts on v2
+            os.chown(directory / name, 1000, 1000)
+        tree.run(
+            f"""
+            import time
+            os.setresuid(1000, 1000, 0)
+            fd = os.open(f"{{own}}/x/cgroup.procs", os.O_WRONLY)
+            expect(os.write, [fd, b"0"], "ETIMEDOUT")
+            {then}
+            open(go_on, "w").close()
+            while not os.path.exists(ended):
+                time.sleep(0.01)
+            os.seteuid(0)
+            """,
+            own=path, go_on=str(go_on), ended=str(ended),
+        )  # fmt: skip
+        wait_until(lambda: ended.read_text(), what="the result")
+    assert ended.read_text() == result
 
 
 _STOPS = """

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -29,7 +29,7 @@ class Table:
         self.go_on = threading.Event()
         self.fallback_goes_on = threading.Event()
         self.fallback_goes_on.set()
-        self.handlers: Mapping[int, Handler] = {wire.GETATTR: self._good, wire.READ: self._wait}
+        self.handlers: dict[int, Handler] = {wire.GETATTR: self._good, wire.READ: self._wait}
 
     def other(self, request: Request) -> bytes:
         raise Refused(errno.ENOSYS)
@@ -132,14 +132,19 @@ def test_a_stuck_request_is_answered_with_the_hosts_text_and_the_next_is_served(
     assert device.told() == (0, asked, b"good")
 
 
-def test_where_the_hosts_file_blocks_as_well_the_answer_is_eio(
-    device: Device, make: Callable[[float], Served]
+@pytest.mark.parametrize(
+    ("opcode", "number"), [(wire.READ, errno.EIO), (wire.LOOKUP, errno.ENOMEM)]
+)
+def test_where_the_hosts_file_blocks_as_well_the_answer_is_an_error(
+    device: Device, make: Callable[[float], Served], opcode: int, number: int
 ) -> None:
+    """ENOMEM of a LOOKUP, with which the kernel keeps the name and what is mounted there."""
     served = make(0.01)
+    served.table.handlers[wire.LOOKUP] = served.table.handlers[wire.READ]
     served.table.fallback_goes_on.clear()
     served.serve()
-    stuck = device.ask(wire.READ)
-    assert device.told() == (errno.EIO, stuck, b"")
+    stuck = device.ask(opcode)
+    assert device.told() == (number, stuck, b"")
     asked = device.ask()
     assert device.told() == (0, asked, b"good")
 

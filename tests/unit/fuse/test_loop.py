@@ -141,6 +141,13 @@ def test_a_bug_in_the_fallback_is_eio_and_does_not_end_the_server(
     assert device.told().unique == asked
 
 
+def test_a_lookup_that_fails_keeps_its_name(served: Served) -> None:
+    """After any other error the kernel drops the name, with what is mounted there."""
+    served.table.fails = True
+    reply = served.loop.fallback((wire.LOOKUP, 5, 1, 7, b"x"))
+    assert reply == wire.error_reply(5, errno.ENOMEM)
+
+
 def test_a_request_without_an_answer_gets_none(device: Device, served: Served) -> None:
     device.ask(wire.FORGET)
     asked = device.ask()

@@ -76,6 +76,37 @@ def test_a_crowd_that_pyfuse3_does_not_keep_up_with_is_told_eagain(
     assert caught.value.errno == errno.EAGAIN
 
 
+def test_a_lookup_is_refused_by_enomem(passed: Passed) -> None:
+    """Any other error would drop the name, with what is mounted there, for all callers."""
+
+    def pass_on() -> None:
+        for unique in range(1, 1 << 20):
+            passed.session.send((wire.LOOKUP, unique, 1, 7, bytes(200)))
+
+    with pytest.raises(Refused) as caught:
+        pass_on()
+    assert caught.value.errno == errno.ENOMEM
+
+
+def test_requests_with_one_key_are_bounded_until_they_are_answered(
+    device: Device, passed: Passed
+) -> None:
+    passed.negotiate()
+    for unique in range(1, 69):
+        passed.session.send((wire.READDIR, unique, 1, 7, b""), "a")
+    for opcode, number in ((wire.READDIR, errno.EAGAIN), (wire.LOOKUP, errno.ENOMEM)):
+        with pytest.raises(Refused) as caught:
+            passed.session.send((opcode, 100, 1, 7, b""), "a")
+        assert caught.value.errno == number
+    passed.session.send((wire.READDIR, 100, 1, 7, b""), "b")
+    for unique in range(101, 201):
+        passed.session.send((wire.RELEASE, unique, 1, 7, b""))
+    passed.libfuse.send(wire.error_reply(5, 0))
+    assert device.told().unique == 5
+    wait_until(lambda: 5 not in passed.session._unanswered, what="the relay")
+    passed.session.send((wire.READDIR, 300, 1, 7, b""), "a")
+
+
 def test_a_server_that_ends_waits_for_the_answers(device: Device, passed: Passed) -> None:
     passed.negotiate()
     for unique in (1, 2):
@@ -83,6 +114,26 @@ def test_a_server_that_ends_waits_for_the_answers(device: Device, passed: Passed
         passed.libfuse.send(wire.error_reply(unique, 0))
     passed.session.drain()
     assert [device.told().unique for _ in range(2)] == [1, 2]
+
+
+def test_a_request_whose_answer_the_kernel_refuses_gets_an_error(
+    device: Device, passed: Passed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fuse_dev_do_write: an errno of 512 and more is EINVAL, and the request would hang."""
+    passed.negotiate()
+    passed.session.send((wire.LOOKUP, 1, 1, 7, b"x"))
+    passed.session.send((wire.READ, 2, 1, 7, b""))
+    write = os.write
+
+    def kernel(descriptor: int, data: bytes) -> int:
+        if descriptor == device.fd and wire.OUT_HEADER.unpack_from(data)[1] <= -512:
+            raise OSError(errno.EINVAL, "refused")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", kernel)
+    for unique, number in ((1, errno.ENOMEM), (2, errno.EIO)):
+        passed.libfuse.send(wire.error_reply(unique, 600))
+        assert device.told() == (number, unique, b"")
 
 
 def test_an_answer_that_nobody_waits_for_is_no_fault(

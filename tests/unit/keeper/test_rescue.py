@@ -169,6 +169,14 @@ def test_nothing_is_refused_for_ever_on_the_caller_mount(root: Path, opcode: int
         assert wire.OUT_HEADER.unpack_from(reply)[1] != -errno.ENOSYS
 
 
+def test_names_of_cgroups_stay_with_what_is_mounted_there(root: Path) -> None:
+    """The kernel drops a name after any error of a LOOKUP but ENOMEM."""
+    node = nodes.cgroup_node(0, 5)
+    kernel = Kernel(CALLER, root)
+    assert kernel.raw(wire.LOOKUP, node, b"x\0") == (errno.ENOMEM, b"")
+    assert kernel.raw(wire.GETATTR, node, bytes(16)) == (errno.EIO, b"")
+
+
 def test_sizes_agree_with_texts_while_these_change(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

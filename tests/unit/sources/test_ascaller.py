@@ -127,7 +127,7 @@ def test_what_is_no_pid_is_left_to_the_kernel() -> None:
     try:
         caller = Impersonation(proc)
         caller._maps = b"", b""
-        for moved in (b"99999999999999999999", b"-1", b"x", b"1.5"):
+        for moved in (99999999999999999999, 9999999999, 4194305):
             assert caller._euid_to_move(moved) == caller.who.euid
     finally:
         os.close(proc)
@@ -140,13 +140,14 @@ class Requests:
         os.mkfifo(directory / "fifo")
         self._directory = Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
         self._proc = Descriptor(os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY))
+        self.rights = ascaller.rights_of(self._proc.number)
         self.helper = HelperProcess(ascaller.__file__, 60.0, 60.0)
 
     def start(self, key: int, timeout_s: float = 0) -> socket.socket:
         """Send a request. Return the socket of the answer."""
         request = {
             "do": "read", "path": "", "number": 0, "name": "fifo", "lists": "", "most": 100,
-            "key": key, "timeout_s": timeout_s,
+            "key": key, "timeout_s": timeout_s, "rights": self.rights.hex(),
         }  # fmt: skip
         ours, theirs = socket.socketpair()
         with theirs:
@@ -161,6 +162,52 @@ def requests(tmp_path: Path) -> Iterator[Requests]:
     made = Requests(tmp_path)
     yield made
     made.helper.close()
+
+
+def test_what_is_done_for_a_caller_with_other_rights_is_refused(requests: Requests) -> None:
+    """It may have become a program with the set-user-ID bit meanwhile."""
+    requests.rights = bytes(16)
+    with requests.start(1) as refused:
+        assert refused.recv(100) == b"-%d" % errno.EACCES
+
+
+def test_rights_are_those_of_credentials_and_namespaces() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        proc = os.open(f"/proc/{process.pid}", os.O_RDONLY | os.O_DIRECTORY)
+        own = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            rights = ascaller.rights_of(proc)
+            assert rights == ascaller.rights_of(own) == Impersonation(proc).rights
+            assert len(rights) == 16
+        finally:
+            os.close(proc)
+            os.close(own)
+            process.kill()
+    status = STATUS
+    spaces = ["user:[1]", "pid:[2]", "cgroup:[3]", "net:[4]"]
+    digest = ascaller._rights(spaces, status)
+    assert digest == ascaller._rights(spaces, status.replace(b"4712", b"4713"))
+    others = [ascaller._rights([*spaces[:n], "x:[5]", *spaces[n + 1 :]], status) for n in range(4)]
+    for old, new in ((b"4\n", b"5\n"), (b"10\n", b"11\n"), (b"fffff", b"ffffe"), (b"8\n", b"9\n")):
+        others.append(ascaller._rights(spaces, status.replace(old, new, 1)))
+    assert len({digest, *others}) == 9
+
+
+@pytest.mark.parametrize(
+    ("data", "pid"),
+    [(b"0", 0), (b"0\n", 0), (b" 17 \n", 17), (b"17\0rest", 17), (b"4294967295", 4294967295)],
+)
+def test_a_pid_is_decimal(data: bytes, pid: int) -> None:
+    assert ascaller.pid_in(data) == pid
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"00", b"0x0", b"+0", b"-0", b"-1", b"\xa00", b"017", b"x", b"1 2", b"9" * 4096]
+)
+def test_what_is_no_decimal_pid_is_einval(data: bytes) -> None:
+    with pytest.raises(OSError, match="decimal") as caught:
+        ascaller.pid_in(data)
+    assert caught.value.errno == errno.EINVAL
 
 
 def test_children_that_take_too_long_are_killed(requests: Requests) -> None:
@@ -200,6 +247,14 @@ def test_a_helper_that_is_killed_leaves_no_child_behind(requests: Requests) -> N
     for answer in answers:
         with answer:
             assert answer.recv(100) == b""
+
+
+def test_a_child_that_has_ended_does_not_stay_a_zombie(requests: Requests) -> None:
+    with requests.start(1, timeout_s=0.01) as answer:
+        answer.recv(100)
+    assert requests.helper._process is not None
+    helper = psutil.Process(requests.helper._process.pid)
+    wait_until(lambda: not helper.children(), what="the helper to reap its child")
 
 
 def test_a_child_that_has_ended_makes_room(requests: Requests) -> None:

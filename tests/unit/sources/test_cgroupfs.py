@@ -18,6 +18,7 @@ from pylxcfs.sources import cgroupfs
 from pylxcfs.sources.cgroupfs import CallerView, CgroupFiles
 from pylxcfs.sources.cgroups import Hierarchies
 from pylxcfs.sources.identity import Identity
+from pylxcfs.sources.kept import Descriptor
 from tests.unit.sources.trees import Tree
 
 HOST, CONTAINER = Identity(1, 0), Identity(2, 0)
@@ -86,6 +87,8 @@ def test_limits_of_the_own_cgroup_and_files_of_their_writer_are_not_opened() -> 
         (outside, "tasks", False, errno.EACCES),
         (below, "cgroup.event_control", True, errno.EOPNOTSUPP),
         (below, "memory.pressure", True, errno.EOPNOTSUPP),
+        (below, "memory.peak", True, errno.EOPNOTSUPP),
+        (below, "memory.swap.peak", True, errno.EOPNOTSUPP),
     ):
         with pytest.raises(OSError, match=r".") as caught:
             found.check_open(name, write=write)
@@ -172,15 +175,60 @@ def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
             found._answer(ours)
 
 
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [(b"-13", errno.EACCES), (b"-511", 511), (b"-512", errno.EIO), (b"-0", errno.EIO),
+     (b"-600", errno.EIO), (b"--5", errno.EIO), (b"-x", errno.EIO), (b"-", errno.EIO),
+     (b"x", errno.EIO), (b"-" + b"9" * 5000, errno.EIO)],
+)  # fmt: skip
+def test_an_error_that_a_container_has_forged_is_one_that_the_kernel_takes(
+    files: CgroupFiles, monkeypatch: pytest.MonkeyPatch, answer: bytes, number: int
+) -> None:
+    fake: Any = None
+    caller = cgroupfs.Caller(os.getpid(), (0, 0), Descriptor(os.open("/", os.O_RDONLY)), files)
+    found = dataclasses.replace(place("/", "/"), caller=caller)
+    monkeypatch.setattr(CallerView, "_open_own", lambda _: caller.proc)
+    monkeypatch.setattr(CallerView, "_answer", lambda *_: answer)
+    monkeypatch.setattr(files.helper, "ask", lambda *_: fake)
+    with pytest.raises(OSError, match=r".") as caught:
+        found.mkdir("x", 0)
+    assert caught.value.errno == number
+
+
+def test_a_listing_goes_on_behind_a_number_without_attributes_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(
+        CallerView, "_open", lambda _: Descriptor(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+    )
+    every = list(place("/", "/").entries(0))
+    assert [(number, name) for number, name, _ in every] == sorted(
+        ((tmp_path / name).stat().st_ino, name) for name in "abcd"
+    )
+    rest = place("/", "/").entries(every[0][0])
+    asked = []
+    original = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        asked.append(path)
+        return original(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert next(rest) == every[1]
+    assert len(asked) == 1
+
+
 def test_a_caller_that_has_ended_is_no_later_process(files: CgroupFiles) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         caller = files.caller(process.pid)
         caller.check_alive()
-        assert caller.credentials()[1] == os.geteuid()
+        assert len(caller.with_rights().rights) == 16
         process.communicate()
     with pytest.raises(OSError, match=r"."):
         caller.check_alive()
     with pytest.raises(OSError, match=r"."):
-        caller.credentials()
+        caller.with_rights()
     with pytest.raises(OSError, match=r"."):
         files.caller(process.pid)

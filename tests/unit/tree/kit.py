@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -361,7 +361,7 @@ class World:
         self.own = Asked(self.own_mount, guard)
         self.caller = Asked(self.caller_mount, guard)
 
-    def _send(self, request: Request) -> None:
+    def _send(self, request: Request, key: Hashable) -> None:
         self.sent.append(request)
 
     def pass_time(self, ns: int) -> None:

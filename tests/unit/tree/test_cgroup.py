@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +29,7 @@ from tests.unit.tree.kit import A_PID, B_PID, World
 MEMORY = nodes.HIERARCHIES.index("memory")
 ROOT, OWN, OTHER = 1, 50, 90
 A_KEY, B_KEY = (1, 0), (0, 1000)
+GONE_PID = 30
 DIRECTORY = stat.S_IFDIR | 0o755
 
 
@@ -44,6 +47,8 @@ class View:
     texts: dict[str, bytes] = field(default_factory=dict)
     written: list[tuple[str, bytes]] = field(default_factory=list)
     done: list[tuple[Any, ...]] = field(default_factory=list)
+    #: Names of which a listing has read the attributes.
+    listed: list[str] = field(default_factory=list)
 
     def stat(self, name: str = "") -> os.stat_result:
         if name and name not in self.children and name not in self.texts:
@@ -52,9 +57,11 @@ class View:
         number = self.children.get(name, 1000 + len(name))
         return _attributes(mode, number)
 
-    def entries(self) -> list[tuple[int, str, os.stat_result]]:
-        names = [*self.children, *self.texts]
-        return sorted((self.stat(name).st_ino, name, self.stat(name)) for name in names)
+    def entries(self, after: int) -> Iterator[tuple[int, str, os.stat_result]]:
+        listed = [(self.stat(name).st_ino, name) for name in (*self.children, *self.texts)]
+        for number, name in sorted(found for found in listed if found[0] > after):
+            self.listed.append(name)
+            yield number, name, self.stat(name)
 
     def check_open(self, name: str, *, write: bool) -> None:
         if not self.inside:
@@ -85,18 +92,19 @@ class Caller:
     pid: int
     key: tuple[int, int]
     files: Files
+    rights: bytes = b""
 
     def view(self, hierarchy: str, number: int) -> View:
         return self.files.view(number)
 
-    def credentials(self) -> tuple[object, ...]:
-        return self.files.credentials(self.pid)
+    def with_rights(self) -> Caller:
+        return dataclasses.replace(self, rights=self.files.rights.get(self.pid, b"root"))
 
 
 @dataclass
 class Files:
     views: dict[int, View]
-    rights: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    rights: dict[int, bytes] = field(default_factory=dict)
     served: Any = None
 
     def __post_init__(self) -> None:
@@ -112,15 +120,17 @@ class Files:
         }
 
     def caller(self, pid: int) -> Caller:
-        return Caller(pid, A_KEY if pid == A_PID else B_KEY, self)
+        return Caller(pid, self.key(pid), self)
+
+    def key(self, pid: int) -> tuple[int, int]:
+        if pid == GONE_PID:
+            raise ProcessLookupError(errno.ESRCH, "it has ended")
+        return A_KEY if pid == A_PID else B_KEY
 
     def view(self, number: int) -> View:
         if number not in self.views:
             raise OSError(errno.ESTALE, "gone")
         return self.views[number]
-
-    def credentials(self, pid: int) -> tuple[object, ...]:
-        return self.rights.get(pid, ("root",))
 
 
 @pytest.fixture
@@ -136,7 +146,7 @@ def tree(files: Files) -> CgroupTree:
 
 
 def a(tree: CgroupTree) -> CgroupCaller:
-    return tree.files.caller(A_PID)
+    return tree.files.caller(A_PID).with_rights()
 
 
 def node(number: int, name: bytes = b"") -> int:
@@ -241,7 +251,7 @@ def test_a_context_is_taken_once(tree: CgroupTree) -> None:
     number, offset, size, _ = wire.READ_IN.unpack_from(changed)
     assert (offset, size) == (4096, 100)
     assert tree.has_context(number)
-    assert tree.take_context(number) == (node(OWN, b"tasks"), 9, 77, 4096)
+    assert tree.take_context(number) == (node(OWN, b"tasks"), 9, 77, 4096, 100)
     assert not tree.has_context(number)
 
 
@@ -255,27 +265,42 @@ def test_a_text_that_is_read_in_pieces_stays_the_same(ops: Operations, files: Fi
     assert _read(ops, 7, 2, 100) == b"her"
 
 
-def _read(ops: Operations, handle: int, offset: int, size: int) -> bytes:
-    number = _wrapped(ops._cgroup, node(OWN, b"memory.stat"), handle, offset)
+def test_the_rest_of_a_text_is_for_readers_with_the_same_namespaces(
+    ops: Operations, files: Files
+) -> None:
+    """A descriptor may be passed to another container: the text may have pids of the first one."""
+    text = files.views[OWN].texts["memory.stat"]
+    files.rights = {A_PID: b"host", B_PID: b"container"}
+    assert _read(ops, 7, 0, 100, A_PID) == text[:100]
+    files.views[OWN].texts["memory.stat"] = b"for B"
+    assert _read(ops, 7, 1, 100, B_PID) == b"or B"
+    files.views[OWN].texts["memory.stat"] = b"for A"
+    assert _read(ops, 7, 1, 100, A_PID) == b"or A"
+
+
+def _read(ops: Operations, handle: int, offset: int, size: int, pid: int = 1) -> bytes:
+    number = _wrapped(ops._cgroup, node(OWN, b"memory.stat"), handle, offset, size, pid)
     return trio.run(ops.read, number, offset, size)
 
 
-def _wrapped(tree: CgroupTree, node: int, handle: int, offset: int) -> int:
-    body = wire.READ_IN.pack(handle, offset, 100, 2)
-    *_, changed = tree.keep_context((wire.READ, 1, node, 1, body))
+def _wrapped(
+    tree: CgroupTree, node: int, handle: int, offset: int, size: int = 100, pid: int = 1
+) -> int:
+    body = wire.READ_IN.pack(handle, offset, size, 2)
+    *_, changed = tree.keep_context((wire.READ, 1, node, pid, body))
     return int(wire.RELEASE_IN.unpack_from(changed)[0])
 
 
 def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: Files) -> None:
-    files.rights = {A_PID: ("user",), B_PID: ("user",), 7: ("root",)}
+    files.rights = {A_PID: b"user", B_PID: b"user", 7: b"root"}
     name = node(OWN, b"tasks")
     context = tree.take_context(_wrapped(tree, name, 7, 0))
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
         tree.write(context, a(tree), b"1")
     _open(tree, A_PID, os.O_WRONLY, 7)
-    tree.write(context, tree.files.caller(B_PID), b"12")
+    tree.write(context, tree.files.caller(B_PID).with_rights(), b"12")
     with pytest.raises(Refused, match=os.strerror(errno.EACCES)):
-        tree.write(context, tree.files.caller(7), b"13")
+        tree.write(context, tree.files.caller(7).with_rights(), b"13")
     assert files.views[OWN].written == [("tasks", b"12")]
     tree.release(7)
     with pytest.raises(Refused, match=os.strerror(errno.ESTALE)):
@@ -283,7 +308,7 @@ def test_a_writer_has_the_rights_of_the_opener_or_none(tree: CgroupTree, files: 
 
 
 def _open(tree: CgroupTree, pid: int, flags: int, handle: int) -> None:
-    caller = tree.files.caller(pid)
+    caller = tree.files.caller(pid).with_rights()
     tree.keep_open(handle, tree.open(node(OWN, b"tasks"), caller, flags))
 
 
@@ -360,25 +385,38 @@ def test_nothing_is_kept_for_an_operation_that_outlives_its_timeout(
     ops = Operations(world.caller_mount, world.guard, timeout_s=60)
     context: Any = SimpleNamespace(pid=A_PID)
     go_on = threading.Event()
+    begun = threading.Semaphore(0)
 
-    def credentials(pid: int) -> tuple[object, ...]:
+    def check_open(name: str, *, write: bool) -> None:
+        begun.release()
         go_on.wait()
-        return ("root",)
 
     def read(name: str) -> bytes:
+        begun.release()
         go_on.wait()
         return b"x" * 100_000
 
-    files.credentials = credentials  # type: ignore[method-assign]
+    files.views[OWN].check_open = check_open  # type: ignore[method-assign]
     files.views[OWN].read = read  # type: ignore[method-assign]
 
+    clock = MockClock()
+
+    async def pass_time() -> None:
+        while not begun.acquire(blocking=False):
+            await trio.sleep(0)
+        clock.jump(61)
+
     async def abandon() -> None:
-        for _ in range(2):
-            with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
-                await ops.open(node(OWN, b"tasks"), os.O_WRONLY, context)
         number = _wrapped(tree, node(OWN, b"tasks"), 7, 0)
-        with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
-            await ops.read(number, 0, 100)
+        for work in (
+            lambda: ops.open(node(OWN, b"tasks"), os.O_WRONLY, context),
+            lambda: ops.open(node(OWN, b"tasks"), os.O_WRONLY, context),
+            lambda: ops.read(number, 0, 100),
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pass_time)
+                with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
+                    await work()
         await ops.release(_wrapped(tree, node(OWN, b"tasks"), 7, 0))
         assert running() == 3
         go_on.set()
@@ -388,7 +426,7 @@ def test_nothing_is_kept_for_an_operation_that_outlives_its_timeout(
     def running() -> float:
         return sum(limiter.borrowed_tokens for limiter in ops._limiters.values())
 
-    trio.run(abandon, clock=MockClock(autojump_threshold=0))
+    trio.run(abandon, clock=clock)
     assert not tree._counts
     assert not tree._writers
     assert not tree._texts
@@ -406,10 +444,62 @@ def test_with_too_many_threads_in_all_a_name_stays(
         assert caught.value.errno == number
 
 
+def test_a_request_for_which_no_thread_starts_is_refused(
+    ops: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At pids.max or RLIMIT_NPROC; pyfuse3 ends its loop on any exception but FUSEError."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("trio._core._thread_cache.THREAD_CACHE._idle_workers", {})
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    context: Any = SimpleNamespace(pid=A_PID)
+    for method, number in ((ops.lookup, errno.ENOMEM), (ops.rmdir, errno.EAGAIN)):
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            trio.run(method, node(OWN), b"tasks", context)
+        assert caught.value.errno == number
+    assert not any(limiter.borrowed_tokens for limiter in ops._limiters.values())
+
+
+def test_what_begins_after_etimedout_does_nothing(
+    world: World, tree: CgroupTree, files: Files
+) -> None:
+    """The caller no longer waits, so it may have other rights by then."""
+    world.caller_mount.cgroup = tree
+    ops = Operations(world.caller_mount, world.guard, timeout_s=60)
+    context: Any = SimpleNamespace(pid=A_PID)
+    go_on, ended = threading.Event(), threading.Event()
+
+    class Slow(Caller):
+        def with_rights(self) -> Caller:
+            go_on.wait()
+            return super().with_rights()
+
+    class Noting(operations.Guard):
+        def call(self, *args: Any) -> Any:
+            try:
+                return super().call(*args)
+            finally:
+                ended.set()
+
+    ops._guard = Noting()
+    files.caller = lambda pid: Slow(pid, A_KEY, files)  # type: ignore[method-assign]
+
+    async def abandon() -> None:
+        with pytest.raises(pyfuse3.FUSEError, match=os.strerror(errno.ETIMEDOUT)):
+            await ops.mkdir(node(OWN), b"x", 0o700, context)
+
+    trio.run(abandon, clock=MockClock(autojump_threshold=0))
+    go_on.set()
+    assert ended.wait(60)
+    assert files.views[OWN].done == []
+
+
 def test_a_request_that_pyfuse3_does_not_take_leaves_no_context(
     world: World, tree: CgroupTree
 ) -> None:
-    def refuse(request: object) -> None:
+    def refuse(request: object, key: object) -> None:
         raise Refused(errno.EAGAIN)
 
     mount = world.caller_mount
@@ -430,6 +520,48 @@ def test_an_error_of_cgroupfs_and_a_bug(ops: Operations, files: Files) -> None:
         with pytest.raises(pyfuse3.FUSEError) as caught:
             trio.run(ops.rmdir, node(OWN), b"x", context)
         assert caught.value.errno == number
+
+
+def test_requests_are_counted_by_what_limits_go_by(world: World, tree: CgroupTree) -> None:
+    """But those that forget a handle: they are never refused."""
+    keys: list[object] = []
+    mount = world.caller_mount
+    mount.cgroup, mount.send = tree, lambda request, key: keys.append(key)
+    body = wire.READ_IN.pack(7, 0, 100, 0)
+    for opcode in (wire.LOOKUP, wire.READ, wire.RELEASE, wire.RELEASEDIR):
+        mount.other((opcode, 1, node(OWN), A_PID, body))
+    assert keys == [A_KEY, A_KEY, None, None]
+    for opcode, number in ((wire.LOOKUP, errno.ENOMEM), (wire.READ, errno.ESRCH)):
+        with pytest.raises(Refused, match=os.strerror(number)):
+            mount.other((opcode, 1, node(OWN), GONE_PID, body))
+    mount.other((wire.RELEASE, 1, node(OWN), GONE_PID, body))
+
+
+def test_a_write_of_more_than_a_page_goes_no_further(world: World, tree: CgroupTree) -> None:
+    mount = world.caller_mount
+    mount.cgroup = tree
+    name = node(OWN, b"tasks")
+    assert mount.handlers[wire.WRITE](name, A_PID, wire.WRITE_IN.pack(7, 0, 4096)) is None
+    with pytest.raises(Refused, match=os.strerror(errno.E2BIG)):
+        mount.handlers[wire.WRITE](name, A_PID, wire.WRITE_IN.pack(7, 0, 4097))
+
+
+def test_a_listing_reads_attributes_of_what_fits_into_an_answer(
+    ops: Operations, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[bytes] = []
+
+    def reply(token: object, name: bytes, entry: object, position: int) -> bool:
+        listed.append(name)
+        return len(listed) < 5
+
+    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
+    files.views[OWN] = View(children={f"c{number}": 100 + number for number in range(50)})
+    number = _wrapped(ops._cgroup, node(OWN), 0, 103, size=800)
+    token: Any = None
+    trio.run(ops.readdir, number, 103, token)
+    assert listed == [b"c4", b"c5", b"c6", b"c7", b"c8"]
+    assert files.views[OWN].listed == ["c4", "c5", "c6", "c7", "c8", "c9"]
 
 
 def test_the_loop_passes_on_what_is_below_cgroup(world: World, tree: CgroupTree) -> None:

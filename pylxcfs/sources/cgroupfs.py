@@ -38,7 +38,7 @@ from pylxcfs.sources import ascaller
 from pylxcfs.sources.ascaller import open_beneath
 from pylxcfs.sources.cgroups import Hierarchies, Paths, names_in
 from pylxcfs.sources.helper import HelperProcess
-from pylxcfs.sources.identity import outermost
+from pylxcfs.sources.identity import FairKey, fair_key
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.registry import Registry
 
@@ -151,10 +151,12 @@ class CgroupFiles:
     def caller(self, pid: int) -> Caller:
         """Return the process with that pid."""
         proc = Descriptor(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return Caller(pid, _key(pid, proc, self._registry.host_identity.pidns), proc, self)
+        # A program with the set-user-ID bit counts for the user that runs it.
+        uid = ascaller.real_uid(proc.number)
+        return Caller(pid, fair_key(pid, uid, self._registry.host_identity.pidns), proc, self)
 
-    def key(self, pid: int) -> tuple[int, int]:
-        """Return the key of the process with that pid."""
+    def key(self, pid: int) -> FairKey:
+        """Return the key of the process with that pid. Raise OSError if it has ended."""
         return self.caller(pid).key
 
     def own(self, hierarchy: Hierarchy, pid: int) -> tuple[str, ...]:
@@ -199,7 +201,7 @@ class Caller:
 
     pid: int
     #: What limits go by.
-    key: tuple[int, int]
+    key: FairKey
     #: Its directory in /proc.
     proc: Descriptor
     files: CgroupFiles
@@ -373,7 +375,7 @@ class CallerView:
             "lists": _LISTS.get(name, "") if request["do"] in ("read", "write") else "",
             "most": _MOST_TEXT,
             "timeout_s": self.caller.files.timeout_s,
-            "key": self.caller.key,
+            "key": repr(self.caller.key),
             "rights": self.caller.rights.hex(),
         }
         message = b"\n".join([json.dumps(request).encode(), *data])
@@ -415,18 +417,6 @@ class CallerView:
         if not answer:  # its timer has ended it
             raise TimeoutError(errno.ETIMEDOUT, "the operation was ended")
         return bytes(answer)
-
-
-def _key(pid: int, proc: Descriptor, own: int) -> tuple[int, int]:
-    """Return what the limits of a caller go by: its container, or on the host its user.
-
-    (outermost pid namespace below `own`, 0), or (0, real uid). A program with the set-user-ID bit
-    counts for the user that runs it. Raise OSError if the process has ended.
-    """
-    container = outermost(pid, own)
-    if container not in (0, own):
-        return container, 0
-    return 0, ascaller.real_uid(proc.number)
 
 
 def _beneath(directory: Descriptor, path: str, flags: int) -> Descriptor:

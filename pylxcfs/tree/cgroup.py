@@ -23,7 +23,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
 
 from pylxcfs.errors import Refused
@@ -67,14 +67,14 @@ class Found(NamedTuple):
 class Opened(NamedTuple):
     """The opener of a file, and its rights if it may write."""
 
-    key: tuple[int, int]
+    key: Hashable
     rights: bytes | None
 
 
 class Text(NamedTuple):
     """A text, its reader, and the rights and namespaces for which it was made."""
 
-    key: tuple[int, int]
+    key: Hashable
     rights: bytes
     text: bytes
 
@@ -106,7 +106,7 @@ class CgroupTree:
         #: former by key (CgroupCaller.key).
         self._writers: dict[int, Opened] = {}
         self._texts: dict[int, Text] = {}
-        self._counts: dict[tuple[int, int], int] = {}
+        self._counts: dict[Hashable, int] = {}
 
     # -- contexts of requests --------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import errno
 import itertools
 import math
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, NoReturn, TypeVar
 
 import pyfuse3
@@ -58,7 +58,7 @@ class Operations(pyfuse3.Operations):
         self._guard = guard
         self._timeout_s = timeout_s or math.inf
         #: By CgroupCaller.key.
-        self._limiters: dict[tuple[int, int], trio.CapacityLimiter] = {}
+        self._limiters: dict[Hashable, trio.CapacityLimiter] = {}
 
     def _guarded(self, place: str, attempt: Callable[[], T]) -> T:
         """Run `attempt`; Refused becomes its errno, any other failure EIO."""
@@ -114,7 +114,7 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(number)
         return result  # type: ignore[return-value]
 
-    def _limiter(self, key: tuple[int, int]) -> trio.CapacityLimiter:
+    def _limiter(self, key: Hashable) -> trio.CapacityLimiter:
         """Return the limiter of a caller's threads; forget those that nothing uses."""
         for other, limiter in list(self._limiters.items()):
             if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:

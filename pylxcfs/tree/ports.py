@@ -6,7 +6,7 @@ server/ plugs the real sources in; nothing here reads the kernel.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from pylxcfs.views.model import Container
@@ -67,7 +67,7 @@ class CgroupCaller(Protocol):
     """A process that asks for something, and no later one with its pid."""
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> Hashable:
         """What limits go by: its container, or on the host its user."""
 
     @property
@@ -146,5 +146,5 @@ class CgroupFiles(Protocol):
     def caller(self, pid: int) -> CgroupCaller:
         """Return the process with that pid. Does not block; raise OSError."""
 
-    def key(self, pid: int) -> tuple[int, int]:
+    def key(self, pid: int) -> Hashable:
         """Return what the limits of that process go by. Does not block; raise OSError."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pylxcfs.sources.cgroupfs import CgroupFiles
+from pylxcfs.sources.identity import fair_key
 from pylxcfs.tree import nodes
 from pylxcfs.tree.cgroup import CgroupTree
 from tests.conftest import wait_until
@@ -61,8 +62,8 @@ def test_limits_of_a_container_are_for_all_its_users_and_pid_namespaces(
         pids = wait_until(
             lambda: [pid for pid in first.cgroup.pids() if _uid(pid) == 1000], what="its cat"
         )
-        assert files.caller(pids[0]).key == files.caller(first.pid).key == (first.pidns, 0)
-        assert files.caller(second.pid).key == (second.pidns, 0)
+        assert files.caller(pids[0]).key == files.caller(first.pid).key
+        assert files.caller(second.pid).key != files.caller(first.pid).key
         process.communicate()
 
 
@@ -74,7 +75,8 @@ def test_limits_of_the_host_are_for_one_user(hierarchies, registry):
         command = [sys.executable, "-c", script, str(uid)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            assert files.caller(process.pid).key == (0, uid)
+            own = registry.host_identity.pidns
+            assert files.caller(process.pid).key == fair_key(process.pid, uid, own)
             process.communicate(b"\n")
 
 

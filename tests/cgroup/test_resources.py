@@ -360,6 +360,29 @@ def test_watch_yields_changes_until_the_end(make_cgroup, make_container):
         assert list(changes) == []
 
 
+def test_watch_yields_nothing_that_was_read_after_the_end(make_cgroup):
+    """By then the pid may be another process's; here the read is of another one."""
+    made = make_cgroup()
+    made.limits(memory=200 * MIB)
+    query = Query()
+    of = query.of
+    with subprocess.Popen(made.command(["cat"]), stdin=subprocess.PIPE) as process:
+        comm = Path(f"/proc/{process.pid}/comm")
+        wait_until(lambda: comm.read_text() == "cat\n", what="the process in its cgroup")
+        changes = resources.watch(process.pid, query=query)
+        assert next(changes).resources.memory.limit_bytes == 200 * MIB
+
+        def swapped(_: int) -> resources.Resources:
+            process.kill()
+            process.wait()
+            return of(os.getpid())
+
+        query.of = swapped
+        made.limits(memory=100 * MIB)
+        assert list(changes) == []
+        assert process.returncode is not None
+
+
 def test_a_controller_that_is_enabled_later_makes_events(make_cgroup, make_container):
     if not is_v2():
         pytest.skip("v1 has the files of a controller from the start")

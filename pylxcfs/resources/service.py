@@ -348,9 +348,13 @@ class Service:
         return self._query.finder.process(peer.pid, number)
 
     def _document(self, found: Resources | Devices, peer: Peer) -> dict[str, object]:
-        # Paths of the host's cgroups are not for containers.
-        on_host = peer.pidns == self._pidns and cgroupns_of(peer.pid) == self._cgroupns
-        return found.document(with_paths=on_host)
+        # Paths of the host's cgroups are not for containers. A namespace that cannot be read (the
+        # main thread has ended) is another one.
+        shares = cgroupns_of(peer.pid) == self._cgroupns
+        if isinstance(found, Resources) and not shares:
+            paths = dict.fromkeys(found.cgroup.paths, "/")
+            found = found._replace(cgroup=found.cgroup._replace(paths=paths))
+        return found.document(with_paths=shares and peer.pidns == self._pidns)
 
     async def _stream(
         self,

@@ -107,6 +107,50 @@ def test_from_outside_it_is_the_same(service, make_container):
             assert os.path.isfile(source["path"])
 
 
+#: Asks by the line protocol from a thread, after the end of the main thread.
+AFTER_MAIN = f"""
+import ctypes, os, sys, threading, time
+from pathlib import Path
+def ask():
+    while b"Z (zombie)" not in Path(f"/proc/{{os.getpid()}}/status").read_bytes():
+        time.sleep(0.01)
+    exec({CLIENT!r})
+    sys.stdout.flush()
+    os._exit(0)
+threading.Thread(target=ask).start()
+EXIT = {{"x86_64": 60}}.get(os.uname().machine, 93)  # of this thread alone
+ctypes.CDLL(None).syscall(EXIT, 0)
+"""
+
+
+def is_told_no_path_of_the_host(found: dict) -> bool:
+    without = not any("path" in source for source in found["sources"].values())
+    return without and set(found["cgroup"]["paths"].values()) == {"/"}
+
+
+def test_clients_in_another_cgroup_namespace_are_told_no_path_of_the_host(
+    service, make_cgroup, make_container
+):
+    made = make_container(memory=100 * MIB, namespaces=["cgroup"])
+    after_main = json.loads(made.exec(python(AFTER_MAIN, service, "self")).stdout)
+    assert after_main["memory"]["limit_bytes"] == 100 * MIB
+    assert is_told_no_path_of_the_host(after_main)
+    hosts = made.cgroup.command(["nsenter", "-t", str(made.pid), "-p", "-m", "cat"])
+    with subprocess.Popen(hosts, stdin=subprocess.PIPE) as entered:  # not its cgroup namespace
+        names = ["sh", "-c", "grep -lx cat /proc/[0-9]*/comm || :"]
+        [comm] = wait_until(lambda: made.exec(names).stdout.split(), what="the process")
+        number = comm.decode().split("/")[2]
+        assert is_told_no_path_of_the_host(ask(made, service, f"pid {number}"))
+        assert entered.stdin is not None
+        entered.stdin.close()
+    other = make_container(memory=100 * MIB)
+    client = ["unshare", "--cgroup", *python(CLIENT, service)]  # as with --pid=host
+    for command in ("self", f"pid {other.pid}", f"pid {os.getpid()}"):
+        assert is_told_no_path_of_the_host(json.loads(make_cgroup().run([*client, command])))
+    # In the namespace of the service nothing is hidden by that.
+    assert not is_told_no_path_of_the_host(line(service, f"pid {other.pid}"))
+
+
 def test_a_limit_of_a_level_above(service, make_cgroup, make_container):
     parent = make_cgroup()
     parent.limits(memory=150 * MIB)

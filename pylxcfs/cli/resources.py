@@ -24,7 +24,7 @@ from pylxcfs.errors import FormatError, Gone, HostError, SourceError, UserError
 from pylxcfs.guard import Guard
 from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
-from pylxcfs.resources.model import Devices, Resources, Source
+from pylxcfs.resources.model import Devices, Resources, Source, readable
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import watch
 from pylxcfs.server.server import options_of
@@ -99,7 +99,8 @@ def render_devices(found: Devices) -> str:
             f"{device.type:5}  {f'{device.major}:{device.minor}':8}  {device.name}"
             for device in found.allowed
         ] or ["none"]
-    return "\n".join([*lines, *(f"from {one.file}  {one.path}" for one in found.sources)])
+    sources = [f"from {one.file}  {readable(one.path or '')}" for one in found.sources]
+    return "\n".join([*lines, *sources])
 
 
 def _query(settings: Settings, *, sample: bool = False) -> Query:
@@ -138,8 +139,12 @@ def render(found: Resources, changed: tuple[str, ...] = ()) -> str:
         size = _shown("size_bytes", pages.size_bytes)
         rows.append((f"huge_pages {size}", _shown("limit_bytes", pages.limit_bytes), "limit"))
         rows.append((f"huge_pages {size}", _shown("usage_bytes", pages.usage_bytes), "usage"))
-    places = sorted(set(found.cgroup.paths.values()))
-    rows.append(("cgroup", f"{found.cgroup.version} {' '.join(places)}", ""))
+    rows.append(("cgroup.version", found.cgroup.version, ""))
+    controllers: dict[str, list[str]] = {}
+    for name, path in document["cgroup"]["paths"].items():
+        controllers.setdefault(path, []).append(name)
+    for path, names in controllers.items():
+        rows.append(("cgroup.paths", "", f"{' '.join(names)}: {path}"))
     if found.security.label is not None:
         rows.append(("security.label", found.security.label, ""))
     for name, advice in document["advice"].items():
@@ -168,9 +173,8 @@ def _shown(name: str, value: object) -> str:
 def _from(source: Source | None) -> str:
     if source is None:
         return ""
-    if not source.level:
-        return source.path or source.file
-    return f"{source.path or source.file} ({source.level} above)"
+    where = readable(source.path or source.file)
+    return f"{where} ({source.level} above)" if source.level else where
 
 
 def serve(listener: int, config_fd: int) -> None:

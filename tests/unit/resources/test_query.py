@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import tempfile
@@ -422,3 +423,22 @@ def test_changes_are_watched_at_both_ends_of_deep_cgroups(version, request):
     # v2: each level's controllers are enabled one level above.
     levels = {file.count("/of60") for file in enabling}
     assert levels == ({*range(16), *range(44, 60)} if version == "v2" else set())
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_name_that_is_not_utf_8(version, request):
+    """JSON has no place for its bytes; the library has them, as os.fsdecode gives them."""
+    tree = request.getfixturevalue(version)
+    name = "of\udcff"
+    make = v1_cgroup if version == "v1" else v2_cgroup
+    make(tree, name)
+    text = b"0::/of\xff\n" if version == "v2" else b"2:memory:/of\xff\n1:cpu:/of\xff\n"
+    (tree.root / "proc/self/cgroup").write_bytes(text)
+    query = Query(root=str(tree.root))
+    with contextlib.closing(query):
+        found = query.of()
+    assert set(found.cgroup.paths.values()) == {f"/{name}"}
+    document = found.document()
+    assert set(document["cgroup"]["paths"].values()) == {"/of\ufffd"}
+    assert document["sources"]["cpu.quota"]["path"].rpartition("/")[0].endswith("/of\ufffd")
+    json.dumps(document, ensure_ascii=False).encode()

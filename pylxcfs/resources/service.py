@@ -238,28 +238,31 @@ class Service:
     ) -> None:
         talk = Conversation(self._request_s)
         until = trio.current_time() + self._request_s
+        waits = True
         while talk.state is not State.CLOSED:
+            if waits:
+                with trio.move_on_at(until) as patience:
+                    await trio.lowlevel.wait_readable(connection.fileno())
+                if patience.cancelled_caught:
+                    return  # it was silent, or slow
             data, request = b"", None
-            if talk.state is not State.FIRST:
-                async with container.lock:
-                    try:
-                        request = talk.request()
-                    except HttpError as refused:
-                        data = talk.refuse(refused)
-                    if request is not None and request.what != "events":
-                        data = talk.answer(await self._answer(request, peer))
+            async with container.lock:
+                if waits:
+                    talk.receive(await connection.recv(MOST_BYTES))
+                    note_use()
+                try:
+                    request = talk.request()
+                except HttpError as refused:
+                    data = talk.refuse(refused)
+                if request is not None and request.what != "events":
+                    data = talk.answer(await self._answer(request, peer))
             if request is not None and request.what == "events":
                 await self._stream(connection, talk, peer, container)
                 return
+            waits = not data
             if data:
                 await self._send(connection, data)
                 until = trio.current_time() + self._request_s
-                continue
-            with trio.move_on_at(until):
-                talk.receive(await connection.recv(MOST_BYTES))
-                note_use()
-                continue
-            return  # it was silent, or slow
 
     async def _prepare(self, peer: Peer) -> None:
         """Find the container of a peer, in another thread where that may take long."""

@@ -176,6 +176,8 @@ class Devices(NamedTuple):
     #: The rules that were read: "devices.list" of v1, and "bpf(2)" for the programs of v2, whose
     #: path is the cgroup's. Both count on a hybrid host.
     sources: tuple[Source, ...]
+    #: Why they are not known, for people; else None. Not in the JSON: it names files of the host.
+    unknown: str | None = None
 
     def document(self, *, with_paths: bool = True) -> dict[str, Any]:
         """Return it for JSON. `with_paths`: the paths of sources as well."""
@@ -190,7 +192,9 @@ class Resources(NamedTuple):
     """What a process may use, uses, and has left, at one time."""
 
     #: "container": memory and CPUs are a container's, with limits or without, or those of a cgroup
-    #: that has limits. "host": they are the machine's, as no limit on memory or CPUs is known.
+    #: that has limits. "host": they are the machine's, as there is no limit. "unknown": they are
+    #: the machine's, but there may be limits: the cgroup hierarchies of memory and CPUs are not
+    #: mounted here, or not so that its cgroup can be found in them.
     scope: str
     cpu: Cpu
     memory: Memory

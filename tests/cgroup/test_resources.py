@@ -453,10 +453,13 @@ _LIBRARY = [sys.executable, "-m", "pylxcfs", "resources", "--json"]
 
 def library_in(made: Container, script: str) -> dict:
     """Ask the library in a container, without any daemon."""
+    return json.loads(command_in(made, script, *_LIBRARY).stdout)
+
+
+def command_in(made: Container, script: str, *command: str) -> subprocess.CompletedProcess[bytes]:
     v1 = [",".join(one.controllers) for one in mounted() if one.controllers]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "V1": " ".join(v1)}
-    command = ["unshare", "-m", "sh", "-ec", script, "sh", *_LIBRARY]
-    return json.loads(made.exec(command, env=env).stdout)
+    return made.exec(["unshare", "-m", "sh", "-ec", script, "sh", *command], env=env)
 
 
 def test_the_library_in_a_container(make_container):
@@ -472,11 +475,21 @@ def test_the_library_in_a_container(make_container):
 
 def test_the_library_in_a_container_without_cgroups(make_container):
     made = make_container(memory=300 * MIB, cpuset="0", namespaces=["cgroup"])
-    found = library_in(made, 'umount -R /sys/fs/cgroup; exec "$@"')
+    umount = 'umount -R /sys/fs/cgroup; exec "$@"'
+    found = library_in(made, umount)
+    assert found["scope"] == "unknown"
     assert found["memory"]["limit_bytes"] is None
     assert "memory.limit_bytes" not in found["sources"]
     assert found["cpu"]["affinity"] == [0]
     assert found["advice"]["threads"]["value"] == 1
+    for words in (_LIBRARY, [*_LIBRARY[:3], "env"]):
+        told = command_in(made, umount, *words).stderr.decode()
+        assert told.startswith("pylxcfs: limits are not known here: ")
+    devices = command_in(made, umount, *_LIBRARY, "--devices")
+    assert json.loads(devices.stdout) == {"allowed": None, "sources": []}
+    reason = "the hierarchy with the rules for them is not mounted here"
+    assert devices.stderr.decode() == f"pylxcfs: the devices are not known: {reason}\n"
+    assert command_in(made, RUNTIME_MOUNTS, *_LIBRARY).stderr == b""
 
 
 def test_the_library_in_a_container_with_the_mounts_of_the_host_knows_no_limits(make_container):
@@ -485,9 +498,9 @@ def test_the_library_in_a_container_with_the_mounts_of_the_host_knows_no_limits(
     found = library_in(made, 'exec "$@"')
     told = {name: one["file"] for name, one in found["sources"].items() if one["level"] is not None}
     assert told == {}
-    assert found["scope"] == "host"
+    assert found["scope"] == "unknown"
     assert found["memory"]["limit_bytes"] is found["memory"]["usage_bytes"] is None
-    assert "limit" not in found["advice"]["heap_bytes"]["reason"]
+    assert found["advice"]["heap_bytes"]["reason"].endswith("bytes; limits are not known")
 
 
 def test_a_process_in_a_cgroup_below_is_told_of_its_container(service, make_container, make_below):

@@ -97,6 +97,12 @@ def test_a_process_that_is_not_there():
         assert error.value.hint == "give --pid a process that runs"
 
 
+def test_a_pid_that_is_no_number():
+    done = CliRunner().invoke(cli, ["resources", "--pid", "abc"])
+    assert done.exit_code == UsageError.exit_code
+    assert "'abc' is not a valid number" in done.output
+
+
 def test_watch_prints_a_line_at_once_and_ends_with_the_process():
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
         command = [sys.executable, "-m", "pylxcfs", "resources", "--watch", "--json"]

@@ -69,6 +69,15 @@ class _Value(click.ParamType[Any]):
 _PATH = _Value(BY_NAME["mountpoint"].kind)
 
 
+class _Pid(click.IntRange):
+    """A pid. The name is for the error."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
 def _click_option(option: Option) -> Callable[[_Command], _Command]:
     text = f"{option.help}  [{option.limits}default: {option.default_text}; {option.env}]"
     if isinstance(option.kind, Switch):
@@ -519,7 +528,7 @@ def agent(numbers: tuple[int, int, int, int, int]) -> None:
 
 
 @cli.command(short_help="Print what a process may use, uses, and has left.")
-@click.option("--pid", type=click.IntRange(1), help="The process.  [default: this one]")
+@click.option("--pid", type=_Pid(), help="The process.  [default: this one]")
 @click.option("--devices", is_flag=True, help="Print the devices that it may open instead.")
 @click.option("--watch", is_flag=True, help="Print it again after each change of a limit.")
 @_as_json
@@ -816,7 +825,7 @@ def metrics(config_fd: int) -> None:
 
 @cli.command(short_help="Print what a process would read.")
 @click.argument("file")
-@click.option("--pid", type=click.IntRange(1), required=True, help="The process that would read.")
+@click.option("--pid", type=_Pid(), required=True, help="The process that would read.")
 @_options("cpu_view", "cpu_numbering", "disable_swap", "init_pid_method", "log_level")
 @click.pass_context
 def show(context: click.Context, /, file: str, pid: int, **_: object) -> None:
@@ -911,7 +920,7 @@ def webhook(
 
 
 @cli.command(short_help="Print variables for programs that read no files.")
-@click.option("--pid", type=click.IntRange(1), help="A process with the limits.  [default: this]")
+@click.option("--pid", type=_Pid(), help="A process with the limits.  [default: this]")
 @click.option("--limits", metavar="NAME=QUANTITY,...", help="As in cpu=2,memory=4Gi.")
 @click.option("--pod", metavar="PATH", help="A pod in JSON, or - for stdin.")
 @click.option("--container", metavar="NAME", help="Of --pod.  [default: its first]")

@@ -6,6 +6,7 @@ What is answered is in the room resources/; here its parts are plugged together.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import logging
@@ -24,7 +25,7 @@ from pylxcfs.errors import FormatError, Gone, HostError, SourceError, UserError
 from pylxcfs.guard import Guard
 from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
-from pylxcfs.resources.model import Devices, Resources, Source
+from pylxcfs.resources.model import Devices, Resources, Source, readable
 from pylxcfs.resources.query import Query
 from pylxcfs.resources.watch import watch
 from pylxcfs.server.server import options_of
@@ -35,9 +36,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _MOST_DOCUMENT: Final = 1 << 20
-_NOT_KNOWN: Final = (
-    "not known; --log-level=debug says why. On cgroup v2 it takes CAP_SYS_ADMIN: try sudo"
-)
+#: bpf(2) is for root.
+_REFUSED: Final = os.strerror(errno.EPERM)
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -52,8 +52,22 @@ def need_package() -> None:
 
 
 def of_process(settings: Settings, pid: int) -> Resources:
-    """Return the resources of a process. Raise UserError."""
-    return _queried(settings, pid, Query.of)
+    """Return the resources of a process; warn if its limits are not known. Raise UserError."""
+    return _warned(_queried(settings, pid, Query.of))
+
+
+def _warned(found: Resources) -> Resources:
+    if found.scope == "unknown":
+        _warn(
+            "limits are not known here: the cgroup hierarchies of CPUs and memory are not mounted,"
+            " or not so that the cgroup of the process can be found in them. Mount the cgroups"
+            " again, or ask the resources service"
+        )
+    return found
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"pylxcfs: {text}\n")
 
 
 def _queried(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
@@ -76,6 +90,8 @@ def texts_of_changes(settings: Settings, pid: int, *, as_json: bool) -> Iterator
     """Yield what is printed at once and after each change, until Ctrl-C. Raise UserError."""
     try:
         for change in watch(pid, query=_query(settings)):
+            if not change.changed:
+                _warned(change.resources)
             found = {"changed": change.changed, **change.resources.document()}
             yield json.dumps(found) if as_json else render(change.resources, change.changed)
     except (Gone, SourceError, FormatError) as error:
@@ -87,19 +103,23 @@ def texts_of_changes(settings: Settings, pid: int, *, as_json: bool) -> Iterator
 def devices_text(settings: Settings, pid: int, *, as_json: bool) -> str:
     """Return what is printed about the devices that a process may open. Raise UserError."""
     found = _queried(settings, pid, Query.devices)
+    if found.unknown is not None:
+        hint = ". bpf(2) takes CAP_SYS_ADMIN: try sudo" if _REFUSED in found.unknown else ""
+        _warn(f"the devices are not known: {readable(found.unknown)}{hint}")
     return json.dumps(found.document(), indent=2) if as_json else render_devices(found)
 
 
 def render_devices(found: Devices) -> str:
     """Return a line for each device: type, numbers, name; and one for each source."""
     if found.allowed is None:
-        lines = ["no limit" if found.sources else _NOT_KNOWN]
+        lines = ["no limit" if found.sources else "not known"]
     else:
         lines = [
             f"{device.type:5}  {f'{device.major}:{device.minor}':8}  {device.name}"
             for device in found.allowed
         ] or ["none"]
-    return "\n".join([*lines, *(f"from {one.file}  {one.path}" for one in found.sources)])
+    sources = [f"from {one.file}  {readable(one.path or '')}" for one in found.sources]
+    return "\n".join([*lines, *sources])
 
 
 def _query(settings: Settings, *, sample: bool = False) -> Query:
@@ -138,8 +158,12 @@ def render(found: Resources, changed: tuple[str, ...] = ()) -> str:
         size = _shown("size_bytes", pages.size_bytes)
         rows.append((f"huge_pages {size}", _shown("limit_bytes", pages.limit_bytes), "limit"))
         rows.append((f"huge_pages {size}", _shown("usage_bytes", pages.usage_bytes), "usage"))
-    places = sorted(set(found.cgroup.paths.values()))
-    rows.append(("cgroup", f"{found.cgroup.version} {' '.join(places)}", ""))
+    rows.append(("cgroup.version", found.cgroup.version, ""))
+    controllers: dict[str, list[str]] = {}
+    for name, path in document["cgroup"]["paths"].items():
+        controllers.setdefault(path, []).append(name)
+    for path, names in controllers.items():
+        rows.append(("cgroup.paths", "", f"{' '.join(names)}: {path}"))
     if found.security.label is not None:
         rows.append(("security.label", found.security.label, ""))
     for name, advice in document["advice"].items():
@@ -168,9 +192,8 @@ def _shown(name: str, value: object) -> str:
 def _from(source: Source | None) -> str:
     if source is None:
         return ""
-    if not source.level:
-        return source.path or source.file
-    return f"{source.path or source.file} ({source.level} above)"
+    where = readable(source.path or source.file)
+    return f"{where} ({source.level} above)" if source.level else where
 
 
 def serve(listener: int, config_fd: int) -> None:

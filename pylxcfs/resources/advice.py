@@ -40,7 +40,8 @@ def threads(resources: Resources | None = None) -> Advice:
         return Advice(visible, f"the {what} is {_cpus(cpu.quota or 0)}")
     if decided is not None and decided == sources.get("cpu.cpuset"):
         return Advice(visible, f"the cpuset has {_cpus(visible)}")
-    return Advice(visible, f"{_cpus(visible)} {'is' if visible == 1 else 'are'} online")
+    online = f"{_cpus(visible)} {'is' if visible == 1 else 'are'} online"
+    return Advice(visible, online + _doubt(resources))
 
 
 def _cpus(number: float) -> str:
@@ -49,11 +50,17 @@ def _cpus(number: float) -> str:
 
 def heap_bytes(resources: Resources | None = None) -> Advice:
     """Return how large a garbage collector may let its heap grow, in bytes."""
-    memory = _or_own(resources).memory
+    resources = _or_own(resources)
+    memory = resources.memory
     limited = memory.limit_bytes is not None and memory.limit_bytes <= memory.total_bytes
     part, whole = _LIMITED if limited else _UNLIMITED
     what = f"{'the limit of' if limited else 'this machine with'} {memory.total_bytes}"
-    return Advice(memory.total_bytes * part // whole, f"{part}/{whole} of {what} bytes")
+    reason = f"{part}/{whole} of {what} bytes{_doubt(resources)}"
+    return Advice(memory.total_bytes * part // whole, reason)
+
+
+def _doubt(resources: Resources) -> str:
+    return "; limits are not known" if resources.scope == "unknown" else ""
 
 
 def _or_own(resources: Resources | None) -> Resources:

@@ -7,11 +7,17 @@ file of, and "not known" everywhere else, as each field says. No I/O is done her
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pylxcfs.formats.pressure import Stall
 from pylxcfs.resources import advice
+
+
+def readable(path: str) -> str:
+    """Return a path for JSON and for people: bytes that are not UTF-8 are U+FFFD."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 class Source(NamedTuple):
@@ -23,12 +29,12 @@ class Source(NamedTuple):
     #: In the hierarchy: 0 is the cgroup that was asked about (of a process in another container,
     #: that container's), 1 its parent. None outside of cgroups.
     level: int | None = None
-    #: The file's path as this process sees it. Not told to containers.
+    #: The file's path as this process sees it. The service leaves it out for containers.
     path: str | None = None
 
     def document(self, *, with_paths: bool = True) -> dict[str, Any]:
         """Return it for JSON."""
-        path = {"path": self.path} if with_paths and self.path else {}
+        path = {"path": readable(self.path)} if with_paths and self.path else {}
         return {"file": self.file, "level": self.level, **path}
 
 
@@ -127,9 +133,15 @@ class Cgroup(NamedTuple):
 
     #: "v1", "v2" or "hybrid": which hierarchies there are.
     version: str
-    #: Its path by v1 controller; that of v2 is under "unified". "/" is the container's own cgroup
-    #: where the process is in another cgroup namespace than the process that asks.
+    #: Its path by v1 controller; that of v2 is under "unified". "/" where the process is in another
+    #: cgroup namespace than the process that asks. To clients in another one the service says "/"
+    #: of all.
     paths: Mapping[str, str]
+
+    def document(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        paths = {name: readable(path) for name, path in self.paths.items()}
+        return {**self._asdict(), "paths": paths}
 
 
 class Security(NamedTuple):
@@ -164,6 +176,8 @@ class Devices(NamedTuple):
     #: The rules that were read: "devices.list" of v1, and "bpf(2)" for the programs of v2, whose
     #: path is the cgroup's. Both count on a hybrid host.
     sources: tuple[Source, ...]
+    #: Why they are not known, for people; else None. Not in the JSON: it names files of the host.
+    unknown: str | None = None
 
     def document(self, *, with_paths: bool = True) -> dict[str, Any]:
         """Return it for JSON. `with_paths`: the paths of sources as well."""
@@ -178,7 +192,9 @@ class Resources(NamedTuple):
     """What a process may use, uses, and has left, at one time."""
 
     #: "container": memory and CPUs are a container's, with limits or without, or those of a cgroup
-    #: that has limits. "host": they are the machine's, as no limit on memory or CPUs is known.
+    #: that has limits. "host": they are the machine's, as there is no limit. "unknown": they are
+    #: the machine's, but there may be limits: the cgroup hierarchies of memory and CPUs are not
+    #: mounted here, or not so that its cgroup can be found in them.
     scope: str
     cpu: Cpu
     memory: Memory
@@ -232,7 +248,7 @@ class Resources(NamedTuple):
             "uptime_s": self.uptime_s,
             "numa_nodes": self.numa_nodes,
             "huge_pages": [one._asdict() for one in self.huge_pages],
-            "cgroup": self.cgroup._asdict(),
+            "cgroup": self.cgroup.document(),
             "security": self.security._asdict(),
             "advice": {
                 "threads": advice.threads(self)._asdict(),

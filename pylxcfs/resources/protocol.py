@@ -1,9 +1,11 @@
 """Both protocols of the socket, without I/O: bytes in, requests out; answers in, bytes out.
 
-    line    self\n, or pid NUMBER\n: one line of JSON, and the connection is closed
+    line    self\n, pid NUMBER\n, devices\n, devices NUMBER\n: one line of JSON, and the connection
+            is closed. The end of what the client sends stands for the newline
     HTTP    HTTP/1.1 by h11: GET /v1/self, /v1/processes/NUMBER, ... with answers in JSON
 
-The first line says which it is. A request is at most 8 KiB and has no body.
+The first line says which it is: HTTP/ is in it, or it begins with a method and is longer than any
+command. A request is at most 8 KiB and has no body.
 
     state     receives                        becomes
     FIRST     a line of HTTP                  HTTP
@@ -29,19 +31,19 @@ MOST_BYTES: Final = 8192
 #: Bytes of the first line, of which the longest that is understood has 32.
 _MOST_LINE: Final = 4096
 
-_LINE: Final = re.compile(rb"(self|pid ([0-9]{1,10}))\r?\n")
-_PROCESS: Final = re.compile(r"/v1/processes/([0-9]{1,10})")
-_TARGETS: Final = {
-    "/v1/self": "self",
-    "/v1/self/devices": "devices",
-    "/v1/self/events": "events",
-    "/v1/openapi.json": "openapi",
-}
+_LINE: Final = re.compile(rb"(?:self|(devices)|(?:pid|(devices)) ([0-9]{1,10}))\r?\n?")
+_ASKED: Final = re.compile(r"/v1/(?:self|processes/([0-9]{1,10}))(/devices)?")
+_OTHERS: Final = {"/v1/self/events": "events", "/v1/openapi.json": "openapi"}
+#: RFC 9110, RFC 5789.
+_METHOD: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH) ")
+#: When clients of events connect again after the end of a stream.
+_RETRY_MS: Final = 1000
 _JSON: Final = b"application/json"
 _METHODS: Final = (b"GET", b"HEAD")
+_TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 #: What is said of requests that h11 refuses, by its status.
 _MALFORMED: Final = {
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+    _TOO_LARGE: (
         f"the request has more than {MOST_BYTES} bytes",
         "send fewer headers",
     ),
@@ -62,11 +64,11 @@ class State(Enum):
 
 
 class Request(NamedTuple):
-    """What a client wants: "self", "devices", "process", "events" or "openapi"."""
+    """What a client wants: "resources", "devices", "events" or "openapi"."""
 
     what: str
-    #: The number of a process in the client's pid namespace.
-    pid: int = 0
+    #: The number of a process in the client's pid namespace; None: the client.
+    pid: int | None = None
 
 
 class Answer(NamedTuple):
@@ -109,12 +111,13 @@ class Conversation:
         """Take bytes from the client; b"" is its end."""
         if self.state is State.FIRST:
             self._first += data
-            if data and b"\n" not in self._first and len(self._first) < _MOST_LINE:
+            line, newline, _ = self._first.partition(b"\n")
+            if data and not newline and len(line) < _MOST_LINE:
                 return
             if not self._first:
                 self.state = State.CLOSED
                 return
-            if b" HTTP/" not in self._first.partition(b"\n")[0]:
+            if b" HTTP/" not in line and (newline or not _METHOD.match(line)):
                 self.state = State.LINE
                 return
             data, self.state = self._first, State.HTTP
@@ -132,10 +135,11 @@ class Conversation:
                 raise HttpError(
                     HTTPStatus.BAD_REQUEST,
                     "this is neither a command nor HTTP",
-                    "send self, or pid NUMBER, and a newline",
+                    "send self, pid NUMBER, devices or devices NUMBER, and a newline",
                 )
-            number = match.group(2)
-            return Request("self") if number is None else Request("process", int(number))
+            own, of_process, number = match.groups()
+            what = "devices" if own or of_process else "resources"
+            return Request(what, None if number is None else int(number))
         if self.state is not State.HTTP:
             return None
         try:
@@ -150,8 +154,12 @@ class Conversation:
             if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 self._http.start_next_cycle()
                 self._head = False  # the next request may be one that h11 refuses
+            size = self._waiting
             event = self._http.next_event()
             if isinstance(event, h11.Request):
+                # h11 examines the size of incomplete ones alone.
+                if size - self._waiting > MOST_BYTES:
+                    raise HttpError(_TOO_LARGE, *_MALFORMED[_TOO_LARGE])
                 found = self._understood(event)
             elif isinstance(event, h11.Data):
                 raise HttpError(*_NO_BODY)
@@ -165,6 +173,11 @@ class Conversation:
                 self.state = State.CLOSED
                 return None
 
+    @property
+    def _waiting(self) -> int:
+        """Bytes that were received and not parsed yet."""
+        return len(self._http.trailing_data[0])
+
     def _understood(self, event: h11.Request) -> Request:
         self._head = event.method == b"HEAD"
         self._stays = event.http_version == b"1.1" and not any(
@@ -173,15 +186,14 @@ class Conversation:
         target = event.target.partition(b"?")[0].decode("latin-1")
         # http://localhost/v1/self, as a proxy is asked.
         target = re.sub(r"^http://[^/]*", "", target)
-        match = _PROCESS.fullmatch(target)
-        what = "process" if match is not None else _TARGETS.get(target)
-        if what is None:
+        request = _requested(target)
+        if request is None:
             raise HttpError(
                 HTTPStatus.NOT_FOUND, "there is no such resource", "GET /v1/openapi.json lists all"
             )
         if event.method not in _METHODS:
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "nothing can be changed here", "use GET")
-        return Request(what, 0 if match is None else int(match.group(1)))
+        return request
 
     def answer(self, answer: Answer, *, last: bool = False) -> bytes:
         """Return the bytes of an answer to the last request. `last`: none may follow."""
@@ -218,9 +230,9 @@ class Conversation:
         """Return the head of a stream of server-sent events, without end."""
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         head = h11.Response(status_code=HTTPStatus.OK, headers=headers, reason=b"OK")
-        data = self._http.send(head)
+        data = self._http.send(head) or b""
         self.state = State.CLOSED if self._head else State.EVENTS
-        return data or b""
+        return data if self._head else data + self._chunk(b"retry: %d\n\n" % _RETRY_MS)
 
     def event(self, name: str, body: bytes) -> bytes:
         """Return one event: a name, and JSON."""
@@ -234,3 +246,15 @@ class Conversation:
 
     def _chunk(self, data: bytes) -> bytes:
         return self._http.send(h11.Data(data=data)) or b""
+
+
+def _requested(target: str) -> Request | None:
+    other = _OTHERS.get(target)
+    if other is not None:
+        return Request(other)
+    match = _ASKED.fullmatch(target)
+    if match is None:
+        return None
+    number, devices = match.groups()
+    what = "devices" if devices else "resources"
+    return Request(what, None if number is None else int(number))

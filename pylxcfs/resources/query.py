@@ -232,7 +232,10 @@ class Query:
         That is for its cgroup to say; nothing is opened. On v2 this process needs bpf(2), else they
         are not known. Raise Gone if it has ended, SourceError where its cgroup cannot be found.
         """
-        return self._where_it_is(pid or os.getpid(), lambda found, _: self._devices(found))
+        found = self._where_it_is(pid or os.getpid(), lambda found, _: self._devices(found))
+        if found.unknown is not None:
+            _log.debug("devices: %s", found.unknown)
+        return found
 
     def huge_page_sizes(self) -> list[str]:
         """Return the sizes of huge pages that the kernel has, as cgroups name them."""
@@ -297,7 +300,12 @@ class Query:
         cgroup = container.read(self._read)
         limit, memory = cgroup.limit, cgroup.memory
         online = host.online_cpus()
-        limited = is_container or limits_cpus(limit, online) or limits_memory(memory)
+        limits = limits_cpus(limit, online) or limits_memory(memory)
+        limited = is_container or limits
+        paths = container.paths()
+        scope = "container" if limited else "host"
+        if not limits and not self._can_see_limits(paths):
+            scope = "unknown"
         origins = {name: _source(origin) for name, origin in cgroup.origins.items()}
         sources.update({name: one for name, one in origins.items() if name not in _PARTS})
         info = meminfo_format.read(host.recent("proc/meminfo"))
@@ -309,7 +317,7 @@ class Query:
         sources.update(_sources_of(found, shown, info, origins, self.options))
         processes = self._processes(cgroup.pids, sources)
         return Resources(
-            scope="container" if limited else "host",
+            scope=scope,
             cpu=self._cpu(cgroup, online, pid, sources, limited=limited),
             memory=Memory(
                 memory.limit if memory is not None else None,
@@ -326,17 +334,29 @@ class Query:
             uptime_s=self._uptime(container if is_container else None, sources),
             numa_nodes=self._nodes_of(container if limited else None, sources),
             huge_pages=self._huge_pages(cgroup.huge_pages, sources),
-            cgroup=self._cgroup(container.paths(), pid, sources),
+            cgroup=self._cgroup(paths, pid, sources),
             security=self._security(pid, sources),
             sources=sources,
         )
+
+    def _can_see_limits(self, paths: Paths) -> bool:
+        """Return whether the hierarchies of CPUs and memory are mounted, with these cgroups."""
+        for name in ("cpu", "memory"):
+            if name in paths:
+                place = self.hierarchies.named(name, paths)
+            elif "" in paths:  # what no v1 hierarchy has is v2's
+                place = self.hierarchies.in_v2(paths)
+            else:
+                continue  # the kernel has no such controller
+            if place is None:
+                return False
+        return True
 
     def _devices(self, container: ContainerSource) -> Devices:
         try:
             every = devices_view.numbered(self.host)
         except SourceError as error:
-            _log.debug("devices: %s", error)
-            return Devices(None, ())  # no sysfs is mounted
+            return Devices(None, (), str(error))  # no sysfs is mounted
         try:
             allowed, origins = container.read(
                 lambda readers: (readers.may_open(every), readers.device_origins())
@@ -344,11 +364,9 @@ class Query:
         except Gone:
             raise
         except (SourceError, FormatError) as error:
-            _log.debug("devices: %s", error)
-            return Devices(None, ())
+            return Devices(None, (), str(error))
         if not origins or (_LIST not in origins and "devices" in container.paths()):
-            _log.debug("devices: a hierarchy with rules for them is not mounted here")
-            return Devices(None, ())
+            return Devices(None, (), "the hierarchy with the rules for them is not mounted here")
         sources = tuple(
             [Source(name, origin.level, origin.path) for name, origin in origins.items()]
         )

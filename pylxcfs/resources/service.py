@@ -37,6 +37,7 @@ from pylxcfs.sources.registry import has_ended
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_Ask = Callable[[int], Resources | Devices]
 
 #: Seconds for a request, from the connection or the answer before it.
 REQUEST_S: Final = 10.0
@@ -56,6 +57,8 @@ _DRAIN_S: Final = 0.005
 COMMENT_S: Final = 15.0
 _APART_S: Final = 0.05
 _PATIENCE_S: Final = 0.05
+#: Bytes that are received after a request that was refused.
+_MOST_DRAINED: Final = 8 * MOST_BYTES
 
 _NOT_SEEN: Final = Answer.error(
     HTTPStatus.FORBIDDEN,
@@ -238,28 +241,47 @@ class Service:
     ) -> None:
         talk = Conversation(self._request_s)
         until = trio.current_time() + self._request_s
+        waits = True
         while talk.state is not State.CLOSED:
+            if waits:
+                with trio.move_on_at(until) as patience:
+                    await trio.lowlevel.wait_readable(connection.fileno())
+                if patience.cancelled_caught:
+                    return  # it was silent, or slow
             data, request = b"", None
-            if talk.state is not State.FIRST:
-                async with container.lock:
-                    try:
-                        request = talk.request()
-                    except HttpError as refused:
-                        data = talk.refuse(refused)
-                    if request is not None and request.what != "events":
-                        data = talk.answer(await self._answer(request, peer))
+            async with container.lock:
+                if waits:
+                    talk.receive(await connection.recv(MOST_BYTES))
+                    note_use()
+                try:
+                    request = talk.request()
+                except HttpError as refused:
+                    data = talk.refuse(refused)
+                if request is not None and request.what != "events":
+                    data = talk.answer(await self._answer(request, peer))
             if request is not None and request.what == "events":
                 await self._stream(connection, talk, peer, container)
                 return
+            waits = not data
             if data:
                 await self._send(connection, data)
                 until = trio.current_time() + self._request_s
-                continue
-            with trio.move_on_at(until):
-                talk.receive(await connection.recv(MOST_BYTES))
-                note_use()
-                continue
-            return  # it was silent, or slow
+        if request is None:  # it was refused, or the client has closed its end
+            await self._drain(connection, container)
+
+    async def _drain(self, connection: trio.socket.SocketType, container: _Container) -> None:
+        """Take some more bytes, so that a client reads the last answer and then the end.
+
+        It reads ECONNRESET where a connection is closed with bytes in it (unix_release_sock).
+        """
+        connection.shutdown(socket.SHUT_WR)
+        left = _MOST_DRAINED
+        with trio.move_on_after(self._take_s):
+            while left > 0:
+                await trio.lowlevel.wait_readable(connection.fileno())
+                async with container.lock:
+                    data = await connection.recv(MOST_BYTES)
+                left = left - len(data) if data else 0
 
     async def _prepare(self, peer: Peer) -> None:
         """Find the container of a peer, in another thread where that may take long."""
@@ -284,17 +306,18 @@ class Service:
             return openapi.ANSWER
         if not peer.pid:
             return _NOT_SEEN
-        if request.what == "process":
+        ask = self._query.devices if request.what == "devices" else self._query.of
+        if request.pid is not None:
             if request.pid > _MOST_PID:
                 return _NO_PROCESS
             search = partial(self._search, request.pid, peer)
             found = await trio.to_thread.run_sync(self._guard.call, "find", search, _nothing)
             if found is None:
                 return _NO_PROCESS if peer.lives else _ENDED
-            work = partial(self._of_process, *found, peer)
+            work = partial(self._of_process, ask, *found, peer)
         else:
             await self._prepare(peer)
-            work = partial(self._of_self, request, peer)
+            work = partial(self._of_self, ask, peer)
         return self._read(peer, work)
 
     def _read(self, peer: Peer, read: Callable[[], _T]) -> _T | Answer:
@@ -316,12 +339,11 @@ class Service:
         self._note()
         return found if peer.lives else _ENDED
 
-    def _of_self(self, request: Request, peer: Peer) -> Answer:
-        ask = self._query.devices if request.what == "devices" else self._query.of
+    def _of_self(self, ask: _Ask, peer: Peer) -> Answer:
         return Answer.of(self._document(ask(peer.pid), peer))
 
-    def _of_process(self, pid: int, pidfd: Descriptor, peer: Peer) -> Answer:
-        answer = Answer.of(self._document(self._query.of(pid), peer))
+    def _of_process(self, ask: _Ask, pid: int, pidfd: Descriptor, peer: Peer) -> Answer:
+        answer = Answer.of(self._document(ask(pid), peer))
         return _NO_PROCESS if has_ended(pidfd) else answer
 
     def _search(self, number: int, peer: Peer) -> tuple[int, Descriptor] | None:
@@ -348,9 +370,13 @@ class Service:
         return self._query.finder.process(peer.pid, number)
 
     def _document(self, found: Resources | Devices, peer: Peer) -> dict[str, object]:
-        # Paths of the host's cgroups are not for containers.
-        on_host = peer.pidns == self._pidns and cgroupns_of(peer.pid) == self._cgroupns
-        return found.document(with_paths=on_host)
+        # Paths of the host's cgroups are not for containers. A namespace that cannot be read (the
+        # main thread has ended) is another one.
+        shares = cgroupns_of(peer.pid) == self._cgroupns
+        if isinstance(found, Resources) and not shares:
+            paths = dict.fromkeys(found.cgroup.paths, "/")
+            found = found._replace(cgroup=found.cgroup._replace(paths=paths))
+        return found.document(with_paths=shares and peer.pidns == self._pidns)
 
     async def _stream(
         self,

@@ -74,8 +74,8 @@ def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Cha
     """Yield the resources of a process as they are, and again after each change of a limit.
 
     `pid`: by default this process. `query`: nobody else's, closed at the end. The first item has no
-    names. Ends with the process. Raise Gone,
-    SourceError or FormatError, SourceError also where the user has no inotify instance left.
+    names. Ends with the process. Raise Gone, SourceError or FormatError, SourceError also where the
+    user has no inotify instance left.
     """
     pid = pid or os.getpid()
     query = query or Query()
@@ -88,22 +88,23 @@ def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Cha
         except (OSError, OverflowError) as error:
             raise Gone(f"process {pid}: {error}") from None
         watched = Watched(query, pid)
-        yield Change(watched.resources, ())
+        change: Change | None = Change(watched.resources, ())
         poller = select.poll()
         poller.register(writes.fileno(), select.POLLIN)
         poller.register(pidfd.number, select.POLLIN)
         while True:
-            if not watched.take_writes():
+            if has_ended(pidfd):  # before that read its pid may have become another process's
+                return
+            if change is not None:
+                yield change
+            while not watched.take_writes():
                 if pidfd.number in dict(poller.poll()):
                     return
-                continue
             try:
                 change = watched.look()
             except Gone:
                 if has_ended(pidfd):
                     return
                 raise
-            if change is not None:
-                yield change
     finally:
         query.close()

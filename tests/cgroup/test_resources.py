@@ -108,6 +108,50 @@ def test_from_outside_it_is_the_same(service, make_container):
             assert os.path.isfile(source["path"])
 
 
+#: Asks by the line protocol from a thread, after the end of the main thread.
+AFTER_MAIN = f"""
+import ctypes, os, sys, threading, time
+from pathlib import Path
+def ask():
+    while b"Z (zombie)" not in Path(f"/proc/{{os.getpid()}}/status").read_bytes():
+        time.sleep(0.01)
+    exec({CLIENT!r})
+    sys.stdout.flush()
+    os._exit(0)
+threading.Thread(target=ask).start()
+EXIT = {{"x86_64": 60}}.get(os.uname().machine, 93)  # of this thread alone
+ctypes.CDLL(None).syscall(EXIT, 0)
+"""
+
+
+def is_told_no_path_of_the_host(found: dict) -> bool:
+    without = not any("path" in source for source in found["sources"].values())
+    return without and set(found["cgroup"]["paths"].values()) == {"/"}
+
+
+def test_clients_in_another_cgroup_namespace_are_told_no_path_of_the_host(
+    service, make_cgroup, make_container
+):
+    made = make_container(memory=100 * MIB, namespaces=["cgroup"])
+    after_main = json.loads(made.exec(python(AFTER_MAIN, service, "self")).stdout)
+    assert after_main["memory"]["limit_bytes"] == 100 * MIB
+    assert is_told_no_path_of_the_host(after_main)
+    hosts = made.cgroup.command(["nsenter", "-t", str(made.pid), "-p", "-m", "cat"])
+    with subprocess.Popen(hosts, stdin=subprocess.PIPE) as entered:  # not its cgroup namespace
+        names = ["sh", "-c", "grep -lx cat /proc/[0-9]*/comm || :"]
+        [comm] = wait_until(lambda: made.exec(names).stdout.split(), what="the process")
+        number = comm.decode().split("/")[2]
+        assert is_told_no_path_of_the_host(ask(made, service, f"pid {number}"))
+        assert entered.stdin is not None
+        entered.stdin.close()
+    other = make_container(memory=100 * MIB)
+    client = ["unshare", "--cgroup", *python(CLIENT, service)]  # as with --pid=host
+    for command in ("self", f"pid {other.pid}", f"pid {os.getpid()}"):
+        assert is_told_no_path_of_the_host(json.loads(make_cgroup().run([*client, command])))
+    # In the namespace of the service nothing is hidden by that.
+    assert not is_told_no_path_of_the_host(line(service, f"pid {other.pid}"))
+
+
 def test_a_limit_of_a_level_above(service, make_cgroup, make_container):
     parent = make_cgroup()
     parent.limits(memory=150 * MIB)
@@ -361,6 +405,29 @@ def test_watch_yields_changes_until_the_end(make_cgroup, make_container):
         assert list(changes) == []
 
 
+def test_watch_yields_nothing_that_was_read_after_the_end(make_cgroup):
+    """By then the pid may be another process's; here the read is of another one."""
+    made = make_cgroup()
+    made.limits(memory=200 * MIB)
+    query = Query()
+    of = query.of
+    with subprocess.Popen(made.command(["cat"]), stdin=subprocess.PIPE) as process:
+        comm = Path(f"/proc/{process.pid}/comm")
+        wait_until(lambda: comm.read_text() == "cat\n", what="the process in its cgroup")
+        changes = resources.watch(process.pid, query=query)
+        assert next(changes).resources.memory.limit_bytes == 200 * MIB
+
+        def swapped(_: int) -> resources.Resources:
+            process.kill()
+            process.wait()
+            return of(os.getpid())
+
+        query.of = swapped
+        made.limits(memory=100 * MIB)
+        assert list(changes) == []
+        assert process.returncode is not None
+
+
 def test_a_controller_that_is_enabled_later_makes_events(make_cgroup, make_container):
     if not is_v2():
         pytest.skip("v1 has the files of a controller from the start")
@@ -387,10 +454,13 @@ _LIBRARY = [sys.executable, "-m", "pylxcfs", "resources", "--json"]
 
 def library_in(made: Container, script: str) -> dict:
     """Ask the library in a container, without any daemon."""
+    return json.loads(command_in(made, script, *_LIBRARY).stdout)
+
+
+def command_in(made: Container, script: str, *command: str) -> subprocess.CompletedProcess[bytes]:
     v1 = [",".join(one.controllers) for one in mounted() if one.controllers]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "V1": " ".join(v1)}
-    command = ["unshare", "-m", "sh", "-ec", script, "sh", *_LIBRARY]
-    return json.loads(made.exec(command, env=env).stdout)
+    return made.exec(["unshare", "-m", "sh", "-ec", script, "sh", *command], env=env)
 
 
 def test_the_library_in_a_container(make_container):
@@ -406,11 +476,21 @@ def test_the_library_in_a_container(make_container):
 
 def test_the_library_in_a_container_without_cgroups(make_container):
     made = make_container(memory=300 * MIB, cpuset="0", namespaces=["cgroup"])
-    found = library_in(made, 'umount -R /sys/fs/cgroup; exec "$@"')
+    umount = 'umount -R /sys/fs/cgroup; exec "$@"'
+    found = library_in(made, umount)
+    assert found["scope"] == "unknown"
     assert found["memory"]["limit_bytes"] is None
     assert "memory.limit_bytes" not in found["sources"]
     assert found["cpu"]["affinity"] == [0]
     assert found["advice"]["threads"]["value"] == 1
+    for words in (_LIBRARY, [*_LIBRARY[:3], "env"]):
+        told = command_in(made, umount, *words).stderr.decode()
+        assert told.startswith("pylxcfs: limits are not known here: ")
+    devices = command_in(made, umount, *_LIBRARY, "--devices")
+    assert json.loads(devices.stdout) == {"allowed": None, "sources": []}
+    reason = "the hierarchy with the rules for them is not mounted here"
+    assert devices.stderr.decode() == f"pylxcfs: the devices are not known: {reason}\n"
+    assert command_in(made, RUNTIME_MOUNTS, *_LIBRARY).stderr == b""
 
 
 def test_the_library_where_no_sysfs_is_mounted(make_container):
@@ -426,9 +506,9 @@ def test_the_library_in_a_container_with_the_mounts_of_the_host_knows_no_limits(
     found = library_in(made, 'exec "$@"')
     told = {name: one["file"] for name, one in found["sources"].items() if one["level"] is not None}
     assert told == {}
-    assert found["scope"] == "host"
+    assert found["scope"] == "unknown"
     assert found["memory"]["limit_bytes"] is found["memory"]["usage_bytes"] is None
-    assert "limit" not in found["advice"]["heap_bytes"]["reason"]
+    assert found["advice"]["heap_bytes"]["reason"].endswith("bytes; limits are not known")
 
 
 def test_a_process_in_a_cgroup_below_is_told_of_its_container(service, make_container, make_below):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,15 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TOLD = f"threads 1\nmemory {MEMORY}\n"
+WITHOUT: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60}
+
+
+def ends_with_an_error(command: list[str]) -> None:
+    """Fail if a client says nothing on stderr, or anything on stdout."""
+    done = subprocess.run(command, **WITHOUT)
+    assert done.returncode != 0
+    assert done.stderr
+    assert done.stdout == ""
 
 
 def test_the_static_client(static: Path, socket: Path, limited: Container) -> None:
@@ -98,22 +108,29 @@ def test_the_static_client(static: Path, socket: Path, limited: Container) -> No
 
 def test_python(socket: Path, limited: Container) -> None:
     text = example("python").replace(PLACE, str(socket))
-    told = limited.exec([sys.executable, "-I", "-S", "-c", text]).stdout.decode()
-    assert told == TOLD
+    python = [sys.executable, "-I", "-S", "-c"]
+    assert limited.exec([*python, text]).stdout.decode() == TOLD
+    without = subprocess.run([*python, text.replace(str(socket), "/nonexistent")], **WITHOUT)
+    assert (without.returncode, without.stderr) == (0, "")
+    assert without.stdout == f"threads {os.cpu_count()}\nmemory None\n"
 
 
 def test_node(socket: Path, limited: Container) -> None:
     programs("clients", "node")
     text = example("javascript").replace(PLACE, str(socket))
     assert limited.exec(["node", "-e", text]).stdout.decode() == TOLD
+    ends_with_an_error(["node", "-e", text.replace(str(socket), "/nonexistent")])
 
 
 def test_go(socket: Path, limited: Container, tmp_path: Path) -> None:
     programs("clients", "go")
-    (tmp_path / "ask.go").write_text(example("go").replace(PLACE, str(socket)))
+    place = tmp_path / "resources.sock"
+    (tmp_path / "ask.go").write_text(example("go").replace(PLACE, str(place)))
     env = {**os.environ, "GOCACHE": str(tmp_path / "cache"), "GO111MODULE": "off"}
     build = ["go", "build", "-o", str(tmp_path / "ask"), str(tmp_path / "ask.go")]
     subprocess.run(build, check=True, env=env, cwd=tmp_path)
+    ends_with_an_error([str(tmp_path / "ask")])
+    place.symlink_to(socket)
     assert limited.exec([str(tmp_path / "ask")]).stdout.decode() == TOLD
 
 
@@ -121,6 +138,8 @@ def test_a_shell_with_curl(socket: Path, limited: Container) -> None:
     programs("clients", "curl")
     text = example("sh").replace(PLACE, str(socket))
     assert limited.exec(["sh", "-c", text]).stdout == b"threads 1\n"
+    ends_with_an_error(["sh", "-c", text.replace(str(socket), "/nonexistent")])
+    ends_with_an_error(["sh", "-c", text.replace("v1/self", "v1/processes/0")])
     curl = ["curl", "-sS", "--fail-with-body", "--unix-socket", str(socket)]
     for target, schema in (("self", "Resources"), ("processes/1", "Resources")):
         found = json.loads(limited.exec([*curl, f"http://localhost/v1/{target}"]).stdout)

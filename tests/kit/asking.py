@@ -72,7 +72,7 @@ def _closed(schema: Any) -> Any:
 
 def response_of(target: str, status: int) -> dict[str, Any]:
     """Return what the document says of the answer to a GET. Fail if it has no such answer."""
-    path = re.sub(r"/v1/processes/\d+$", "/v1/processes/{pid}", target.partition("?")[0])
+    path = re.sub(r"^/v1/processes/\d+", "/v1/processes/{pid}", target.partition("?")[0])
     if path not in DOCUMENT["paths"]:
         assert status == 404, f"{status} for {target}, which no path of the document is"
         path = "/v1/self"  # its errors are those of all

@@ -44,14 +44,15 @@ def test_units_levels_and_what_is_not_known():
         cpu=Cpu((0, 1), 1.5, (0, 1), None, None, None, None),
         memory=Memory(512 << 20, 512 << 20, 3 << 19, 1023, None),  # type: ignore[arg-type]
         huge_pages=(HugePages(2 << 20, None, 0),),
-        cgroup=Cgroup("v2", {"unified": "/a/b"}),
+        cgroup=Cgroup("hybrid", {"memory": "/a/b", "cpu": "/a/b", "unified": "/\udcff"}),
         sources={
             "cpu.quota": Source("cpu.max", 2, "/sys/fs/cgroup/cpu.max"),
             "memory.limit_bytes": Source("memory.max", 0),
             "memory.available_bytes": Source("x"),
         },
     )
-    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in work.render(found).splitlines()}
+    text = work.render(found)
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines()}
     assert lines["cpu.quota"].split("  ")[0] == "1.5"
     assert lines["cpu.quota"].endswith("/sys/fs/cgroup/cpu.max (2 above)")
     assert lines["memory.limit_bytes"].startswith("512 MiB")
@@ -59,7 +60,8 @@ def test_units_levels_and_what_is_not_known():
     assert lines["memory.free_bytes"] == "1023 B"
     assert lines["memory.available_bytes"].startswith("- ")
     assert "cpu.shares" not in lines
-    assert lines["cgroup"] == "v2 /a/b"
+    paths = [line.split()[1:] for line in text.splitlines() if line.startswith("cgroup.paths")]
+    assert paths == [["memory", "cpu:", "/a/b"], ["unified:", "/\ufffd"]]
     assert work.render(found, ("cpu.quota",)).startswith("changed: cpu.quota\n")
 
 
@@ -93,6 +95,12 @@ def test_a_process_that_is_not_there():
         with pytest.raises(UserError, match=f"there is no process {child.pid}") as error:
             run("--pid", str(child.pid), *words)
         assert error.value.hint == "give --pid a process that runs"
+
+
+def test_a_pid_that_is_no_number():
+    done = CliRunner().invoke(cli, ["resources", "--pid", "abc"])
+    assert done.exit_code == UsageError.exit_code
+    assert "'abc' is not a valid number" in done.output
 
 
 def test_watch_prints_a_line_at_once_and_ends_with_the_process():

@@ -49,10 +49,12 @@ def response(data: bytes, method: bytes = b"GET") -> tuple[int, dict[str, object
 @pytest.mark.parametrize(
     ("line", "request_"),
     [
-        (b"self\n", Request("self")),
-        (b"self\r\n", Request("self")),
-        (b"pid 7\n", Request("process", 7)),
-        (b"pid 0\n", Request("process", 0)),
+        (b"self\n", Request("resources")),
+        (b"self\r\n", Request("resources")),
+        (b"pid 7\n", Request("resources", 7)),
+        (b"pid 0\n", Request("resources", 0)),
+        (b"devices\n", Request("devices")),
+        (b"devices 7\r\n", Request("devices", 7)),
     ],
 )
 def test_lines(line, request_, size):
@@ -63,7 +65,11 @@ def test_lines(line, request_, size):
 
 
 @pytest.mark.parametrize(
-    "line", [b"\n", b"foo\n", b"pid\n", b"pid x\n", b"pid -1\n", b"pid 99999999999\n", b"self"]
+    "line",
+    [
+        *(b"\n", b"foo\n", b"pid\n", b"pid x\n", b"pid -1\n", b"pid 99999999999\n"),
+        *(b"sel", b"devices x\n"),
+    ],
 )
 def test_a_line_that_is_no_command_is_answered_and_closed(line):
     talk = Conversation()
@@ -72,9 +78,19 @@ def test_a_line_that_is_no_command_is_answered_and_closed(line):
     with pytest.raises(HttpError) as refused:
         talk.request()
     data = talk.refuse(refused.value)
-    assert json.loads(data)["hint"] == "send self, or pid NUMBER, and a newline"
+    hint = "send self, pid NUMBER, devices or devices NUMBER, and a newline"
+    assert json.loads(data)["hint"] == hint
     assert data.endswith(b"\n")
     assert talk.state is State.CLOSED
+
+
+@pytest.mark.parametrize("line", [b"self", b"self\r"])
+def test_the_end_stands_for_the_newline(line):
+    talk = Conversation()
+    talk.receive(line)
+    assert talk.request() is None
+    talk.receive(b"")
+    assert talk.request() == Request("resources")
 
 
 def test_a_connection_without_a_request_is_closed():
@@ -87,18 +103,18 @@ def test_a_connection_without_a_request_is_closed():
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_http_goes_on_after_an_answer(size):
     talk, found = first(GET, size=size)
-    assert found == Request("self")
+    assert found == Request("resources")
     assert response(talk.answer(ANSWER)) == (200, {"a": 1}, True)
     assert talk.request() is None
     talk.receive(b"GET /v1/processes/12?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert talk.request() == Request("process", 12)
+    assert talk.request() == Request("resources", 12)
     assert response(talk.answer(ANSWER)) == (200, {"a": 1}, False)
     assert talk.state is State.CLOSED
 
 
 def test_requests_that_come_together_are_answered_one_by_one():
     talk, found = first(GET + GET.replace(b"self", b"openapi.json"))
-    assert found == Request("self")
+    assert found == Request("resources")
     talk.answer(ANSWER)
     assert talk.request() == Request("openapi")
     talk.answer(ANSWER)
@@ -109,14 +125,14 @@ def test_requests_that_come_together_are_answered_one_by_one():
 
 def test_http_1_0_and_proxies():
     talk, found = first(b"GET http://localhost/v1/self HTTP/1.0\r\n\r\n")
-    assert found == Request("self")
+    assert found == Request("resources")
     talk.answer(ANSWER)
     assert talk.state is State.CLOSED
 
 
 def test_head_has_no_body():
     talk, found = first(GET.replace(b"GET", b"HEAD"))
-    assert found == Request("self")
+    assert found == Request("resources")
     data = talk.answer(ANSWER)
     assert data.endswith(b"\r\n\r\n")
     assert b"content-length: 9\r\n" in data
@@ -137,6 +153,7 @@ def test_head_has_no_body():
         (GET[:-2] + b"Transfer-Encoding: gzip\r\n\r\n", 501),
         (GET[:-2] + b"X: " + b"y" * MOST_BYTES, 431),
         (b"GET /" + b"y" * 2 * MOST_BYTES + b" HTTP/1.1\r\n", 431),
+        (b"GET /" + b"y" * 2 * MOST_BYTES, 431),
         (b"\x16\x03\x01 HTTP/\n\n\n", 400),
     ],
 )
@@ -151,6 +168,31 @@ def test_what_is_refused(data, status):
     assert found[1]["hint"]
     assert not found[2]
     assert talk.state is State.CLOSED
+
+
+@pytest.mark.parametrize("size", [1, 1000, MOST_BYTES, 3 * MOST_BYTES])
+def test_a_request_has_at_most_8_kib(size):
+    """Whatever the pieces are in which it is received."""
+
+    def ask(length: int) -> tuple[Conversation, Request | None]:
+        data = GET[:-2] + b"X: " + b"y" * (length - len(GET) - 5) + b"\r\n\r\n"
+        assert len(data) == length
+        talk = Conversation()
+        found = None
+        for start in range(0, length, size):
+            talk.receive(data[start : start + size])
+            found = talk.request()
+        return talk, found
+
+    talk, found = ask(MOST_BYTES)
+    assert found == Request("resources")
+    talk.answer(ANSWER)
+    talk.receive(GET)  # each request counts alone
+    assert talk.request() == found
+    for length in (MOST_BYTES + 1, 12000):
+        with pytest.raises(HttpError) as refused:
+            ask(length)
+        assert refused.value.answer.status == 431
 
 
 def test_what_h11_says_is_not_told():
@@ -182,13 +224,13 @@ def test_a_client_is_told_how_long_a_connection_stays():
     ):
         talk = Conversation(request_s=10.0)
         talk.receive(b"GET /v1/self HTTP/" + version + b"\r\nHost: x\r\n" + more + b"\r\n")
-        assert talk.request() == Request("self")
+        assert talk.request() == Request("resources")
         assert (b"\r\nkeep-alive: timeout=10\r\n" in talk.answer(ANSWER)) is told
 
 
 def test_what_is_refused_behind_a_head_request_has_a_body():
     talk, found = first(GET.replace(b"GET", b"HEAD") + b"GET /v1/self HTTP/1.1\r\n\r\n")
-    assert found == Request("self")
+    assert found == Request("resources")
     talk.answer(ANSWER)
     with pytest.raises(HttpError) as refused:
         talk.request()
@@ -211,7 +253,7 @@ def test_events():
     text = b""
     while isinstance(event := client.next_event(), h11.Data):
         text += event.data
-    assert text == b"event: resources\ndata: {}\n\n:\n\n"
+    assert text == b"retry: 1000\n\nevent: resources\ndata: {}\n\n:\n\n"
     assert talk.state is State.EVENTS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import tempfile
@@ -106,7 +107,7 @@ def test_without_a_limit_it_is_the_hosts_and_the_own_file_says_so(v2):
 def test_where_no_hierarchy_is_mounted_nothing_is_made_up(tree):
     tree.write("proc/self/cgroup", "0::/\n")
     found = ask(tree)
-    assert found.scope == "host"
+    assert found.scope == "unknown"
     assert found.cpu.cpuset is found.memory.usage_bytes is found.processes.threads is None
     assert found.cpu.affinity == tuple(sorted(os.sched_getaffinity(0)))
     assert "memory.limit_bytes" not in found.sources
@@ -301,15 +302,18 @@ def test_without_a_limit_on_devices_there_is_a_source(tree):
 
 
 def test_devices_are_not_known_without_a_hierarchy(v1):
-    assert ask_for_devices(with_devices(v1, None)) == (None, ())
+    reason = "the hierarchy with the rules for them is not mounted here"
+    assert ask_for_devices(with_devices(v1, None)) == (None, (), reason)
     v1.write("proc/self/cgroup", DEVICES_V1)
-    assert ask_for_devices(v1) == (None, ())
+    assert ask_for_devices(v1) == (None, (), reason)
 
 
 def test_devices_are_not_known_without_sysfs(tree):
     with_devices(tree, "c 1:3 rwm\n")
     (tree.root / "sys/dev/char").rename(tree.root / "sys/dev/none")
-    assert ask_for_devices(tree) == (None, ())
+    found = ask_for_devices(tree)
+    assert found[:2] == (None, ())
+    assert "sys/dev/char" in str(found.unknown)
 
 
 def test_devices_are_not_known_where_the_kernel_does_not_say(v2, monkeypatch):
@@ -319,7 +323,8 @@ def test_devices_are_not_known_where_the_kernel_does_not_say(v2, monkeypatch):
     monkeypatch.setattr(devices, "effective", refused)
     v2_cgroup(v2, "a/b")
     found = ask_for_devices(with_devices(v2, None))
-    assert found == (None, ())
+    assert found[:2] == (None, ())
+    assert str(found.unknown).endswith("bpf: Operation not permitted")
     check(found.document(), "Devices")
 
 
@@ -329,7 +334,7 @@ def test_programs_alone_do_not_say_what_a_list_that_is_not_mounted_denies(v2, mo
     found = ask_for_devices(with_devices(v2, None))
     assert [one.file for one in found.sources] == ["bpf(2)"]
     v2.write("proc/self/cgroup", f"{DEVICES_V1}0::/a/b\n")
-    assert ask_for_devices(v2) == (None, ())
+    assert ask_for_devices(v2)[:2] == (None, ())
 
 
 def test_changed_rules_and_another_cgroup_count_at_once(tree):
@@ -422,3 +427,45 @@ def test_changes_are_watched_at_both_ends_of_deep_cgroups(version, request):
     # v2: each level's controllers are enabled one level above.
     levels = {file.count("/of60") for file in enabling}
     assert levels == ({*range(16), *range(44, 60)} if version == "v2" else set())
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_name_that_is_not_utf_8(version, request):
+    """JSON has no place for its bytes; the library has them, as os.fsdecode gives them."""
+    tree = request.getfixturevalue(version)
+    name = "of\udcff"
+    make = v1_cgroup if version == "v1" else v2_cgroup
+    make(tree, name)
+    text = b"0::/of\xff\n" if version == "v2" else b"2:memory:/of\xff\n1:cpu:/of\xff\n"
+    (tree.root / "proc/self/cgroup").write_bytes(text)
+    query = Query(root=str(tree.root))
+    with contextlib.closing(query):
+        found = query.of()
+    assert set(found.cgroup.paths.values()) == {f"/{name}"}
+    document = found.document()
+    assert set(document["cgroup"]["paths"].values()) == {"/of\ufffd"}
+    assert document["sources"]["cpu.quota"]["path"].rpartition("/")[0].endswith("/of\ufffd")
+    json.dumps(document, ensure_ascii=False).encode()
+
+
+def test_whether_limits_are_known(tree):
+    """They are not where a hierarchy of CPUs or memory is not mounted with the own cgroup in it."""
+
+    def scope(text: str) -> str:
+        tree.write("proc/self/cgroup", text)
+        found = ask(tree)
+        for one in (resources.advice.threads(found), resources.advice.heap_bytes(found)):
+            assert ("limits are not known" in one.reason) == (found.scope == "unknown")
+        return found.scope
+
+    assert scope("0::/a\n") == scope("4:memory:/a\n3:cpu:/a\n") == "unknown"
+    assert scope("5:devices:/\n") == "host"  # a kernel without these controllers
+    tree.v1("memory")
+    v1_cgroup(tree, "a")
+    assert scope("4:memory:/a\n3:cpu:/a\n") == "unknown"
+    assert scope("4:memory:/a\n") == "host"
+    assert scope("4:memory:/..\n") == "unknown"
+    v1_cgroup(tree, "b", memory=MIB)
+    assert scope("4:memory:/b\n3:cpu:/b\n") == "container"
+    tree.v1("cpu")
+    assert scope("4:memory:/a\n3:cpu:/a\n") == "host"

@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from pylxcfs import resources
 from pylxcfs.errors import Gone
@@ -22,7 +24,7 @@ from pylxcfs.resources import openapi
 from pylxcfs.resources.peers import Peer
 from pylxcfs.resources.protocol import Conversation
 from pylxcfs.resources.query import Query
-from pylxcfs.resources.service import MOST_STREAMS, Service
+from pylxcfs.resources.service import MOST_STREAMS, Service, _Container
 from pylxcfs.resources.watch import Watched
 from tests.kit.asking import Http, check, check_event, connect, get, line, rest, serving
 from tests.unit.resources.conftest import v2_cgroup
@@ -61,6 +63,11 @@ def test_devices(service):
     assert status == 200
     check(found, "Devices")
     assert found == json.loads(json.dumps(resources.devices().document()))
+    assert get(service, f"/v1/processes/{os.getpid()}/devices") == (200, found)
+    for command in ("devices", f"devices {os.getpid()}"):
+        assert line(service, command) == found
+    assert get(service, "/v1/processes/0/devices")[0] == 404
+    assert "no such process" in line(service, "devices 0")["error"]
 
 
 def test_a_process_that_is_not_there(service):
@@ -135,10 +142,11 @@ def test_the_end_of_a_client_in_the_middle_is_no_error(service):
 
 
 def test_a_client_that_has_sent_all_may_close_its_half(service):
-    with connect(service) as connection:
-        connection.sendall(b"self\n")
-        connection.shutdown(socket.SHUT_WR)
-        assert json.loads(rest(connection))["scope"]
+    for data in (b"self\n", b"self"):
+        with connect(service) as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            assert json.loads(rest(connection))["scope"]
     with connect(service) as connection:
         connection.sendall(GET)
         connection.shutdown(socket.SHUT_WR)
@@ -191,6 +199,46 @@ def test_a_huge_request_is_refused_before_it_was_read(service, data, status):
     assert head.startswith(b"HTTP/1.1 %d " % status) if status else head == b""
     check(json.loads(body), "Error")
     assert line(service)["scope"]
+
+
+@pytest.mark.parametrize(
+    ("data", "start"),
+    [
+        (GET[:-2] + b"x: " + b"y" * 20000 + b"\r\n\r\n", b"HTTP/1.1 431 "),
+        (b"y" * 20000, b'{"error": '),
+    ],
+)
+def test_a_client_that_has_sent_too_much_reads_an_answer_and_the_end(service, data, start):
+    """No error (ECONNRESET) behind the answer."""
+    with connect(service) as connection:
+        connection.sendall(data)
+        assert connection.recv(65536).startswith(start)
+        assert connection.recv(65536) == b""
+
+
+def test_bytes_are_received_in_turn_with_the_other_connections_of_a_container(tmp_path):
+    """Else those that send a byte at a time get more than the share of one."""
+    with contextlib.closing(Query()) as query, listen(str(tmp_path)) as listener:
+        service, container = Service(query, listener, Guard()), _Container()
+        ours, theirs = socket.socketpair()
+
+        async def talk() -> None:
+            with trio.socket.from_stdlib_socket(ours) as connection:
+                peer = Peer.of(ours)
+                await service._talk(connection, peer, container, lambda: None)
+
+        async def main() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(talk)
+                async with container.lock:
+                    theirs.sendall(b"self\n")
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert ours.recv(100, socket.MSG_PEEK) == b"self\n"
+
+        ours.setblocking(False)
+        with theirs:
+            trio.run(main)
+            assert json.loads(rest(theirs))["scope"]
 
 
 def test_more_connections_than_one_may_have_are_closed_and_others_are_served(tmp_path):

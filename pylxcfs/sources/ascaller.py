@@ -9,16 +9,16 @@ the kernel translates pids, both ways.
 The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE in the initial user
 namespace trace it and run code in it. So a seccomp filter, there before the process is, leaves that
 one read(2), write(2), memory, fork(2) and its end. It has two descriptors, the file and the answer;
-no capability but the caller's CAP_SYS_NICE, and none to read; no directory but one of /proc; and
-the caller's network namespace.
+no capability but the caller's CAP_SYS_NICE, and none to read; no directory but an empty one without
+a parent; and the caller's network namespace.
 
 A child that takes too long is killed, with what it has forked; of those that do not end each
 container has a few.
 
 It imports nothing of pylxcfs and ends with its socket, and all children with it. Started by
-helper.py as `python -I -S ascaller.py FD`. A request is a line of JSON and the data of a write,
-with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in
-/proc, and the directory of the caller's cgroup, below which everything happens.
+helper.py as `python -I -S ascaller.py FD` in that directory. A request is a line of JSON and the
+data of a write, with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's
+directory in /proc, and the directory of the caller's cgroup, below which everything happens.
 
     {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
@@ -211,8 +211,7 @@ class Identity:
             if moved:
                 who = who._replace(euid=self._euid_to_move(moved))
         if inside:
-            os.chroot("/proc/self/fdinfo")
-            os.chdir("/")
+            os.chroot(".")  # the helper's empty directory
         capabilities = own_capabilities()
         _prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups(who.groups)

@@ -5,6 +5,9 @@ request at a time on a SOCK_SEQPACKET socket: first of all "+", then to each req
 answer, or "-" and the reason. What it does may block in the kernel for as long as a container
 likes, even so that SIGKILL waits; then it is left behind, and the server goes on.
 
+Its working directory is an empty one without a parent (detached.py): chroot(".") is what a process
+of it needs before it gets into the reach of a container.
+
     translator.py    enters namespaces, which a process with threads cannot
     reading.py       examines threads of containers
 """
@@ -20,7 +23,7 @@ import threading
 import time
 
 from pylxcfs.errors import Gone, SourceError
-from pylxcfs.sources import reading, translator
+from pylxcfs.sources import detached, reading, translator
 from pylxcfs.sources.kept import Descriptor
 
 #: Longest answer. /proc/PID/cgroup has one path of at most 4096 bytes for each v1 hierarchy.
@@ -110,17 +113,25 @@ class HelperProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", self._file, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    env=_environment(),
-                )
+                self._process = self._run(theirs.fileno())
             except OSError as error:
                 ours.close()
                 raise self._error(error) from None
         self._connection, self._ready = ours, False
         return ours
+
+    def _run(self, connection: int) -> subprocess.Popen[bytes]:
+        empty = detached.empty_directory()
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", self._file, str(connection)],
+                pass_fds=[connection],
+                stdin=subprocess.DEVNULL,
+                cwd=f"/proc/self/fd/{empty}",
+                env=_environment(),
+            )
+        finally:
+            os.close(empty)
 
     def _end(self) -> None:
         """Let it end with its connection, and what it has started with it; else kill it."""

@@ -5,8 +5,8 @@ request at a time on a SOCK_SEQPACKET socket: first of all "+", then to each req
 answer, or "-" and the reason. What it does may block in the kernel for as long as a container
 likes, even so that SIGKILL waits; then it is left behind, and the server goes on.
 
-Its working directory is an empty one without a parent (detached.py): chroot(".") is what a process
-of it needs before it gets into the reach of a container.
+Its program is in a read-only mount, and its working directory is an empty one without a parent
+(detached.py): chroot(".") is what a process of it needs before a container may reach it.
 
     translator.py    enters namespaces, which a process with threads cannot
     reading.py       examines threads of containers
@@ -121,10 +121,25 @@ class HelperProcess:
         return ours
 
     def _run(self, connection: int) -> subprocess.Popen[bytes]:
+        directory, name = os.path.split(os.path.realpath(sys.executable))
+        try:
+            programs = detached.read_only(directory)
+        except OSError:  # Linux before 5.12, or the sandbox of a service manager
+            return self._run_as(connection, sys.executable)
+        try:
+            # By the server's number: the helper's descriptors are closed before.
+            return self._run_as(connection, f"/proc/{os.getpid()}/fd/{programs}/{name}")
+        except OSError:  # a policy by path
+            return self._run_as(connection, sys.executable)
+        finally:
+            os.close(programs)
+
+    def _run_as(self, connection: int, program: str) -> subprocess.Popen[bytes]:
         empty = detached.empty_directory()
         try:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", self._file, str(connection)],
+                executable=program,
                 pass_fds=[connection],
                 stdin=subprocess.DEVNULL,
                 cwd=f"/proc/self/fd/{empty}",

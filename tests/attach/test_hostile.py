@@ -155,6 +155,7 @@ def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(mounts
     top = ["own", "proc", "sys"]
     assert (seen["root"], seen["cwd"]) == ([top] * 3, [top] * 3)
     assert (seen["directories"], seen["descriptors"]) == ([], 1)
+    assert seen["program"] == os.ST_RDONLY
 
 
 def is_open(number: int) -> bool:

@@ -198,6 +198,7 @@ def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(make_c
         finder.close()
     assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
     assert (seen["directories"], seen["descriptors"]) == ([], 1)
+    assert seen["program"] == os.ST_RDONLY
 
 
 def stopped(finder, pid):

@@ -34,6 +34,7 @@ def look(process):
         "cwd": above(f"{process}/cwd"),
         "directories": [os.readlink(path) for path in descriptors if os.path.isdir(path)],
         "descriptors": len(descriptors),
+        "program": os.statvfs(f"{process}/exe").f_flag & os.ST_RDONLY,
     }
 
 found = None

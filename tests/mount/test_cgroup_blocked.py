@@ -148,6 +148,7 @@ def test_the_root_of_a_process_that_lists_leads_to_no_directory_of_the_host() ->
                 os.killpg(lists.pid, signal.SIGKILL)
     assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
     assert (seen["directories"], seen["descriptors"]) == ([], 2)
+    assert seen["program"] == os.ST_RDONLY
 
 
 _CROWD = """

@@ -8,6 +8,7 @@ root may stop and kill it, and with CAP_SYS_PTRACE trace it. So that process has
 - It has no capability and no_new_privs; its root directory is a detached copy of the mount, above
   which there is nothing, also for a container that opens its /proc/PID/root; and its one descriptor
   is the pipe for the answer. Network and IPC namespace are the container's.
+- It gets little memory, and is the first that the kernel kills for memory.
 - Without CAP_SYS_PTRACE nobody may trace it or open its files in /proc (PR_SET_DUMPABLE).
 - It is killed after half a second.
 
@@ -23,6 +24,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -37,6 +39,8 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPS = bytes(24)
 _MOST_DESCRIPTORS = 1024
+#: Address space of the process inside, more than the helper has.
+_MORE_MEMORY = 8 << 20
 
 #: Milliseconds for the process in the namespace. The container's root may have stopped it.
 PATIENCE_MS = 500
@@ -70,9 +74,22 @@ def links(paths: Sequence[bytes]) -> bytes:
     return found
 
 
+def bound_memory() -> None:
+    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
+
+    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
+    """
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"1000")
+    with open("/proc/self/statm", "rb") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
+    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
+
+
 def ask(paths: Sequence[bytes], pidfd: int, pipe: int, tree: int) -> None:
     """Fork the process inside, and see it end. Raise OSError."""
     check(_libc.setns(pidfd, _NAMESPACES))
+    bound_memory()
     os.fchdir(tree)
     os.chroot(".")
     # The next child is the one inside. It is born with this.

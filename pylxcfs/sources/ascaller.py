@@ -38,6 +38,7 @@ import json
 import math
 import os
 import platform
+import resource
 import select
 import signal
 import socket
@@ -78,6 +79,9 @@ _MOST_DESCRIPTORS = 1024
 _REQUEST_SIZE = 1 << 17
 #: Children that have not ended: of all callers and of one container, at most.
 _MOST_CHILDREN, _MOST_EACH = 512, 8
+
+#: Address space of the process in the caller's pid namespace, more than the helper has.
+_MORE_MEMORY = 8 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -170,6 +174,18 @@ def _confine() -> None:
     _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
 
 
+def _bound_memory() -> None:
+    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
+
+    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
+    """
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"1000")
+    with open("/proc/self/statm", "rb") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
+    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
+
+
 def _prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, value, 0, 0, 0))
 
@@ -211,6 +227,7 @@ class Identity:
             if moved:
                 who = who._replace(euid=self._euid_to_move(moved))
         if inside:
+            _bound_memory()
             os.chroot(".")  # the helper's empty directory
         capabilities = own_capabilities()
         _prctl(_PR_SET_KEEPCAPS, 1)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
@@ -41,6 +42,8 @@ _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPS = bytes(24)
 _MOST_DESCRIPTORS = 1024
+#: Address space of the process inside, more than the helper has.
+_MORE_MEMORY = 8 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -117,8 +120,21 @@ def _in_child(task: Callable[[], None]) -> None:
         os._exit(status)
 
 
+def _bound_memory() -> None:
+    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
+
+    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
+    """
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"1000")
+    with open("/proc/self/statm", "rb") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
+    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
+
+
 def _send_from_inside(namespace: int, pid: int, to: socket.socket) -> None:
     enter(namespace, _CLONE_NEWPID)
+    _bound_memory()
     os.chroot(".")  # the helper's empty directory
     os.dup2(to.fileno(), 0)
     os.closerange(1, _MOST_DESCRIPTORS)

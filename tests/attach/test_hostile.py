@@ -156,6 +156,8 @@ def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(mounts
     assert (seen["root"], seen["cwd"]) == ([top] * 3, [top] * 3)
     assert (seen["directories"], seen["descriptors"]) == ([], 1)
     assert seen["program"] == os.ST_RDONLY
+    assert seen["oom_score_adj"] == 1000
+    assert 0 <= seen["memory"] < 9 << 20
 
 
 def is_open(number: int) -> bool:

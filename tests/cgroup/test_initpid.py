@@ -182,7 +182,7 @@ def many_descriptors():
 
 
 def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(make_container):
-    """Whoever opens its /proc/PID/root is not bound by its chroot. It has one descriptor."""
+    """Whoever opens its /proc/PID/root is not bound by its chroot. It has one socket."""
     container = make_container()
     finder = InitFinder("scm")
     with many_descriptors():
@@ -197,8 +197,10 @@ def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(make_c
     finally:
         finder.close()
     assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
-    assert (seen["directories"], seen["descriptors"]) == ([], 1)
+    assert (seen["directories"], seen["sockets"]) == ([], 1)
     assert seen["program"] == os.ST_RDONLY
+    assert seen["oom_score_adj"] == 1000
+    assert 0 <= seen["memory"] < 9 << 20
 
 
 def stopped(finder, pid):

@@ -23,16 +23,32 @@ def above(link):
     ways = (".", "..", "/".join(9 * [".."]))
     return [sorted(os.listdir(os.open(way, os.O_RDONLY, dir_fd=at))) for way in ways]
 
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+def memory(process):
+    # How much more it may have.
+    limits = read(f"{process}/limits")
+    soft, hard, _ = limits.partition("Max address space")[2].split()[:3]
+    assert soft == hard
+    return int(hard) - int(read(f"{process}/statm").split()[0]) * os.sysconf("SC_PAGESIZE")
+
 def look(process):
-    with open(f"{process}/cmdline", "rb") as file:
-        if f"/{sys.argv[1]}\\0".encode() not in file.read():
-            return None
+    if f"/{sys.argv[1]}\\0" not in read(f"{process}/cmdline"):
+        return None
     os.kill(int(process[6:]), signal.SIGSTOP)
+    while (state := read(f"{process}/stat").rpartition(") ")[2][0]) != "T":
+        if state in "ZX":
+            return None
     descriptors = [os.path.join(process, "fd", name) for name in os.listdir(f"{process}/fd")]
     return {
         "root": above(f"{process}/root"),
         "cwd": above(f"{process}/cwd"),
         "directories": [os.readlink(path) for path in descriptors if os.path.isdir(path)],
+        "oom_score_adj": int(read(f"{process}/oom_score_adj")),
+        "memory": memory(process),
+        "sockets": sum(os.readlink(path).startswith("socket:") for path in descriptors),
         "descriptors": len(descriptors),
         "program": os.statvfs(f"{process}/exe").f_flag & os.ST_RDONLY,
     }

@@ -5,15 +5,17 @@ root may stop and kill it, and with CAP_SYS_PTRACE trace it. So that process has
 
 - It is a fork of this program, which imports nothing of pylxcfs, has no environment, and never sees
   an answer. In its memory is the request, and no other container's name or key.
-- It has no capability and no_new_privs; its root directory is the mount, and its one descriptor is
-  the pipe for the answer. Network and IPC namespace are the container's.
+- It has no capability and no_new_privs; its root directory is a detached copy of the mount, above
+  which there is nothing, also for a container that opens its /proc/PID/root; and its one descriptor
+  is the pipe for the answer. Network and IPC namespace are the container's.
+- It gets little memory, and is the first that the kernel kills for memory.
 - Without CAP_SYS_PTRACE nobody may trace it or open its files in /proc (PR_SET_DUMPABLE).
 - It is killed after half a second.
 
-Started by sources/helper.py as `python -I -S asking.py FD`. A request comes with a pidfd and the
-pipe beside it (SCM_RIGHTS); it is the mountpoint and the paths, with zero bytes between them. Into
-the pipe goes where each path leads, each with a zero byte behind it. The answer is b"+", or b"-"
-and the number of the error.
+Started by sources/helper.py as `python -I -S asking.py FD`. A request comes with a pidfd, the
+pipe and the copy of the mount beside it (SCM_RIGHTS); it is the paths, with zero bytes between
+them. Into the pipe goes where each path leads, each with a zero byte behind it. The answer is b"+",
+or b"-" and the number of the error.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -36,10 +39,12 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPS = bytes(24)
 _MOST_DESCRIPTORS = 1024
+#: Address space of the process inside, more than the helper has.
+_MORE_MEMORY = 8 << 20
 
 #: Milliseconds for the process in the namespace. The container's root may have stopped it.
 PATIENCE_MS = 500
-#: Longest request; a mountpoint has 4096 bytes at most, each path less than 40.
+#: Longest request; each path has less than 40 bytes.
 _REQUEST_SIZE = 8192
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,11 +74,24 @@ def links(paths: Sequence[bytes]) -> bytes:
     return found
 
 
-def ask(mountpoint: bytes, paths: Sequence[bytes], pidfd: int, pipe: int) -> None:
+def bound_memory() -> None:
+    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
+
+    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
+    """
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"1000")
+    with open("/proc/self/statm", "rb") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
+    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
+
+
+def ask(paths: Sequence[bytes], pidfd: int, pipe: int, tree: int) -> None:
     """Fork the process inside, and see it end. Raise OSError."""
     check(_libc.setns(pidfd, _NAMESPACES))
-    os.chroot(mountpoint)
-    os.chdir("/")
+    bound_memory()
+    os.fchdir(tree)
+    os.chroot(".")
     # The next child is the one inside. It is born with this.
     os.dup2(pipe, 0)
     os.closerange(1, _MOST_DESCRIPTORS)
@@ -105,11 +123,10 @@ def answer(connection: socket.socket, request: bytes, descriptors: Sequence[int]
     return b"+" if code == 0 else b"-%d" % max(code, 0)
 
 
-def _in_child(request: bytes, pidfd: int, pipe: int) -> NoReturn:
+def _in_child(request: bytes, pidfd: int, pipe: int, tree: int) -> NoReturn:
     code = errno.EIO
     try:
-        mountpoint, *paths = request.split(b"\0")
-        ask(mountpoint, paths, pidfd, pipe)
+        ask(request.split(b"\0"), pidfd, pipe, tree)
         code = 0
     except OSError as error:
         code = min(error.errno or errno.EIO, 254)
@@ -123,7 +140,7 @@ def serve(connection: socket.socket) -> None:
     check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
     connection.send(b"+")
     while True:
-        request, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_SIZE, 2)
+        request, descriptors, _, _ = socket.recv_fds(connection, _REQUEST_SIZE, 3)
         if not request:
             return
         try:

@@ -273,8 +273,7 @@ class Query:
         not asked about before. Raise Gone, SourceError.
         """
         if pid == self._pid:
-            text = self.hierarchies.living(pid, self._own.read())
-            return self._cgroups.of_cgroups(text), False
+            return self._cgroups.of_cgroups(self._own.read()), False
         pidns = pidns_of(pid, self._proc)
         if pidns not in (0, self._pidns):
             identity = self.registry.identify(pid)

@@ -10,7 +10,7 @@ The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE
 namespace trace it and run code in it. So a seccomp filter, there before the process is, leaves that
 one read(2), write(2), memory, fork(2) and its end. It has three descriptors, the file, the answer
 and its lifeline; no capability but the caller's CAP_SYS_NICE, and none to read; no directory but
-one of /proc; and the caller's network namespace.
+an empty one without a parent; and the caller's network namespace.
 
 A child that takes too long is killed, with what it has forked; of those that do not end each
 container has a few. All are killed when the helper ends, also by SIGKILL and with what is stopped:
@@ -19,9 +19,9 @@ the kernel sends the group the signal that F_SETSIG names, which is SIGKILL here
 would not do: a new process has none, and a container may stop it before it asks for one.
 
 It imports nothing of pylxcfs and ends with its socket. Started by helper.py as `python -I -S
-ascaller.py FD`. A request is a line of JSON and the data of a write,
-with three descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in
-/proc, and the directory of the caller's cgroup, below which everything happens.
+ascaller.py FD` in that directory. A request is a line of JSON and the data of a write, with three
+descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in /proc, and the
+directory of the caller's cgroup, below which everything happens.
 
     {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
@@ -48,6 +48,7 @@ import math
 import os
 import platform
 import re
+import resource
 import select
 import signal
 import socket
@@ -97,6 +98,9 @@ _REQUEST_SIZE = 1 << 17
 _MOST_CHILDREN, _MOST_EACH = 512, 8
 #: What has ended stays a zombie for so many milliseconds at most.
 _REAP_MS = 1000.0
+
+#: Address space of the process in the caller's pid namespace, more than the helper has.
+_MORE_MEMORY = 8 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -216,6 +220,18 @@ def _confine() -> None:
     _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
 
 
+def _bound_memory() -> None:
+    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
+
+    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
+    """
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"1000")
+    with open("/proc/self/statm", "rb") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
+    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
+
+
 def _prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, value, 0, 0, 0))
 
@@ -260,8 +276,8 @@ class Impersonation:
         if user >= 0 and moved:
             who = who._replace(euid=self._euid_to_move(moved))
         if inside:
-            os.chroot("/proc/self/fdinfo")
-            os.chdir("/")
+            _bound_memory()
+            os.chroot(".")  # the helper's empty directory
         capabilities = own_capabilities()
         _prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups(who.groups)

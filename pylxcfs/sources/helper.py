@@ -5,6 +5,9 @@ request at a time on a SOCK_SEQPACKET socket: first of all "+", then to each req
 answer, or "-" and the reason. What it does may block in the kernel for as long as a container
 likes, even so that SIGKILL waits; then it is left behind, and the server goes on.
 
+Its program is in a read-only mount, and its working directory is an empty one without a parent
+(detached.py): chroot(".") is what a process of it needs before a container may reach it.
+
     translator.py    enters namespaces, which a process with threads cannot
     reading.py       examines threads of containers
     ascaller.py      changes cgroups with a caller's credentials: its "+" says that a child has the
@@ -22,7 +25,7 @@ import threading
 import time
 
 from pylxcfs.errors import Gone, SourceError
-from pylxcfs.sources import reading, translator
+from pylxcfs.sources import detached, reading, translator
 from pylxcfs.sources.kept import Descriptor
 
 #: Longest answer. /proc/PID/cgroup has one path of at most 4096 bytes for each v1 hierarchy.
@@ -112,17 +115,40 @@ class HelperProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", self._file, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    env=_environment(),
-                )
+                self._process = self._run(theirs.fileno())
             except OSError as error:
                 ours.close()
                 raise self._error(error) from None
         self._connection, self._ready = ours, False
         return ours
+
+    def _run(self, connection: int) -> subprocess.Popen[bytes]:
+        directory, name = os.path.split(os.path.realpath(sys.executable))
+        try:
+            programs = detached.read_only(directory)
+        except OSError:  # Linux before 5.12, or the sandbox of a service manager
+            return self._run_as(connection, sys.executable)
+        try:
+            # By the server's number: the helper's descriptors are closed before.
+            return self._run_as(connection, f"/proc/{os.getpid()}/fd/{programs}/{name}")
+        except OSError:  # a policy by path
+            return self._run_as(connection, sys.executable)
+        finally:
+            os.close(programs)
+
+    def _run_as(self, connection: int, program: str) -> subprocess.Popen[bytes]:
+        empty = detached.empty_directory()
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", self._file, str(connection)],
+                executable=program,
+                pass_fds=[connection],
+                stdin=subprocess.DEVNULL,
+                cwd=f"/proc/self/fd/{empty}",
+                env=_environment(),
+            )
+        finally:
+            os.close(empty)
 
     def _end(self) -> None:
         """Let it end with its connection, and what it has started with it; else kill it."""

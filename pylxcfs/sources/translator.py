@@ -2,10 +2,10 @@
 
 It forks inside of another pid namespace, or changes its cgroup namespace; a process with threads
 can do neither. It imports nothing of pylxcfs, holds no state, and ends with its socket. Started
-by helper.py as `python -I -S translator.py FD`.
+by helper.py as `python -I -S translator.py FD` in an empty directory without a parent.
 
 The fork inside of a pid namespace may be stopped, and with CAP_SYS_PTRACE traced, by the
-container's root. So it has no capability, one descriptor, a directory of /proc as its root, and
+container's root. So it has no capability, one descriptor, that empty directory as its root, and
 lives for a moment.
 
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
@@ -41,6 +42,8 @@ _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPS = bytes(24)
 _MOST_DESCRIPTORS = 1024
+#: Address space of the process inside, more than the helper has.
+_MORE_MEMORY = 8 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,17 +54,18 @@ def enter(namespace: int, kind: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def process_of(namespace: int, pid: int) -> bytes:
+def process_of(namespace: int, pid: int, connection: socket.socket) -> bytes:
     """Return the pid of a process that has number `pid` in a pid namespace.
 
     A process inside opens it (pidfd_open, Linux 5.3) and sends the descriptor; the kernel says
-    in fdinfo which pid that is here (pidfd_show_fdinfo).
+    in fdinfo which pid that is here (pidfd_show_fdinfo). It must not have the helper's connection.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
             child = os.fork()
             if child == 0:
+                connection.close()  # with a number of the server, which may be a high one
                 _in_child(lambda: _send_from_inside(namespace, pid, theirs))
         try:
             _wait_for_message(ours, child)
@@ -116,10 +120,22 @@ def _in_child(task: Callable[[], None]) -> None:
         os._exit(status)
 
 
+def _bound_memory() -> None:
+    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
+
+    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
+    """
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"1000")
+    with open("/proc/self/statm", "rb") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
+    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
+
+
 def _send_from_inside(namespace: int, pid: int, to: socket.socket) -> None:
     enter(namespace, _CLONE_NEWPID)
-    os.chroot("/proc/self/fdinfo")
-    os.chdir("/")
+    _bound_memory()
+    os.chroot(".")  # the helper's empty directory
     os.dup2(to.fileno(), 0)
     os.closerange(1, _MOST_DESCRIPTORS)
     for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_DUMPABLE, 0)):
@@ -153,11 +169,11 @@ def _cgroup(process: str) -> bytes:
         return file.read()
 
 
-def answer(request: bytes, namespace: int, own: int) -> bytes:
+def answer(request: bytes, namespace: int, own: int, connection: socket.socket) -> bytes:
     """Return the answer to one request."""
     try:
         if request[:1] == b"P":
-            return b"+" + process_of(namespace, int(request[1:]))
+            return b"+" + process_of(namespace, int(request[1:]), connection)
         return b"+" + cgroups_seen_from(namespace, int(request[1:]), own)
     except (OSError, ValueError) as error:
         return b"-" + str(error).encode()
@@ -172,7 +188,7 @@ def serve(connection: socket.socket) -> None:
         if not request:
             return
         try:
-            connection.send(answer(request, descriptors[0], own))
+            connection.send(answer(request, descriptors[0], own, connection))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from pylxcfs.formats.mountinfo import Mount
 from pylxcfs.keeper.fusemount import Mounted
 from tests.attach.conftest import MIB, total
 from tests.kit.daemon import Daemon
+from tests.kit.inner import seen_of
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +113,18 @@ def test_a_process_that_is_traced_inside_has_nothing_to_give(mounts, make_contai
     pidfd = os.pidfd_open(made.pid)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     secret = os.open("/etc/passwd", os.O_RDONLY)
+    tree = calls.open_tree(mounts.own.mountpoint)
     child = os.fork()
     if child == 0:
         code = 1
         try:
             asking.links = probe
             asking.check(asking._libc.prctl(asking._PR_SET_DUMPABLE, 0, 0, 0, 0))
-            asking.ask(os.fsencode(mounts.own.mountpoint), [], pidfd, writing)
+            asking.ask([], pidfd, writing, tree)
             code = 0
         finally:
             os._exit(code)
-    for number in (writing, pidfd, secret):
+    for number in (writing, pidfd, secret, tree):
         os.close(number)
     with open(reading, "rb") as results:
         found = json.loads(results.read())
@@ -134,6 +137,27 @@ def test_a_process_that_is_traced_inside_has_nothing_to_give(mounts, make_contai
         "no_new_privs": 1,
         "descriptors": [0],
     }
+
+
+def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(mounts, make_container):
+    """Whoever opens its /proc/PID/root is not bound by its chroot."""
+    made = make_container()
+    pidfd = os.pidfd_open(made.pid)
+
+    def use() -> None:
+        with contextlib.suppress(OSError):
+            views.places(mounts, pidfd, ["proc/meminfo"])
+
+    try:
+        seen = seen_of(made, "asking.py", use)
+    finally:
+        os.close(pidfd)
+    top = ["own", "proc", "sys"]
+    assert (seen["root"], seen["cwd"]) == ([top] * 3, [top] * 3)
+    assert (seen["directories"], seen["descriptors"]) == ([], 1)
+    assert seen["program"] == os.ST_RDONLY
+    assert seen["oom_score_adj"] == 1000
+    assert 0 <= seen["memory"] < 9 << 20
 
 
 def is_open(number: int) -> bool:

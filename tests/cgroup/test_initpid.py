@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pylxcfs.errors import Gone, SourceError
 from pylxcfs.sources.initpid import InitFinder
 from tests.cgroup.processes import children_of, descendants_of
 from tests.conftest import require, wait_until
+from tests.kit.inner import seen_of
 
 
 @pytest.fixture(params=["auto", "ioctl", "scm"])
@@ -164,6 +167,40 @@ def test_a_container_that_stops_the_process_in_it_is_not_tried_again_at_once(mak
         assert finder.find(container.pid) == container.pid
     finally:
         finder.close()
+
+
+@contextlib.contextmanager
+def many_descriptors():
+    """Have so many that the next one has a high number."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    with contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(open(os.devnull, "rb"))
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(make_container):
+    """Whoever opens its /proc/PID/root is not bound by its chroot. It has one socket."""
+    container = make_container()
+    finder = InitFinder("scm")
+    with many_descriptors():
+        finder.translator.start()
+
+    def use():
+        finder._again.clear()
+        stopped(finder, container.pid)
+
+    try:
+        seen = seen_of(container, "translator.py", use)
+    finally:
+        finder.close()
+    assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
+    assert (seen["directories"], seen["sockets"]) == ([], 1)
+    assert seen["program"] == os.ST_RDONLY
+    assert seen["oom_score_adj"] == 1000
+    assert 0 <= seen["memory"] < 9 << 20
 
 
 def stopped(finder, pid):

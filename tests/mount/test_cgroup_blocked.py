@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.conftest import wait_until
 from tests.kit.cgroups import is_v2
 from tests.kit.cgrouptree import PRELUDE, tree_of
 from tests.kit.daemon import ROOT, Daemon
+from tests.kit.inner import seen_of
 
 #: Makes the server wait for a file when it reads cgroup.procs.
 _BLOCKED = """
@@ -250,6 +252,28 @@ def _helper(daemon: Daemon) -> psutil.Process:
         if "ascaller" in " ".join(child.cmdline())
     )
     return helper
+
+
+_LISTS = """
+while True:
+    refusal(read, f"{own}/cgroup.procs")
+"""
+
+
+def test_the_root_of_a_process_that_lists_leads_to_no_directory_of_the_host() -> None:
+    """Whoever opens its /proc/PID/root is not bound by its chroot."""
+    with Daemon("--enable-cgroup", "--request-timeout=0.3") as daemon, tree_of(daemon) as tree:
+        code = f"{PRELUDE}own = {tree.memory[0]!r}\n{_LISTS}"
+        with tree.container.popen([sys.executable, "-c", code]) as lists:
+            try:
+                seen = seen_of(tree.container, "ascaller.py", lambda: None)
+            finally:
+                os.killpg(lists.pid, signal.SIGKILL)
+    assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
+    assert (seen["directories"], seen["descriptors"]) == ([], 3)
+    assert seen["program"] == os.ST_RDONLY
+    assert seen["oom_score_adj"] == 1000
+    assert 0 <= seen["memory"] < 9 << 20
 
 
 _CROWD = """

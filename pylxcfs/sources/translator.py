@@ -5,8 +5,8 @@ can do neither. It imports nothing of pylxcfs, holds no state, and ends with its
 by helper.py as `python -I -S translator.py FD` in an empty directory without a parent.
 
 The fork inside of a pid namespace may be stopped, and with CAP_SYS_PTRACE traced, by the
-container's root. So it has no capability, one descriptor, that empty directory as its root, and
-lives for a moment.
+container's root. So it has no capability, one descriptor, that empty directory as its root, a
+network and IPC namespace of the helper's own, and lives for a moment.
 
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
     b"P" + PID      the pid of that process of the namespace, in the helper's pid namespace, in
@@ -31,6 +31,7 @@ from collections.abc import Callable
 
 _CLONE_NEWCGROUP = 0x02000000
 _CLONE_NEWPID = 0x20000000
+_CLONE_NEWIPC, _CLONE_NEWNET = 0x08000000, 0x40000000
 
 #: Milliseconds that a child in the namespace has to send its message, on a busy machine, and after
 #: which it is seen whether it was stopped: the container's root can do that, and readers wait.
@@ -182,6 +183,9 @@ def answer(request: bytes, namespace: int, own: int, connection: socket.socket) 
 def serve(connection: socket.socket) -> None:
     """Answer until the other end closes."""
     own = os.open("/proc/self/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    # Abstract sockets of the host would answer a process that a container has taken over. Where
+    # the sandbox of a service manager refuses this, the helper is of use all the same.
+    _libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
     connection.send(b"+")
     while True:
         request, descriptors, _, _ = socket.recv_fds(connection, 64, 1)

@@ -198,6 +198,10 @@ def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(make_c
         finder.close()
     assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
     assert (seen["directories"], seen["sockets"]) == ([], 1)
+    for name, inside in zip(("net", "ipc"), seen["namespaces"], strict=True):
+        assert inside not in (
+            os.readlink(f"/proc/{pid}/ns/{name}") for pid in ("self", container.pid)
+        )
     assert seen["program"] == os.ST_RDONLY
     assert seen["oom_score_adj"] == 1000
     assert 0 <= seen["memory"] < 9 << 20

@@ -50,6 +50,7 @@ def look(process):
         "memory": memory(process),
         "sockets": sum(os.readlink(path).startswith("socket:") for path in descriptors),
         "descriptors": len(descriptors),
+        "namespaces": [os.readlink(f"{process}/ns/{name}") for name in ("net", "ipc")],
         "program": os.statvfs(f"{process}/exe").f_flag & os.ST_RDONLY,
     }
 

@@ -19,6 +19,7 @@ from pylxcfs.attach import asking, calls
 from pylxcfs.errors import SourceError
 from pylxcfs.keeper import fusemount
 from pylxcfs.sources.helper import HelperProcess
+from pylxcfs.sources.kept import Descriptor
 from pylxcfs.tree import nodes
 from pylxcfs.views import VIEWS
 
@@ -102,16 +103,15 @@ class Asker(HelperProcess):
     def links(self, mountpoint: str, pidfd: int, wanted: Sequence[str]) -> list[str]:
         """Return where the mount's links lead paths. Raise OSError."""
         request = b"\0".join(map(os.fsencode, wanted))
-        tree = calls.open_tree(mountpoint)
+        tree = Descriptor(calls.open_tree(mountpoint))
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         with open(reading, "rb", buffering=0) as results:
             try:
-                self.ask(request, pidfd, writing, tree)
+                self.ask(request, pidfd, writing, tree.number)
             except SourceError as error:
                 raise _as_os_error(error) from None
             finally:
                 os.close(writing)
-                os.close(tree)
             # It was written by a process in the container's hands, which may keep the pipe open.
             text = results.read(_MOST_TEXT) or b""
         return list(map(os.fsdecode, text.split(b"\0")))

@@ -92,15 +92,14 @@ class Session:
             self._guard.warn("pass on", "a request was not passed on: %s", error)
             raise refused from error
 
-    def _forget(self, unique: int) -> int | None:
-        """Return the opcode of a request that is answered."""
+    def _forget(self, unique: int) -> None:
+        """Count a request no more: it is answered, or was not passed on."""
         with self._counting:
-            opcode, key = self._unanswered.pop(unique, (None, None))
-            if opcode is not None:
+            if unique in self._unanswered:
+                _, key = self._unanswered.pop(unique)
                 self._counts[key] -= 1
                 if not self._counts[key]:
                     del self._counts[key]
-        return opcode
 
     async def run(self, operations: pyfuse3.Operations, task_status: trio.TaskStatus[None]) -> None:
         """Answer until cancelled."""

@@ -129,6 +129,7 @@ class Keeper:
         #: The socket where processes ask about their resources, and the process that answers.
         self._resources: Resources | None = None
         self._given_resources = dict(resources_socket or {})
+        self._no_resources = ""  # why there is no socket, as it was logged
         #: Answers Prometheus, if that is wanted.
         self._metrics: child.Child | None = None
         #: Rescue servers by the kind of their mount.
@@ -402,7 +403,12 @@ class Keeper:
             )
         except (OSError, InstanceError) as error:
             # After a crash the process that answered may still be ending.
-            say(ERR, f"no resources service: {error}; trying again")
+            text = f"no resources service: {error}; trying again"
+            if isinstance(error, InstanceError):
+                text += f": {error.hint}"
+            if text != self._no_resources:
+                self._no_resources = text
+                say(ERR, text)
             self._after(BACKOFF_S[1], self._listen_for_resources)
         else:
             self._report.resources(self._resources.path)

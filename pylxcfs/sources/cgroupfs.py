@@ -38,7 +38,7 @@ from pylxcfs.sources import ascaller
 from pylxcfs.sources.ascaller import open_beneath
 from pylxcfs.sources.cgroups import Hierarchies, Paths, names_in
 from pylxcfs.sources.helper import HelperProcess
-from pylxcfs.sources.identity import FairKey, fair_key
+from pylxcfs.sources.identity import FairKey, fair_key, outermost
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.registry import Registry
 
@@ -151,9 +151,10 @@ class CgroupFiles:
     def caller(self, pid: int) -> Caller:
         """Return the process with that pid."""
         proc = Descriptor(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        own = self._registry.host_identity.pidns
         # A program with the set-user-ID bit counts for the user that runs it.
-        uid = ascaller.real_uid(proc.number)
-        return Caller(pid, fair_key(pid, uid, self._registry.host_identity.pidns), proc, self)
+        uid = ascaller.real_uid(proc.number) if outermost(pid, own) == own else 0
+        return Caller(pid, fair_key(pid, uid, own), proc, self)
 
     def key(self, pid: int) -> FairKey:
         """Return the key of the process with that pid. Raise OSError if it has ended."""

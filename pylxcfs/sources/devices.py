@@ -104,7 +104,7 @@ class DeviceRules:
         found: dict[str, Origin] = {}
         if self._list is not None and self._answers.text is not None:
             found["devices.list"] = Origin(self._list.path, 0)
-        if self._v2 is not None and self._answers.numbers is not None:
+        if self._v2 is not None and self._answers.has_programs:
             found["bpf(2)"] = Origin(self._v2.own, 0)
         return found
 
@@ -120,13 +120,27 @@ class DeviceRules:
 
 
 class _Answers:
-    """What follows from the text of devices.list and the numbers of programs; None: not known."""
+    """What follows from the text of devices.list and the numbers of programs; None: not known.
+
+    Where both have rules, both have to allow a device. So those of v1 alone count where a program
+    cannot be read, is not understood or takes too long.
+    """
 
     def __init__(self, text: bytes | None, numbers: tuple[int, ...] | None) -> None:
         self.text = text
         self.numbers = numbers
         self._rules = _by_device(deviceslist.parse(text)) if text is not None else None
-        self._programs = [instructions(number) for number in numbers or ()]
+        #: Whether the answer follows from programs, too.
+        self.has_programs = numbers is not None
+        self._programs: list[bytes] = []
+        try:
+            self._programs = [instructions(number) for number in numbers or ()]
+        except Gone:
+            raise
+        except SourceError:
+            if self._rules is None:
+                raise
+            self.has_programs = False
         #: Maps change while the programs stay.
         self._use_maps = any(map(bpf.uses_maps, self._programs))
         #: The monotonic time until which the answers are good.
@@ -148,10 +162,13 @@ class _Answers:
         except Gone:
             raise
         except (FormatError, SourceError) as error:
-            self._failed = error
             if self._use_maps:
                 self.until = time.monotonic() + _FAILED_S
-            raise
+            if self._rules is None:
+                self._failed = error
+                raise
+            self._programs, self._known, self.has_programs = [], {}, False
+            return self.may_open(devices)
 
     def _may_open(self, device: Device) -> bool:
         known = self._known.get(device)
@@ -238,11 +255,14 @@ class _Maps:
         what = f"BPF map {number}"
         try:
             descriptor, key_size, value_size = self._get(number)
-            if len(key) < key_size:
-                raise SourceError(f"{what}: a key has {key_size} bytes, not {len(key)}")
-            wanted = ctypes.create_string_buffer(key, len(key))
-            value = ctypes.create_string_buffer(value_size)
-            places = ctypes.addressof(wanted), ctypes.addressof(value)
+        except OSError as error:
+            raise _error(what, error) from None
+        if len(key) < key_size:
+            raise SourceError(f"{what}: a key has {key_size} bytes, not {len(key)}")
+        wanted = ctypes.create_string_buffer(key, len(key))
+        value = ctypes.create_string_buffer(value_size)
+        places = ctypes.addressof(wanted), ctypes.addressof(value)
+        try:
             _bpf(_MAP_LOOKUP_ELEM, bytearray(_LOOKUP.pack(descriptor.number, *places, 0)))
         except OSError as error:
             if error.errno == errno.ENOENT:

@@ -54,6 +54,8 @@ class HelperProcess:
         self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
+        #: Whether its program runs from the read-only copy.
+        self._copied = True
         self._late: list[subprocess.Popen[bytes]] = []
         self._pause_s = _PAUSE_S[0]
         self._paused_until = 0.0
@@ -99,6 +101,8 @@ class HelperProcess:
             if not _has_message(connection, self._start_s):
                 raise self._error("it starts")
             self._ready = bool(connection.recv(1))
+            if not self._ready:
+                raise ConnectionResetError("it ended when it started")
         socket.send_fds(connection, [request], descriptors)
         if not _has_message(connection, self._answer_s):
             self._leave()
@@ -125,8 +129,10 @@ class HelperProcess:
     def _run(self, connection: int) -> subprocess.Popen[bytes]:
         directory, name = os.path.split(os.path.realpath(sys.executable))
         try:
-            programs = detached.read_only(directory)
+            programs = detached.read_only(directory) if self._copied else -1
         except OSError:  # Linux before 5.12, or the sandbox of a service manager
+            programs = -1
+        if programs < 0:
             return self._run_as(connection, sys.executable)
         try:
             # By the server's number: the helper's descriptors are closed before.
@@ -156,7 +162,9 @@ class HelperProcess:
             self._connection.close()
         if self._process is not None:
             try:
-                self._process.wait(_END_S)
+                if self._process.wait(_END_S) > 0 and not self._ready:
+                    # Say, a Python that finds its libraries by its own path ($ORIGIN, ld.so(8)).
+                    self._copied = False
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -84,7 +84,8 @@ FairKey = tuple[int, int, bytes]
 def fair_key(pid: int, uid: int, own: int, proc: str = "/proc") -> FairKey:
     """Return what limits and fair queues of a process go by.
 
-    `uid`: its effective user, `own`: the caller's pid namespace. Processes have the same key that
+    `uid`: the user that it counts for, if it is in pid namespace `own`, which is the server's.
+    Processes have the same key that
 
         are in one container, with the pid namespaces that it makes inside
         are in pid namespace `own`, of one user other than root
@@ -92,7 +93,8 @@ def fair_key(pid: int, uid: int, own: int, proc: str = "/proc") -> FairKey:
         have ended, or cannot be seen from here
 
     Root is in `--pid=host` containers and in the host's services. They differ in their cgroups,
-    which a container without privileges cannot change: cgroupfs is read-only in it. Neither a
+    which a container without privileges cannot change: cgroupfs is read-only in it (where the
+    cgroup tree is bound in it, it can make cgroups, and has a share for each). Neither a
     cgroup nor a cgroup namespace tells other users apart: a user makes as many as he likes of
     both (`unshare -UC`, systemd's delegated cgroups) and would have a share for each.
     """

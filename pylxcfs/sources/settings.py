@@ -74,6 +74,7 @@ class Writes:
         ended = weakref.WeakMethod(self._ended)
         self._on_end = lambda reference: _call(ended(), reference)
         self._refused = False
+        self._pid = os.getpid()
         self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
         if self._fd >= 0:
@@ -116,7 +117,12 @@ class Writes:
         return found() if found is not None else None
 
     def _ended(self, reference: _Reference) -> None:
-        """Remove a watch, unless another object has taken the number meanwhile."""
+        """Remove a watch, unless another object has taken the number meanwhile.
+
+        A child that was forked leaves the watches of its parent: both have one inotify instance.
+        """
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if self._watches.get(reference.number) is reference:
                 del self._watches[reference.number]

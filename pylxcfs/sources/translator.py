@@ -76,11 +76,14 @@ def process_of(namespace: int, pid: int, connection: socket.socket) -> bytes:
             # stopped there.
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    if not message or not descriptors:
-        raise ProcessLookupError("no such process in the pid namespace, or its init has ended")
-    with open(f"/proc/self/fdinfo/{descriptors[0]}", "rb") as file:
-        text = file.read()
-    os.close(descriptors[0])
+    try:
+        if not message or not descriptors:
+            raise ProcessLookupError("no such process in the pid namespace, or its init has ended")
+        with open(f"/proc/self/fdinfo/{descriptors[0]}", "rb") as file:
+            text = file.read()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
     for line in text.splitlines():
         if line.startswith(b"Pid:"):
             return line.split()[1]  # 0: not visible here, -1: it has ended

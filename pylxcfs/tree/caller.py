@@ -106,6 +106,7 @@ class CallerMount:
             wire.OPEN: self._open,
             wire.READ: self._read,
             wire.RELEASE: self._release,
+            wire.RELEASEDIR: self._releasedir,
             wire.GETATTR: self._getattr,
             wire.WRITE: self._write,
             wire.POLL: self._poll,
@@ -126,14 +127,12 @@ class CallerMount:
         self.send(request, None)
 
     def _send_on_cgroup(self, cgroup: CgroupTree, request: Request) -> None:
-        """Pass on a request that may block: each container has a limit, but to forget a handle."""
+        """Pass on a request that may block: each container has a limit."""
         opcode, _, _, pid, _ = request
-        key = None
-        if opcode not in (wire.RELEASE, wire.RELEASEDIR):
-            try:
-                key = cgroup.files.key(pid)
-            except OSError as error:  # it has ended
-                raise Refused(errno.ENOMEM if opcode == wire.LOOKUP else errno.ESRCH) from error
+        try:
+            key = cgroup.files.key(pid)
+        except OSError as error:  # it has ended
+            raise Refused(errno.ENOMEM if opcode == wire.LOOKUP else errno.ESRCH) from error
         if opcode not in WITHOUT_CONTEXT:
             self.send(request, key)
             return
@@ -327,14 +326,19 @@ class CallerMount:
         return (handle - self._first) % _SERIALS < self._issued
 
     def _release(self, node: int, pid: int, body: bytes) -> bytes | None:
-        if nodes.is_cgroup(node):
-            return None
         (handle,) = wire.RELEASE_IN.unpack_from(body)
+        if nodes.is_cgroup(node):  # not passed on, as the kernel does not repeat one that is lost
+            if self.cgroup is not None:
+                self.cgroup.release(handle)
+            return b""
         self._texts.drop(handle)
         self.store.drop(handle)
         if self.triggers is not None:
             self.triggers.release(handle)
         return b""
+
+    def _releasedir(self, node: int, pid: int, body: bytes) -> bytes | None:
+        return b"" if nodes.is_cgroup(node) else None  # those have no handles
 
     def _write(self, node: int, pid: int, body: bytes) -> bytes | None:
         """Arm the trigger that is written to a pressure file.

@@ -13,8 +13,8 @@ cgroupfs, the same for all, and never cached. What cgroupfs itself decides, and 
 is behind the port CgroupFiles.
 
 Methods may block, so operations.py calls them in threads, and raise Refused or OSError. Those that
-keep or forget something for a handle do not block and are called in the loop alone: a thread that
-goes on after ETIMEDOUT keeps nothing, as no RELEASE comes for an open that has failed.
+keep or forget something for a handle do not block, and are not called there: a thread that goes on
+after ETIMEDOUT keeps nothing, as no RELEASE comes for an open that has failed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import errno
 import itertools
 import os
 import stat
+import threading
 from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
 
@@ -34,9 +35,7 @@ from pylxcfs.tree.ports import CgroupCaller, CgroupFiles, CgroupView
 
 #: Requests in which pyfuse3 does not pass the node and the caller on. Their bodies begin with the
 #: handle.
-WITHOUT_CONTEXT: Final = frozenset(
-    {wire.READ, wire.WRITE, wire.READDIR, wire.READDIRPLUS, wire.RELEASE, wire.RELEASEDIR}
-)
+WITHOUT_CONTEXT: Final = frozenset({wire.READ, wire.WRITE, wire.READDIR, wire.READDIRPLUS})
 
 #: Files that one container or user of the host may have open for writing, and bytes of texts that
 #: are half read.
@@ -107,6 +106,7 @@ class CgroupTree:
         self._writers: dict[int, Opened] = {}
         self._texts: dict[int, Text] = {}
         self._counts: dict[Hashable, int] = {}
+        self._lock = threading.Lock()
 
     # -- contexts of requests --------------------------------------------------------------------
 
@@ -206,11 +206,12 @@ class CgroupTree:
         """Note a file that is open, until `release`. Does not block."""
         if opened.rights is None:
             return
-        count = self._counts.get(opened.key, 0)
-        if count >= _MOST_WRITERS:
-            raise Refused(errno.ENFILE)
-        self._counts[opened.key] = count + 1
-        self._writers[handle] = opened
+        with self._lock:
+            count = self._counts.get(opened.key, 0)
+            if count >= _MOST_WRITERS:
+                raise Refused(errno.ENFILE)
+            self._counts[opened.key] = count + 1
+            self._writers[handle] = opened
 
     def read(self, context: RequestContext, caller: CgroupCaller) -> Text:
         """Return the text of a file, which `keep_text` takes.
@@ -229,13 +230,16 @@ class CgroupTree:
 
         Until the next read at offset 0, or `release`. Does not block.
         """
-        self._texts.pop(context.handle, None)
-        if len(text.text) > context.size:
-            held = sum(
-                max(len(kept.text), _LEAST) for kept in self._texts.values() if kept.key == text.key
-            )
-            if held + max(len(text.text), _LEAST) <= _MOST_TEXTS:
-                self._texts[context.handle] = text
+        with self._lock:
+            self._texts.pop(context.handle, None)
+            if len(text.text) > context.size:
+                held = sum(
+                    max(len(kept.text), _LEAST)
+                    for kept in self._texts.values()
+                    if kept.key == text.key
+                )
+                if held + max(len(text.text), _LEAST) <= _MOST_TEXTS:
+                    self._texts[context.handle] = text
 
     def write(self, context: RequestContext, caller: CgroupCaller, data: bytes) -> None:
         """Write as the opener of a handle.
@@ -260,12 +264,13 @@ class CgroupTree:
 
     def release(self, handle: int) -> None:
         """Forget a handle. Does not block."""
-        self._texts.pop(handle, None)
-        opened = self._writers.pop(handle, None)
-        if opened is not None:
-            self._counts[opened.key] -= 1
-            if not self._counts[opened.key]:
-                del self._counts[opened.key]
+        with self._lock:
+            self._texts.pop(handle, None)
+            opened = self._writers.pop(handle, None)
+            if opened is not None:
+                self._counts[opened.key] -= 1
+                if not self._counts[opened.key]:
+                    del self._counts[opened.key]
 
     # -- what changes ----------------------------------------------------------------------------
 

@@ -197,11 +197,8 @@ class Operations(pyfuse3.Operations):
                 return
 
     async def releasedir(self, fh: int) -> None:
-        """Forget a handle."""
-        if self._mount.cgroup is not None and self._mount.cgroup.has_context(fh):
-            self._mount.cgroup.take_context(fh)
-        else:
-            self._mount.close_directory(fh)
+        """Forget a handle of a directory that is not below cgroup/."""
+        self._mount.close_directory(fh)
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file below cgroup/."""
@@ -235,11 +232,6 @@ class Operations(pyfuse3.Operations):
             "write", context.pid, lambda caller: tree.write(context, caller, data)
         )
         return len(data)
-
-    async def release(self, fh: int) -> None:
-        """Close a file below cgroup/."""
-        tree = self._cgroup
-        tree.release(tree.take_context(fh).handle)
 
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from pylxcfs.errors import FormatError, SourceError
+from pylxcfs.errors import FormatError, Gone, SourceError
 from pylxcfs.sources.cgroups import Hierarchies, Place
 from pylxcfs.sources.devices import DeviceRules, _Maps
 from pylxcfs.views.model import Device
@@ -195,6 +195,23 @@ def test_v1_alone_counts_where_programs_cannot_be_read(cgroup, tmp_path):
     assert both.may_open([NULL, LOOP0]) == v1.may_open([NULL, LOOP0]) == {NULL}
     with pytest.raises(SourceError):
         DeviceRules(None, no_cgroup).may_open([NULL])
+
+
+def test_v1_alone_counts_where_programs_are_not_understood(cgroup, unified, make_map):
+    if not kit.has_v1(cgroup):
+        pytest.skip("this host has no v1 devices controller")
+    kit.allow_only(cgroup, USUAL)
+    os.close(kit.attach_program(unified, kit.deciding(make_map(key_size=4), helper=3)))
+    rules = rules_of(cgroup)
+    for _ in range(2):
+        assert rules.may_open([NULL, LOOP0]) == {NULL}
+        assert list(rules.origins()) == ["devices.list"]
+
+
+def test_a_map_that_is_gone_is_not_an_empty_one(make_map):
+    """The number of the last map that was made, plus one, is none's."""
+    with pytest.raises(Gone):
+        _Maps().value(kit.map_number(make_map(key_size=4)) + 1, bytes(4))
 
 
 def test_a_container_says_what_it_may_open(make_container, look_up):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -178,6 +179,24 @@ def test_after_a_fork_the_child_has_its_own_events():
         os._exit(0 if resources.query._default is None and resources.of().cpu.visible else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert resources.query._default is parent
+
+
+def test_a_child_leaves_the_watches_of_its_parent(v2):
+    v2_cgroup(v2, "a", memory=str(MIB), cpu="50000 100000")
+    v2.write("proc/self/cgroup", "0::/a\n")
+    query = Query(root=str(v2.root))
+    with contextlib.closing(query):
+        for _ in range(3):
+            query.of()
+        info = Path(f"/proc/self/fdinfo/{query.hierarchies.writes.fileno()}")
+        before = info.read_text().count("inotify wd:")
+        pid = os.fork()
+        if pid == 0:
+            del query
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert info.read_text().count("inotify wd:") == before > 0
 
 
 def test_threads_may_ask_together():

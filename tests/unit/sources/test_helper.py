@@ -52,6 +52,22 @@ def test_one_that_was_killed_is_replaced(echo: HelperProcess) -> None:
     assert echo._process.pid != pid
 
 
+def test_a_program_that_runs_at_its_own_path_alone(
+    echo: HelperProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a Python that finds its libraries beside itself: the linker ends it with 127."""
+    program = tmp_path / "bin" / Path(sys.executable).resolve().name
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 127\n")
+    program.chmod(0o755)
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    monkeypatch.setattr(helper.detached, "read_only", lambda _: os.open(program.parent, flags))
+    assert echo.ask(b"1") == b"1"
+    assert not echo._copied
+    os.kill(echo._process.pid, signal.SIGKILL)
+    assert echo.ask(b"2") == b"2"
+
+
 def test_one_that_is_late_is_left_behind_and_not_replaced_at_once(
     echo: HelperProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import struct
 import sys
@@ -53,6 +54,12 @@ class Child(NamedTuple):
         """Send a signal; it may have ended already."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, but not longer."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        poller.poll(seconds * 1000)
 
     def reap(self) -> int:
         """Wait for its end; return its exit code, negative for a signal."""

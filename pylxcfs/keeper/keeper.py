@@ -52,6 +52,8 @@ STACKS_S = 0.3
 #: From SIGTERM to SIGKILL, and from there to ending without having seen its end.
 TERM_S = 5.0
 KILL_S = 2.0
+#: How long the keeper's own readers have to end before the server is told to.
+READERS_S = 5.0
 #: Between two tries to read the mount before it has worked once.
 PROBE_S = 0.5
 #: Until the companion is started again after a failure.
@@ -813,12 +815,25 @@ class Keeper:
             for mount in self._mounts.values():
                 mount.detach()
         if first:
+            self._end_readers()
             self._to_server(signal.SIGTERM)
             for process in self._rescues.values():
                 process.send(signal.SIGTERM)
             self._after(TERM_S, self._kill)
             self._after(TERM_S + KILL_S, self._finish)
         self._finish_if_all_ended()
+
+    def _end_readers(self) -> None:
+        """End the processes of this unit that read the mounts, while there is a server.
+
+        A server leaves requests that it has taken to the next one, and the kernel does not end a
+        process before the answer. systemd would wait for it (TimeoutStopSec=), and the next start
+        would wait for systemd.
+        """
+        for process in (self._probe, self._companion):
+            if process is not None and (self._server or self._rescues):
+                process.send(signal.SIGKILL)
+                process.wait(READERS_S)
 
     def _finish_if_all_ended(self) -> None:
         if self._server is None and not self._rescues:

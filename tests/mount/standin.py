@@ -13,6 +13,7 @@ the rescue server can take over. Files in the directory CONTROL change what it d
     slow            say that it serves once this is gone
     mute            never write to the heartbeat pipe
     hold            read requests of the file system, but answer none of them to READ
+    late            answer requests to READ once this is gone
     resolve-fail    the configuration is wrong
     resolve-hang    resolving takes for ever
     log             (written here) one line for each start, signal and end
@@ -150,6 +151,10 @@ class Standin:
             if opcode == wire.READ and self.is_set("hold"):
                 self.log("held")
                 continue
+            if opcode == wire.READ and self.is_set("late"):
+                self.log("late")
+                while self.is_set("late"):
+                    time.sleep(0.01)
             data = reply(kind, opcode, unique, node, request[wire.IN_HEADER.size :])
             with contextlib.suppress(FileNotFoundError):  # the reader was interrupted
                 os.write(connection, data)

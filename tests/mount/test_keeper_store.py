@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pylxcfs.fuse import init
@@ -78,6 +79,25 @@ def test_a_stop_under_systemd_leaves_the_mount_to_the_next_start(
     reader = keeping.read()  # waits for the next server
     keeping.start(env=notify.env, fds=notify.store)
     assert reader.result() == UPTIME
+
+
+def test_a_stop_leaves_no_reader_of_the_keepers_own_behind(
+    keeping: Keeping, notify: NotifySocket
+) -> None:
+    """The kernel ends no process whose request a server has taken: systemd would wait for it."""
+    late = keeping.control / "late"
+    late.touch()
+    first = keeping.start(env=notify.env, ready=False)
+    keeping.wait_event("late", 1)
+    own = {process.pid for process in psutil.Process(first.pid).children()} - {keeping.server()}
+    assert own
+    first.terminate()
+    notify.wait("STOPPING=1")
+    late.unlink()
+    assert first.wait(timeout=DEADLINE_S) == 0
+    assert not any(map(psutil.pid_exists, own))
+    keeping.start(env=notify.env, fds=notify.store)
+    assert keeping.read().result() == UPTIME
 
 
 def test_an_end_for_good_empties_the_store(keeping: Keeping, notify: NotifySocket) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pylxcfs.formats.pressure import Stall
 from pylxcfs.resources import advice
 
 
+@lru_cache(maxsize=1024)
 def readable(path: str) -> str:
     """Return a path for JSON and for people: bytes that are not UTF-8 are U+FFFD."""
     return os.fsencode(path).decode(errors="replace")

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Final, NamedTuple, TypeVar
 
@@ -329,7 +329,7 @@ class Query:
             processes=processes,
             pressure=self._pressure(cgroup.pressure if limited else {}, sources),
             # What is no other container is not sampled: its file is the host's.
-            load=self._load(container if is_container else None, processes, sources),
+            load=self._load(container if is_container else None, paths, processes, sources),
             uptime_s=self._uptime(container if is_container else None, sources),
             numa_nodes=self._nodes_of(container if limited else None, sources),
             huge_pages=self._huge_pages(cgroup.huge_pages, sources),
@@ -482,13 +482,17 @@ class Query:
         return stalls
 
     def _load(
-        self, container: ContainerSource | None, processes: Processes, sources: dict[str, Source]
+        self,
+        container: ContainerSource | None,
+        paths: Paths,
+        processes: Processes,
+        sources: dict[str, Source],
     ) -> Load:
         # Of a container that nothing can count the file is the host's.
         if (
             container is not None
             and self.options.loadavg
-            and self.hierarchies.thread_place(container.paths()) is not None
+            and self.hierarchies.thread_place(paths) is not None
         ):
             container.renderings += 1
             # A client that asks once, at its start, is not worth counting threads for ever.
@@ -501,7 +505,7 @@ class Query:
             running = max(1, load.running)
             return Load(load.averages, running, max(running, load.total))
         sources["load"] = _LOADAVG
-        host = loadavg_format.parse(self.host.recent("proc/loadavg"))
+        host = _loadavg(self.host.recent("proc/loadavg"))
         return Load(host.averages, host.running, host.total)
 
     def _uptime(self, container: ContainerSource | None, sources: dict[str, Source]) -> float:
@@ -568,6 +572,10 @@ class Query:
         return Security(self._modules, label)
 
 
+_loadavg: Final = lru_cache(maxsize=1)(loadavg_format.parse)
+
+
+@lru_cache(maxsize=1024)  # an answer has a dozen
 def _source(origin: Origin) -> Source:
     return Source(origin.path.rpartition("/")[2], origin.level, origin.path)
 

@@ -92,6 +92,11 @@ def _nothing() -> None:
     return None
 
 
+def _read(connection: trio.socket.SocketType) -> bytes:
+    """Receive from a connection that is readable, without another turn of the loop."""
+    return os.read(connection.fileno(), MOST_BYTES)
+
+
 @dataclass
 class _Container:
     """What is open for one container, or another key."""
@@ -251,7 +256,7 @@ class Service:
             data, request = b"", None
             async with container.lock:
                 if waits:
-                    talk.receive(await connection.recv(MOST_BYTES))
+                    talk.receive(_read(connection))
                     note_use()
                 try:
                     request = talk.request()
@@ -280,7 +285,7 @@ class Service:
             while left > 0:
                 await trio.lowlevel.wait_readable(connection.fileno())
                 async with container.lock:
-                    data = await connection.recv(MOST_BYTES)
+                    data = _read(connection)
                 left = left - len(data) if data else 0
 
     async def _prepare(self, peer: Peer) -> None:

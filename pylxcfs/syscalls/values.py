@@ -44,10 +44,11 @@ class Values:
         self._host = HostFiles()
         hierarchies = Hierarchies.discover()
         self._sampler = Sampler(hierarchies)
+        self._finder = InitFinder(init_pid_method)
         self._registry = Registry(
             hierarchies,
             self._host,
-            InitFinder(init_pid_method),
+            self._finder,
             want_load=self._sampler.want if options.loadavg else None,
         )
         self._infos: dict[ContainerSource, tuple[float, SysInfo]] = {}
@@ -59,6 +60,13 @@ class Values:
         """Start what works in the background."""
         self._registry.start()
         self._sampler.start()
+
+    def close(self) -> None:
+        """Close what was opened, and end what works in the background."""
+        self._sampler.close()
+        self._registry.close()
+        self._finder.close()
+        self._host.close()
 
     def reap(self) -> None:
         """Forget containers that have ended; call it now and then."""

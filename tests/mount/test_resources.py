@@ -117,8 +117,11 @@ def _smallest(*limits: float | None) -> float | None:
 def test_files_calls_and_service_say_the_same(daemon: Daemon) -> None:
     """Of an idle container; asked again where something has changed while they were asked."""
     every = cpulist.render(sorted(os.sched_getaffinity(0))).decode()
-    values = Values(Options(), 0.0, "auto")
-    with Cgroup() as parent, Container(daemon.mountpoint, parent=parent) as made:
+    with (
+        contextlib.closing(Values(Options(), 0.0, "auto")) as values,
+        Cgroup() as parent,
+        Container(daemon.mountpoint, parent=parent) as made,
+    ):
         container = values.container_of(made.pid, {})
         assert container is not None
 

@@ -12,25 +12,20 @@ import os
 import struct
 from typing import Final
 
+from pylxcfs.sources import detached
+
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWPID: Final = 0x20000000
 
-_OPEN_TREE: Final = 428
 _MOVE_MOUNT: Final = 429
-_MOUNT_SETATTR: Final = 442
 
-_AT_FDCWD: Final = -100
-_AT_EMPTY_PATH: Final = 0x1000
-_OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 _MOVE_MOUNT_BENEATH: Final = 0x200
 _MNT_DETACH: Final = 2
 _MS_PRIVATE: Final = 1 << 18
 
-#: struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-_MOUNT_ATTR: Final = struct.Struct("=QQQQ")
 #: struct statfs begins with f_type, a long.
 _STATFS: Final = struct.Struct("@l")
 
@@ -44,15 +39,12 @@ def setns(descriptor: int, kinds: int) -> None:
 
 def open_tree(path: str) -> int:
     """Return a detached copy of the mount that has `path`, with that as its root (Linux 5.2)."""
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
-    return _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags))
+    return detached.clone(path)
 
 
 def make_private(tree: int) -> None:
     """Let no mount event of others reach a detached copy (mount_setattr, Linux 5.12)."""
-    attributes = _MOUNT_ATTR.pack(0, 0, _MS_PRIVATE, 0)
-    size = ctypes.c_size_t(len(attributes))
-    _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, size))
+    detached.set_attributes(tree, propagation=_MS_PRIVATE)
 
 
 def move_mount(tree: int, target: int, *, beneath: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Mounts that are in no mount namespace, for helper processes (helper.py).
+"""Mounts that are in no mount namespace: for helper processes (helper.py), and to be moved.
 
 A helper's child may be in a container's pid namespace. With CAP_SYS_PTRACE in the initial user
 namespace the container opens its /proc/PID/root and cwd and goes up by "..": chroot(2) stops only
@@ -50,16 +50,31 @@ def empty_directory() -> int:
 
 def read_only(path: str) -> int:
     """Return a descriptor of a read-only copy of a directory and its mounts (Linux 5.12)."""
-    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
-    tree = _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags))
+    tree = clone(path, recursive=True)
     try:
-        attributes = _MOUNT_ATTR.pack(_MOUNT_ATTR_RDONLY, 0, 0, 0)
-        flags, size = _AT_EMPTY_PATH | _AT_RECURSIVE, ctypes.c_size_t(len(attributes))
-        _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", flags, attributes, size))
+        set_attributes(tree, _MOUNT_ATTR_RDONLY, recursive=True)
     except BaseException:
         os.close(tree)
         raise
     return tree
+
+
+def clone(path: str, *, recursive: bool = False) -> int:
+    """Return a copy of the mount that has `path`, with that as its root (Linux 5.2).
+
+    `recursive`: with the mounts below.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    return _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags))
+
+
+def set_attributes(
+    tree: int, attributes: int = 0, propagation: int = 0, *, recursive: bool = False
+) -> None:
+    """Set MOUNT_ATTR_* and the propagation (MS_*, 0: as it is) of a copy (Linux 5.12)."""
+    packed = _MOUNT_ATTR.pack(attributes, 0, propagation, 0)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", flags, packed, ctypes.c_size_t(len(packed))))
 
 
 def _check(result: int) -> int:

@@ -239,6 +239,19 @@ def run_bundle(bundle: Path, name: str, runtime: str, *before: str) -> str:
     return done.stdout
 
 
+def _asking(
+    bundle: Path, daemon: Daemon, name: str, static: Path, *, user_namespace: bool
+) -> dict[str, Any]:
+    """Fill a bundle that asks the socket; return its configuration, which is not written yet."""
+    _fill(bundle, daemon, name, user_namespace=user_namespace, fragment=False)
+    shutil.copy(static, bundle / "rootfs/bin/ask")
+    if user_namespace:
+        give(bundle / "rootfs/bin")
+    config: dict[str, Any] = json.loads((bundle / "config.json").read_text())
+    config["process"]["args"] = ["/bin/ask"]
+    return config
+
+
 @pytest.mark.parametrize("user_namespace", [False, True], ids=["", "user-namespace"])
 @pytest.mark.parametrize("way", ["oci-spec", "oci-runtime"])
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
@@ -248,12 +261,7 @@ def test_a_bundle_gets_the_socket_by_the_same_word_as_the_files(
     programs("clients", "runc", runtime)
     with open_directory() as bundle:
         name = run_name(f"{runtime}-resources")
-        _fill(bundle, daemon, name, user_namespace=user_namespace, fragment=False)
-        shutil.copy(static, bundle / "rootfs/bin/ask")
-        if user_namespace:
-            give(bundle / "rootfs/bin")
-        config = json.loads((bundle / "config.json").read_text())
-        config["process"]["args"] = ["/bin/ask"]
+        config = _asking(bundle, daemon, name, static, user_namespace=user_namespace)
         (bundle / "config.json").write_text(json.dumps(config))
         before = []
         if way == "oci-spec":
@@ -312,12 +320,7 @@ def test_a_bundle(
     programs("clients", "runc", runtime)
     with open_directory() as bundle:
         name = run_name(f"{runtime}-resources")
-        _fill(bundle, daemon, name, user_namespace=user_namespace, fragment=False)
-        shutil.copy(static, bundle / "rootfs/bin/ask")
-        if user_namespace:
-            give(bundle / "rootfs/bin")
-        config = json.loads((bundle / "config.json").read_text())
-        config["process"]["args"] = ["/bin/ask"]
+        config = _asking(bundle, daemon, name, static, user_namespace=user_namespace)
         config["mounts"].append(
             {
                 "destination": PLACE,

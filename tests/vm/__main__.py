@@ -28,7 +28,7 @@ def main() -> int:
     )
     print(f"exit code {result.exit_code} after {result.seconds:.0f} s", file=sys.stderr)
     if result.exit_code is None:
-        print(result.console[-4000:], file=sys.stderr)
+        print(result.console, file=sys.stderr)
         return 1
     return result.exit_code
 

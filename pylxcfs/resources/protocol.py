@@ -103,6 +103,7 @@ class Conversation:
         self.state = State.FIRST
         self._first = b""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_BYTES)
+        self._asked: Request | None = None  # its end may come later (a chunked body of no bytes)
         self._head = False
         self._stays = False
         self._keep_alive = b"timeout=%d" % request_s
@@ -149,7 +150,6 @@ class Conversation:
             raise HttpError(status, *_MALFORMED.get(status, _NOT_HTTP)) from None
 
     def _next(self) -> Request | None:
-        found: Request | None = None
         while True:
             if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
                 self._http.start_next_cycle()
@@ -160,11 +160,11 @@ class Conversation:
                 # h11 examines the size of incomplete ones alone.
                 if size - self._waiting > MOST_BYTES:
                     raise HttpError(_TOO_LARGE, *_MALFORMED[_TOO_LARGE])
-                found = self._understood(event)
+                self._asked = self._understood(event)
             elif isinstance(event, h11.Data):
                 raise HttpError(*_NO_BODY)
             elif isinstance(event, h11.EndOfMessage):
-                return found
+                return self._asked
             elif event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
                     raise HttpError(*_NO_BODY)

@@ -170,6 +170,18 @@ def test_what_is_refused(data, status):
     assert talk.state is State.CLOSED
 
 
+@pytest.mark.parametrize("size", [1, len(GET) + 28, 1000])
+def test_an_empty_body_in_chunks_may_come_later(size):
+    data = GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    talk = Conversation()
+    found = []
+    for start in range(0, len(data), size):
+        talk.receive(data[start : start + size])
+        found.append(talk.request())
+    assert [one for one in found if one is not None] == [Request("resources")]
+    assert response(talk.answer(ANSWER))[0] == 200
+
+
 @pytest.mark.parametrize("size", [1, 1000, MOST_BYTES, 3 * MOST_BYTES])
 def test_a_request_has_at_most_8_kib(size):
     """Whatever the pieces are in which it is received."""

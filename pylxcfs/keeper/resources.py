@@ -66,6 +66,13 @@ def listen(directory: str) -> socket.socket:
         os.close(lock)
 
 
+def _remove(path: str, made: os.stat_result) -> None:
+    """Remove the file of a socket, if it is still the one that was made."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(made, os.stat(path)):
+            os.unlink(path)
+
+
 @contextlib.contextmanager
 def listener_in(directory: str) -> Iterator[socket.socket]:
     """Listen in the runtime directory; remove the socket at the end. Raise as `listen`."""
@@ -75,9 +82,7 @@ def listener_in(directory: str) -> Iterator[socket.socket]:
         try:
             yield listener
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(ours, os.stat(path)):  # else somebody has removed ours
-                    os.unlink(path)
+            _remove(path, ours)
 
 
 class Resources:
@@ -110,7 +115,11 @@ class Resources:
                 )
         #: Its path on the host; None if systemd listens at something else than a path.
         self.path: str | None = os.path.join(runtime_dir, _SOCKET)
-        if not self._ours:
+        self._made: os.stat_result | None = None
+        if self._ours:
+            with contextlib.suppress(OSError):
+                self._made = os.stat(self.path)
+        else:
             name = self._listener.getsockname()
             self.path = name if isinstance(name, str) and name.startswith("/") else None
         self.process: child.Child | None = None
@@ -138,6 +147,6 @@ class Resources:
             self.reap()
         if self._ours and not (keep and self._notifier.keeps_descriptors):
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={STORED}")
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self._directory, _SOCKET))
+            if self._made is not None:
+                _remove(os.path.join(self._directory, _SOCKET), self._made)
         self._listener.close()  # after its file, which nobody replaces while it listens

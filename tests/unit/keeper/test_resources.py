@@ -178,6 +178,15 @@ def test_a_listener_removes_its_own_socket_alone(tmp_path):
     assert path.stat().st_ino == inode
 
 
+def test_an_instance_removes_its_own_socket_alone(make, tmp_path):
+    held, path = make(), tmp_path / "resources.sock"
+    path.unlink()
+    with listen(str(tmp_path)):
+        inode = path.stat().st_ino
+        held.close(keep=False)
+        assert path.stat().st_ino == inode
+
+
 def test_paths_may_be_long(tmp_path):
     directory = tmp_path / ("x" * 120)
     directory.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,13 +10,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from socket import SHUT_RDWR
 from typing import Any
 
 import pytest
 
 from pylxcfs.attach import runtime as runtime_wrapper
+from pylxcfs.keeper.resources import listen
 from tests.clients.engines import (
     MEMORY,
     busybox_root,
@@ -104,6 +108,31 @@ def test_the_static_client(static: Path, socket: Path, limited: Container) -> No
     assert outside.startswith("threads ")
     missing = subprocess.run([static, "/nonexistent"], capture_output=True, text=True)
     assert (missing.returncode, missing.stderr) == (1, "/nonexistent: No such file or directory\n")
+
+
+def test_the_static_client_survives_a_connection_that_is_closed_at_once(
+    static: Path, tmp_path: Path
+) -> None:
+    cpus = os.sched_getaffinity(0)
+    with listen(str(tmp_path)) as listener:
+
+        def close_all() -> None:
+            with contextlib.suppress(OSError):  # it was shut down
+                while True:
+                    listener.accept()[0].close()
+
+        # The client waits for the thread on the same CPU: it is closed before it writes.
+        os.sched_setaffinity(0, {min(cpus)})
+        thread = threading.Thread(target=close_all)
+        thread.start()
+        command = ["chrt", "-i", "0", str(static), str(tmp_path / "resources.sock")]
+        try:
+            for _ in range(10):
+                assert subprocess.run(command, **WITHOUT).returncode == 1
+        finally:
+            os.sched_setaffinity(0, cpus)
+            listener.shutdown(SHUT_RDWR)
+            thread.join()
 
 
 def test_python(socket: Path, limited: Container) -> None:

@@ -15,6 +15,7 @@ from pylxcfs.kubernetes import annotations as keys
 from pylxcfs.kubernetes import environment
 from pylxcfs.kubernetes.annotations import variable_names
 from pylxcfs.kubernetes.environment import Limits
+from pylxcfs.resources import advice
 from pylxcfs.server.settings import Settings
 
 
@@ -33,7 +34,10 @@ def chosen(names: str | None) -> tuple[str, ...]:
 def of_process(settings: Settings, pid: int) -> Limits:
     """Return the limits that a process has. Raise UserError."""
     found = resources.of_process(settings, pid)
-    return Limits(len(found.cpu.visible), found.memory.limit_bytes, _gpus(pid))
+    memory = found.memory
+    # Programs count the CPUs of their affinity by themselves; a variable would allow them more.
+    memory_bytes = None if memory.limit_bytes is None else memory.total_bytes
+    return Limits(advice.threads(found).value, memory_bytes, _gpus(pid))
 
 
 def of_text(text: str) -> Limits:

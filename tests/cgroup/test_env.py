@@ -36,6 +36,14 @@ def test_of_another_container(container):
     check(done.stdout)
 
 
+def test_a_limit_above_the_memory_of_the_machine(make_container):
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    made = make_container(memory=2 * pages)
+    command = [*COMMAND, "--pid", str(made.pid)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENV, check=True)
+    assert json.loads(done.stdout)["SLURM_MEM_PER_NODE"] == str(pages // MIB)
+
+
 def test_by_a_program_in_the_container(container):
     check(container.exec(COMMAND, env=ENV).stdout.decode())
 

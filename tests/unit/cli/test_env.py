@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_limits_of_a_pod(tmp_path: Path) -> None:
 
 def test_limits_of_this_process() -> None:
     assert int(json.loads(run("--json"))["GOMAXPROCS"]) >= 1
+
+
+def test_the_affinity_of_a_process_counts() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert json.loads(run("--json"))["GOMAXPROCS"] == "1"
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize(

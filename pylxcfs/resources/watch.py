@@ -60,7 +60,8 @@ class Watched:
         sizes = self._query.huge_page_sizes()
         files = container.read(lambda readers: readers.limit_files(sizes))
         # Each time: files of v2 come and go with their controllers. A file has one watch.
-        self._watches = [one for file in files if (one := writes.watch(file)) is not None]
+        watches = [writes.watch(file, needed=True) for file in files]
+        self._watches = [one for one in watches if one is not None]
         # Counted before the files are read: a write in between makes the next look due.
         writes.look()
         self._writes = self._written()
@@ -75,7 +76,7 @@ def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Cha
 
     `pid`: by default this process. `query`: nobody else's, closed at the end. The first item has no
     names. Ends with the process. Raise Gone, SourceError or FormatError, SourceError also where the
-    user has no inotify instance left.
+    user has no inotify instance or watch left.
     """
     pid = pid or os.getpid()
     query = query or Query()

@@ -9,6 +9,7 @@ the kernel changes by itself (effective CPU sets, usage) do not belong here. Kno
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import select
@@ -19,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
+from pylxcfs.errors import SourceError
 from pylxcfs.sources.kept import Descriptor, KeptFile
 
 _log = logging.getLogger(__name__)
@@ -83,13 +85,20 @@ class Writes:
         else:
             self._refuse("instances")
 
-    def watch(self, path: str) -> Watch | None:
-        """Watch a file; None if that is not possible."""
+    def watch(self, path: str, *, needed: bool = False) -> Watch | None:
+        """Watch a file; None if that is not possible.
+
+        `needed`: raise SourceError where this user has no inotify instance or watch left.
+        """
         if self._fd < 0:
+            if needed:
+                raise _out_of("instances")
             return None
         with self._lock:
             number = _libc.inotify_add_watch(self._fd, os.fsencode(path), _CHANGED)
             if number < 0:
+                if needed and ctypes.get_errno() == errno.ENOSPC:
+                    raise _out_of("watches")
                 if os.path.exists(path):
                     self._refuse("watches")
                 return None
@@ -141,12 +150,11 @@ class Writes:
     def _refuse(self, what: str) -> None:
         if not self._refused:
             self._refused = True
-            _log.warning(
-                "out of inotify %s, so limits are read at each rendering;"
-                " raise fs.inotify.max_user_%s",
-                what,
-                what,
-            )
+            _log.warning("%s; limits are read at each rendering", _out_of(what))
+
+
+def _out_of(what: str) -> SourceError:
+    return SourceError(f"out of inotify {what}; raise fs.inotify.max_user_{what}")
 
 
 class Setting(Generic[_T]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +90,34 @@ def test_limits_of_huge_pages(version, request):
         limit.write_text(f"{4 * MIB}\n")
         assert changed(watched) == ("huge_pages.2MB.limit_bytes",)
         assert watched.resources.huge_pages == ((2 * MIB, 4 * MIB, 0),)
+
+
+#: In a user namespace of its own: the limit counts in it alone.
+WITHOUT = """
+import os, sys
+from pylxcfs import resources
+from pylxcfs.errors import SourceError
+from pylxcfs.resources.query import Query
+from pylxcfs.resources.watch import Watched
+root, what = sys.argv[1:]
+open(f"/proc/sys/user/max_inotify_{what}", "w").write("0")
+for begin in (
+    lambda: next(resources.watch(query=Query(root=root))),
+    lambda: Watched(Query(root=root), os.getpid()),
+):
+    try:
+        begin()
+    except SourceError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("what", ["instances", "watches"])
+def test_limits_that_cannot_be_watched_are_an_error(v2, what):
+    """A loop over `watch`, or a stream, would wait for ever."""
+    v2_cgroup(v2, "a")
+    v2_cgroup(v2, "a/b")
+    command = ["unshare", "-Ur", sys.executable, "-c", WITHOUT, str(v2.root), what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    said = f"out of inotify {what}; raise fs.inotify.max_user_{what}"
+    assert done.stdout.splitlines() == [said, said]

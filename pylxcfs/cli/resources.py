@@ -71,13 +71,11 @@ def _warn(text: str) -> None:
 
 
 def _queried(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
-    query = _query(settings)
     try:
-        return ask(query, pid)
+        with contextlib.closing(_query(settings)) as query:
+            return ask(query, pid)
     except (Gone, SourceError, FormatError) as error:
         raise _failed(pid, error) from error
-    finally:
-        query.close()
 
 
 def text(settings: Settings, pid: int, *, as_json: bool) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from pylxcfs.errors import Gone
+from pylxcfs.errors import Gone, SourceError
 from pylxcfs.formats import mountinfo, pidcgroup, pidstat
 from pylxcfs.formats.mountinfo import Mount
 from pylxcfs.formats.pidcgroup import UNIFIED
@@ -121,11 +121,15 @@ class Hierarchies:
 
     @classmethod
     def discover(cls, root: str = "/") -> Hierarchies:
-        """Find them in /proc/self/mountinfo below `root`."""
+        """Find them in /proc/self/mountinfo below `root`. Raise SourceError, FormatError."""
         v1: dict[str, Mount] = {}
         v2: Mount | None = None
         base = root.rstrip("/")
-        for found in mountinfo.parse(read_whole(f"{base}/proc/self/mountinfo"), "cgroup"):
+        try:
+            text = read_whole(f"{base}/proc/self/mountinfo")
+        except Gone as error:  # this process has not ended
+            raise SourceError(f"{error}; is {base}/proc mounted?") from None
+        for found in mountinfo.parse(text, "cgroup"):
             mount = found._replace(mountpoint=base + found.mountpoint)
             if mount.fstype == "cgroup2":
                 v2 = _wider(v2, mount)

@@ -500,6 +500,25 @@ def test_the_library_where_no_sysfs_is_mounted(make_container):
     assert found["advice"]["threads"]["value"] == 1
 
 
+def test_where_no_proc_is_mounted_no_process_has_ended():
+    away = ["unshare", "-m", "sh", "-ec", 'umount -l /proc; exec "$@"', "sh"]
+    asked = """
+from pylxcfs import resources
+for ask in (resources.of, resources.devices, lambda: next(resources.watch())):
+    try:
+        ask()
+    except resources.query.SourceError as error:
+        print(type(error).__name__)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    library = subprocess.run([*away, sys.executable, "-c", asked], capture_output=True, env=env)
+    assert library.stdout.split() == [b"SourceError"] * 3
+    for words in (_LIBRARY, [*_LIBRARY, "--watch"], [*_LIBRARY[:3], "env"]):
+        done = subprocess.run([*away, *words], capture_output=True, env=env)
+        assert done.returncode == 2
+        assert done.stderr.endswith(b"is /proc mounted?\npylxcfs: see pylxcfs doctor\n")
+
+
 def test_the_library_in_a_container_with_the_mounts_of_the_host_knows_no_limits(make_container):
     """A path of its cgroup namespace names no directory of theirs."""
     made = make_container(memory=300 * MIB, cpus=0.5, namespaces=["cgroup"])

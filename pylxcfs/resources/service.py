@@ -334,9 +334,7 @@ class Service:
         def attempt() -> _T | Answer:
             try:
                 return read()
-            except Gone:
-                return _NO_PROCESS
-            except PylxcfsError as error:
+            except PylxcfsError as error:  # Gone, too: it ends just now, or its cgroup
                 _log.debug("process %d: %s", peer.pid, error)
                 return _UNREADABLE
 
@@ -348,7 +346,10 @@ class Service:
         return Answer.of(self._document(ask(peer.pid), peer))
 
     def _of_process(self, ask: _Ask, pid: int, pidfd: Descriptor, peer: Peer) -> Answer:
-        answer = Answer.of(self._document(ask(pid), peer))
+        try:
+            answer = Answer.of(self._document(ask(pid), peer))
+        except Gone:
+            return _NO_PROCESS
         return _NO_PROCESS if has_ended(pidfd) else answer
 
     def _search(self, number: int, peer: Peer) -> tuple[int, Descriptor] | None:

@@ -331,6 +331,19 @@ def test_a_bug_of_a_connection_ends_that_connection_alone(service, monkeypatch, 
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_process_that_ends_while_it_is_read(service, monkeypatch):
+    """Itself it lives by its pidfd for a moment longer; the document has no 404 for /v1/self."""
+
+    def gone(self: Query, pid: int) -> None:
+        raise Gone("all threads have ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Query, "of", gone)
+        assert get(service)[0] == 503
+        assert get(service, f"/v1/processes/{os.getppid()}")[0] == 404
+    assert get(service)[0] == 200
+
+
 def test_a_stream_ends_when_its_cgroup_cannot_be_read(service, monkeypatch):
     def gone(self: Watched) -> None:
         raise Gone("its cgroup")

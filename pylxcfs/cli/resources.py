@@ -67,7 +67,7 @@ def _warned(found: Resources) -> Resources:
 
 
 def _warn(text: str) -> None:
-    sys.stderr.write(f"pylxcfs: {text}\n")
+    sys.stderr.write(f"pylxcfs: {_printable(text)}\n")
 
 
 def _queried(settings: Settings, pid: int, ask: Callable[[Query, int], _T]) -> _T:
@@ -117,7 +117,7 @@ def render_devices(found: Devices) -> str:
             for device in found.allowed
         ] or ["none"]
     sources = [f"from {one.file}  {readable(one.path or '')}" for one in found.sources]
-    return "\n".join([*lines, *sources])
+    return "\n".join(map(_printable, [*lines, *sources]))
 
 
 def _query(settings: Settings, *, sample: bool = False) -> Query:
@@ -170,7 +170,12 @@ def render(found: Resources, changed: tuple[str, ...] = ()) -> str:
     lines = [f"{row[0]:{wide[0]}}  {row[1]:{wide[1]}}  {row[2]}".rstrip() for row in rows]
     if changed:
         lines.insert(0, f"changed: {', '.join(changed)}")
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(line: str) -> str:
+    """Return a line for a terminal: an owner of cgroups puts escape sequences into their names."""
+    return "".join([letter if letter.isprintable() else "\ufffd" for letter in line])
 
 
 def _shown(name: str, value: object) -> str:

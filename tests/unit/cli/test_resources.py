@@ -65,6 +65,19 @@ def test_units_levels_and_what_is_not_known():
     assert work.render(found, ("cpu.quota",)).startswith("changed: cpu.quota\n")
 
 
+def test_names_of_cgroups_are_no_escape_sequences():
+    """A user with a cgroup of his own gives its children any name, and root reads the table."""
+    path = "/sys/fs/cgroup/\x1b]0;title\x07/memory.max"
+    sources = {"memory.limit_bytes": Source("memory.max", 0, path)}
+    cgroup = Cgroup("v2", {"unified": "/\x1b[31m\u00e4\x9b"})
+    text = work.render(resources.of()._replace(cgroup=cgroup, sources=sources))
+    assert "/sys/fs/cgroup/\ufffd]0;title\ufffd/memory.max" in text
+    assert text.splitlines() == text.split("\n")
+    assert "unified: /\ufffd[31m\u00e4\ufffd" in text
+    devices = work.render_devices(Devices(None, (Source("bpf(2)", 0, "/a\x1b"),)))
+    assert devices.endswith("/a\ufffd")
+
+
 def test_devices():
     found = json.loads(run("--devices", "--json"))
     check(found, "Devices")

@@ -272,6 +272,7 @@ def test_the_root_of_a_process_that_lists_leads_to_no_directory_of_the_host() ->
     assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
     assert (seen["directories"], seen["descriptors"]) == ([], 3)
     assert seen["program"] == os.ST_RDONLY
+    assert seen["filtered"]
     assert seen["oom_score_adj"] == 1000
     assert 0 <= seen["memory"] < 9 << 20
 

@@ -19,15 +19,21 @@ the kernel sends the group the signal that F_SETSIG names, which is SIGKILL here
 would not do: a new process has none, and a container may stop it before it asks for one.
 
 It imports nothing of pylxcfs and ends with its socket. Started by helper.py as `python -I -S
-ascaller.py FD` in that directory. A request is a line of JSON and the data of a write, with three
-descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in /proc, and the
-directory of the caller's cgroup, below which everything happens.
+ascaller.py FD` in that directory. A request is a line of JSON, with three descriptors (SCM_RIGHTS):
+a stream socket, the caller's directory in /proc, and the directory of the caller's cgroup, below
+which everything happens.
+
+    {"timeout_s": 0 for none, "key": a digest of what requests of one container, or of one user of
+     the host, have in common}
+
+The rest comes on the stream, to its end, and is read by the child: what the helper has read, later
+children have in their memory, and a container that traces one would see requests of others. It is
+a line of JSON and the data of a write.
 
     {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
      "mode", "uid", "gid": as the host counts them, -1 for no change, "most": bytes to read,
-     "timeout_s": 0 for none, "key": what requests of one container, or of one user of the host,
-     have in common, "rights": those with which the caller asked, in hexadecimal}
+     "size": of the data, "rights": those with which the caller asked, in hexadecimal}
 
 The caller need not wait, with asynchronous I/O or after ETIMEDOUT, and may have become a program
 with the set-user-ID bit. So the child reads the caller's rights once, compares them with those of
@@ -93,7 +99,7 @@ _PID = re.compile(rb"0|[1-9][0-9]{0,9}")
 _MOST_DESCRIPTORS = 1024
 #: The descriptor of a child's lifeline, in place of stdin.
 _LIFELINE = 0
-_REQUEST_SIZE = 1 << 17
+_REQUEST_SIZE = 1 << 10
 #: Children that have not ended: of all callers and of one key, at most.
 _MOST_CHILDREN, _MOST_EACH = 512, 8
 #: What has ended stays a zombie for so many milliseconds at most.
@@ -343,8 +349,21 @@ def pid_in(data: bytes) -> int:
     return int(text)
 
 
-def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, own: int) -> None:
+def _received(stream: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """Receive a request to its end. Raise ValueError where the server has ended before that."""
+    message = b""
+    while part := stream.recv(65536):
+        message += part
+    head, _, data = message.partition(b"\n")
+    request: dict[str, Any] = json.loads(head)
+    if len(data) != request["size"]:
+        raise ValueError("a part of the data is missing")
+    return request, data
+
+
+def _do(answer: socket.socket, proc: int, own: int) -> None:
     """Do what is asked, as the caller, and send the answer. Raise OSError."""
+    request, data = _received(answer)
     lists, name, number = request["lists"], request["name"], request["number"]
     caller = Impersonation(proc)
     if caller.rights != bytes.fromhex(request["rights"]):
@@ -435,12 +454,12 @@ def _follow(lifeline: int) -> None:
     fcntl.fcntl(_LIFELINE, fcntl.F_SETFL, os.O_ASYNC)
 
 
-def _child(request: dict[str, Any], data: bytes, descriptors: list[int]) -> None:
+def _child(descriptors: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.umask(0)  # the kernel has applied the caller's
     stream, proc, own = descriptors
     with socket.socket(fileno=stream) as answer:
-        _answering(answer, lambda: _do(request, data, answer, proc, own))
+        _answering(answer, lambda: _do(answer, proc, own))
 
 
 class _Children:
@@ -455,8 +474,7 @@ class _Children:
 
     def start(self, message: bytes, descriptors: list[int], connection: socket.socket) -> None:
         """Fork a child for a request. Raise OSError(EAGAIN) if there are too many."""
-        head, _, data = message.partition(b"\n")
-        request = json.loads(head)
+        request = json.loads(message)
         self._forget_ended()
         mine = [key for key, _, _ in self._running.values()].count(request["key"])
         if len(self._running) >= _MOST_CHILDREN or mine >= _MOST_EACH:
@@ -473,7 +491,7 @@ class _Children:
                     # Only now: if the helper has ended meanwhile, this closes the last write end.
                     for number in (lifeline, held, *(end for _, _, end in self._running.values())):
                         os.close(number)
-                    _child(request, data, descriptors)
+                    _child(descriptors)
                 finally:
                     os._exit(0)
         except OSError:

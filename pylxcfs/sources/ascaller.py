@@ -8,15 +8,17 @@ the kernel translates pids, both ways.
 
 The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE in the initial user
 namespace trace it and run code in it. So a seccomp filter, there before the process is, leaves that
-one read(2), write(2), memory, fork(2) and its end. It has three descriptors, the file, the answer
-and its lifeline; no capability but the caller's CAP_SYS_NICE, and none to read; no directory but
+one read(2), write(2), memory, fork(2) and its end. It has two descriptors, the file and the answer;
+no capability but the caller's CAP_SYS_NICE, and none to read; no directory but
 an empty one without a parent; and the caller's network namespace.
 
 A child that takes too long is killed, with what it has forked; of those that do not end each
 container has a few. All are killed when the helper ends, also by SIGKILL and with what is stopped:
 each process group has a lifeline, a pipe of which the helper has the write end. When that closes,
 the kernel sends the group the signal that F_SETSIG names, which is SIGKILL here. PR_SET_PDEATHSIG
-would not do: a new process has none, and a container may stop it before it asks for one.
+would not do: a new process has none, and a container may stop it before it asks for one. Nor may
+a container reach the pipe: a tracer would open its write end by /proc/PID/fd. So where a process is
+inside, another one of the group has it, which is in no container.
 
 It imports nothing of pylxcfs and ends with its socket. Started by helper.py as `python -I -S
 ascaller.py FD` in that directory. A request is a line of JSON, with three descriptors (SCM_RIGHTS):
@@ -263,6 +265,11 @@ class Impersonation:
         number = self._spaces[name]
         return -1 if os.fstat(number).st_ino == os.stat(f"/proc/self/ns/{name}").st_ino else number
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is in another pid namespace than this process."""
+        return self._namespace("pid") >= 0
+
     def take(self, *, pids: bool, moved: int = 0) -> bool:
         """Become the caller. Return whether children are in another pid namespace then.
 
@@ -368,6 +375,8 @@ def _do(answer: socket.socket, proc: int, own: int) -> None:
     caller = Impersonation(proc)
     if caller.rights != bytes.fromhex(request["rights"]):
         raise OSError(errno.EACCES, "the caller has other rights now")
+    if lists and caller.is_elsewhere:
+        _leave_lifeline()
     moved = 0
     if lists and request["do"] == "write":
         moved = pid_in(data) or getattr(caller.who, lists)  # 0 is the caller itself
@@ -419,7 +428,7 @@ def _copy(file: int, answer: socket.socket, most: int) -> None:
 
 def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> None:
     """Read or write in a process of the pid namespace, with little else open. Do not return."""
-    kept = sorted((_LIFELINE, file, answer.fileno()))
+    kept = sorted((-1, file, answer.fileno()))
     for before, last in zip(kept, (*kept[1:], _MOST_DESCRIPTORS), strict=True):
         os.closerange(before + 1, last)
     _confine()
@@ -452,6 +461,16 @@ def _follow(lifeline: int) -> None:
     fcntl.fcntl(_LIFELINE, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(_LIFELINE, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(_LIFELINE, fcntl.F_SETFL, os.O_ASYNC)
+
+
+def _leave_lifeline() -> None:
+    """Go on in a child without it. When that ends, so does what it has forked."""
+    child = os.fork()
+    if child:
+        os.closerange(_LIFELINE + 1, _MOST_DESCRIPTORS)
+        os.waitpid(child, 0)
+        os.killpg(0, signal.SIGKILL)
+    os.close(_LIFELINE)
 
 
 def _child(descriptors: list[int]) -> None:

@@ -8,26 +8,34 @@ the kernel translates pids, both ways.
 
 The container may signal a process in its pid namespace, and with CAP_SYS_PTRACE in the initial user
 namespace trace it and run code in it. So a seccomp filter, there before the process is, leaves that
-one read(2), write(2), memory, fork(2) and its end. It has three descriptors, the file, the answer
-and its lifeline; no capability but the caller's CAP_SYS_NICE, and none to read; no directory but
+one read(2), write(2), memory, fork(2) and its end. It has two descriptors, the file and the answer;
+no capability but the caller's CAP_SYS_NICE, and none to read; no directory but
 an empty one without a parent; and the caller's network namespace.
 
 A child that takes too long is killed, with what it has forked; of those that do not end each
 container has a few. All are killed when the helper ends, also by SIGKILL and with what is stopped:
 each process group has a lifeline, a pipe of which the helper has the write end. When that closes,
 the kernel sends the group the signal that F_SETSIG names, which is SIGKILL here. PR_SET_PDEATHSIG
-would not do: a new process has none, and a container may stop it before it asks for one.
+would not do: a new process has none, and a container may stop it before it asks for one. Nor may
+a container reach the pipe: a tracer would open its write end by /proc/PID/fd. So where a process is
+inside, another one of the group has it, which is in no container.
 
 It imports nothing of pylxcfs and ends with its socket. Started by helper.py as `python -I -S
-ascaller.py FD` in that directory. A request is a line of JSON and the data of a write, with three
-descriptors (SCM_RIGHTS): a stream socket for the answer, the caller's directory in /proc, and the
-directory of the caller's cgroup, below which everything happens.
+ascaller.py FD` in that directory. A request is a line of JSON, with three descriptors (SCM_RIGHTS):
+a stream socket, the caller's directory in /proc, and the directory of the caller's cgroup, below
+which everything happens.
+
+    {"timeout_s": 0 for none, "key": a digest of what requests of one container, or of one user of
+     the host, have in common}
+
+The rest comes on the stream, to its end, and is read by the child: what the helper has read, later
+children have in their memory, and a container that traces one would see requests of others. It is
+a line of JSON and the data of a write.
 
     {"do": "mkdir" | "rmdir" | "chmod" | "chown" | "read" | "write",
      "path": directory, "number": its st_ino, "name": in it, "lists": "", "tgid" or "pid",
      "mode", "uid", "gid": as the host counts them, -1 for no change, "most": bytes to read,
-     "timeout_s": 0 for none, "key": what requests of one container, or of one user of the host,
-     have in common, "rights": those with which the caller asked, in hexadecimal}
+     "size": of the data, "rights": those with which the caller asked, in hexadecimal}
 
 The caller need not wait, with asynchronous I/O or after ETIMEDOUT, and may have become a program
 with the set-user-ID bit. So the child reads the caller's rights once, compares them with those of
@@ -93,7 +101,7 @@ _PID = re.compile(rb"0|[1-9][0-9]{0,9}")
 _MOST_DESCRIPTORS = 1024
 #: The descriptor of a child's lifeline, in place of stdin.
 _LIFELINE = 0
-_REQUEST_SIZE = 1 << 17
+_REQUEST_SIZE = 1 << 10
 #: Children that have not ended: of all callers and of one key, at most.
 _MOST_CHILDREN, _MOST_EACH = 512, 8
 #: What has ended stays a zombie for so many milliseconds at most.
@@ -257,6 +265,11 @@ class Impersonation:
         number = self._spaces[name]
         return -1 if os.fstat(number).st_ino == os.stat(f"/proc/self/ns/{name}").st_ino else number
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is in another pid namespace than this process."""
+        return self._namespace("pid") >= 0
+
     def take(self, *, pids: bool, moved: int = 0) -> bool:
         """Become the caller. Return whether children are in another pid namespace then.
 
@@ -343,12 +356,27 @@ def pid_in(data: bytes) -> int:
     return int(text)
 
 
-def _do(request: dict[str, Any], data: bytes, answer: socket.socket, proc: int, own: int) -> None:
+def _received(stream: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """Receive a request to its end. Raise ValueError where the server has ended before that."""
+    message = b""
+    while part := stream.recv(65536):
+        message += part
+    head, _, data = message.partition(b"\n")
+    request: dict[str, Any] = json.loads(head)
+    if len(data) != request["size"]:
+        raise ValueError("a part of the data is missing")
+    return request, data
+
+
+def _do(answer: socket.socket, proc: int, own: int) -> None:
     """Do what is asked, as the caller, and send the answer. Raise OSError."""
+    request, data = _received(answer)
     lists, name, number = request["lists"], request["name"], request["number"]
     caller = Impersonation(proc)
     if caller.rights != bytes.fromhex(request["rights"]):
         raise OSError(errno.EACCES, "the caller has other rights now")
+    if lists and caller.is_elsewhere:
+        _leave_lifeline()
     moved = 0
     if lists and request["do"] == "write":
         moved = pid_in(data) or getattr(caller.who, lists)  # 0 is the caller itself
@@ -400,7 +428,7 @@ def _copy(file: int, answer: socket.socket, most: int) -> None:
 
 def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> None:
     """Read or write in a process of the pid namespace, with little else open. Do not return."""
-    kept = sorted((_LIFELINE, file, answer.fileno()))
+    kept = sorted((-1, file, answer.fileno()))
     for before, last in zip(kept, (*kept[1:], _MOST_DESCRIPTORS), strict=True):
         os.closerange(before + 1, last)
     _confine()
@@ -435,12 +463,22 @@ def _follow(lifeline: int) -> None:
     fcntl.fcntl(_LIFELINE, fcntl.F_SETFL, os.O_ASYNC)
 
 
-def _child(request: dict[str, Any], data: bytes, descriptors: list[int]) -> None:
+def _leave_lifeline() -> None:
+    """Go on in a child without it. When that ends, so does what it has forked."""
+    child = os.fork()
+    if child:
+        os.closerange(_LIFELINE + 1, _MOST_DESCRIPTORS)
+        os.waitpid(child, 0)
+        os.killpg(0, signal.SIGKILL)
+    os.close(_LIFELINE)
+
+
+def _child(descriptors: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.umask(0)  # the kernel has applied the caller's
     stream, proc, own = descriptors
     with socket.socket(fileno=stream) as answer:
-        _answering(answer, lambda: _do(request, data, answer, proc, own))
+        _answering(answer, lambda: _do(answer, proc, own))
 
 
 class _Children:
@@ -455,8 +493,7 @@ class _Children:
 
     def start(self, message: bytes, descriptors: list[int], connection: socket.socket) -> None:
         """Fork a child for a request. Raise OSError(EAGAIN) if there are too many."""
-        head, _, data = message.partition(b"\n")
-        request = json.loads(head)
+        request = json.loads(message)
         self._forget_ended()
         mine = [key for key, _, _ in self._running.values()].count(request["key"])
         if len(self._running) >= _MOST_CHILDREN or mine >= _MOST_EACH:
@@ -473,7 +510,7 @@ class _Children:
                     # Only now: if the helper has ended meanwhile, this closes the last write end.
                     for number in (lifeline, held, *(end for _, _, end in self._running.values())):
                         os.close(number)
-                    _child(request, data, descriptors)
+                    _child(descriptors)
                 finally:
                     os._exit(0)
         except OSError:

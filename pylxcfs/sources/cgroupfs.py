@@ -17,9 +17,11 @@ ascaller.py, where the kernel decides. Each method may block, and raises OSError
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import re
@@ -375,18 +377,23 @@ class CallerView:
             "name": name,
             "lists": _LISTS.get(name, "") if request["do"] in ("read", "write") else "",
             "most": _MOST_TEXT,
-            "timeout_s": self.caller.files.timeout_s,
-            "key": repr(self.caller.key),
+            "size": sum(map(len, data)),
             "rights": self.caller.rights.hex(),
         }
         message = b"\n".join([json.dumps(request).encode(), *data])
+        # A digest: the helper's memory is in reach of containers, and paths of cgroups can be long.
+        key = hashlib.blake2b(repr(self.caller.key).encode(), digest_size=16).hexdigest()
+        head = json.dumps({"timeout_s": self.caller.files.timeout_s, "key": key}).encode()
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
                 try:
-                    self.caller.files.helper.ask(message, theirs.fileno(), proc.number, own.number)
+                    self.caller.files.helper.ask(head, theirs.fileno(), proc.number, own.number)
                 except SourceError as error:
                     raise OSError(errno.EIO, str(error)) from error
+            with contextlib.suppress(ConnectionError):  # it has answered already, or was killed
+                ours.sendall(message)
+                ours.shutdown(socket.SHUT_WR)
             answer = self._answer(ours)
         if not answer.startswith(b"+"):
             # A container with CAP_SYS_PTRACE may have written it.
@@ -409,7 +416,10 @@ class CallerView:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not poll.poll(None if left is None else left * 1000):
                 raise TimeoutError(errno.ETIMEDOUT, "the operation took too long")
-            part = ours.recv(1 << 16)
+            try:
+                part = ours.recv(1 << 16)
+            except ConnectionResetError:  # it was killed before it read the request
+                break
             if not part:
                 break
             answer += part

@@ -5,8 +5,10 @@ can do neither. It imports nothing of pylxcfs, holds no state, and ends with its
 by helper.py as `python -I -S translator.py FD` in an empty directory without a parent.
 
 The fork inside of a pid namespace may be stopped, and with CAP_SYS_PTRACE traced, by the
-container's root. So it has no capability, one descriptor, that empty directory as its root, a
-network and IPC namespace of the helper's own, and lives for a moment.
+container's root. So it has no capability, one descriptor, that empty directory as its root, and a
+network and IPC namespace of the helper's own. It is in the cgroup of pylxcfs, which would be its
+own one in the cgroup tree: a seccomp filter, there before it is, lets it get no descriptor but
+pidfds. Its process group, which it cannot leave, is killed after a moment.
 
 A request comes with the namespace's descriptor beside it (SCM_RIGHTS):
     b"P" + PID      the pid of that process of the namespace, in the helper's pid namespace, in
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -27,7 +30,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _CLONE_NEWCGROUP = 0x02000000
 _CLONE_NEWPID = 0x20000000
@@ -38,7 +41,20 @@ _CLONE_NEWIPC, _CLONE_NEWNET = 0x08000000, 0x40000000
 _PATIENCE_MS = 2000
 _LOOK_MS = 50
 
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_SECCOMP_MODE_FILTER = 2
+#: What the process inside may call, by machine (as in ascaller.py): AUDIT_ARCH, and the numbers of
+#: sendmsg, pidfd_open, mmap, munmap, brk, futex, rt_sigprocmask, rt_sigreturn, restart_syscall,
+#: clone, wait4, exit_group, and x86's fork.
+_ALLOWED = {
+    "x86_64": (0xC000003E, (46, 434, 9, 11, 12, 202, 14, 15, 219, 56, 61, 231, 57)),
+    "aarch64": (0xC00000B7, (211, 434, 222, 215, 214, 98, 135, 139, 128, 220, 260, 94)),
+}
+#: struct sock_filter: code, jt, jf, k.
+_INSTRUCTION = struct.Struct("=HBBI")
+_BPF_LOAD, _BPF_JUMP_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
+_NR, _ARCH = 0, 4
+_SECCOMP_RET_ERRNO, _SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
 #: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3, and two empty sets of data.
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPS = bytes(24)
@@ -66,15 +82,19 @@ def process_of(namespace: int, pid: int, connection: socket.socket) -> bytes:
         with theirs:
             child = os.fork()
             if child == 0:
+                os.setpgid(0, 0)
                 connection.close()  # with a number of the server, which may be a high one
                 _in_child(lambda: _send_from_inside(namespace, pid, theirs))
+            with contextlib.suppress(ProcessLookupError):
+                os.setpgid(child, child)  # whichever of the two is first
         try:
             _wait_for_message(ours, child)
             message, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
         finally:
             # Its message is here. Its own child is a process of the namespace and may have been
-            # stopped there.
-            os.kill(child, signal.SIGKILL)
+            # stopped there: that would stay, in the cgroup of pylxcfs.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
     try:
         if not message or not descriptors:
@@ -115,7 +135,7 @@ def _has_stopped_child(pid: int) -> bool:
     return False
 
 
-def _in_child(task: Callable[[], None]) -> None:
+def _in_child(task: Callable[[], object]) -> None:
     status = 1
     try:
         task()
@@ -147,15 +167,36 @@ def _send_from_inside(namespace: int, pid: int, to: socket.socket) -> None:
             return
     if _libc.capset(_CAP_HEADER, _NO_CAPS) != 0:
         return
+    end = socket.socket(fileno=0)
+    allowed = _ALLOWED.get(os.uname().machine) if sys.maxsize >> 32 else None
+    if allowed and not _confine(*allowed):
+        return
     inside = os.fork()  # setns() moves the children of the caller, not the caller
     if inside == 0:
-        _in_child(lambda: _send(pid))
+        _in_child(lambda: socket.send_fds(end, [b"1"], [os.pidfd_open(pid)]))
     os.waitpid(inside, 0)
 
 
-def _send(pid: int) -> None:
-    with socket.socket(fileno=0) as to:
-        socket.send_fds(to, [b"1"], [os.pidfd_open(pid)])
+def _confine(arch: int, numbers: Sequence[int]) -> bool:
+    """Allow these system calls alone; the rest is EPERM. Return whether that is so."""
+    refused = _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM)
+    program = [
+        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _ARCH),
+        _INSTRUCTION.pack(_BPF_JUMP_EQUAL, 1, 0, arch),
+        refused,
+        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _NR),
+        # Each jumps over those that follow it and over what refuses.
+        *(
+            _INSTRUCTION.pack(_BPF_JUMP_EQUAL, len(numbers) - i, 0, number)
+            for i, number in enumerate(numbers)
+        ),
+        refused,
+        _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW),
+    ]
+    text = ctypes.create_string_buffer(b"".join(program))
+    header = struct.pack("@HP", len(program), ctypes.addressof(text))  # struct sock_fprog
+    result: int = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0)
+    return result == 0
 
 
 def cgroups_seen_from(namespace: int, pid: int, own: int) -> bytes:

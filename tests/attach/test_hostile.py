@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,24 +93,8 @@ def is_in(made, pid: int) -> bool:
         return False
 
 
-def test_a_process_that_is_traced_inside_has_nothing_to_give(mounts, make_container):
-    """With CAP_SYS_PTRACE a container may take it over, so it is as good as the container's."""
-
-    def probe(paths):
-        caps = bytearray(24)
-        buffer = (asking.ctypes.c_char * 24).from_buffer(caps)
-        asking.check(asking._libc.capget(asking._CAP_HEADER, buffer))
-        found = {
-            "root": sorted(os.listdir("/")),
-            "above": sorted(os.listdir("/..")),
-            "caps": any(caps),
-            "dumpable": asking._libc.prctl(3, 0, 0, 0, 0),
-            "no_new_privs": asking._libc.prctl(39, 0, 0, 0, 0),
-            "descriptors": [number for number in range(1024) if is_open(number)],
-        }
-        return json.dumps(found).encode()
-
-    made = make_container()
+def said_inside(made, mounts, probe, confine) -> object:
+    """Return what `probe` says in place of what reads the links."""
     pidfd = os.pidfd_open(made.pid)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     secret = os.open("/etc/passwd", os.O_RDONLY)
@@ -118,7 +103,8 @@ def test_a_process_that_is_traced_inside_has_nothing_to_give(mounts, make_contai
     if child == 0:
         code = 1
         try:
-            asking.links = probe
+            asking.links = lambda _: json.dumps(probe()).encode()
+            asking.confine = confine
             asking.check(asking._libc.prctl(asking._PR_SET_DUMPABLE, 0, 0, 0, 0))
             asking.ask([], pidfd, writing, tree)
             code = 0
@@ -129,7 +115,29 @@ def test_a_process_that_is_traced_inside_has_nothing_to_give(mounts, make_contai
     with open(reading, "rb") as results:
         found = json.loads(results.read())
     assert os.waitpid(child, 0)[1] == 0
-    assert found == {
+    return found
+
+
+def test_a_process_that_is_traced_inside_has_nothing_to_give(mounts, make_container):
+    """With CAP_SYS_PTRACE a container may take it over, so it is as good as the container's.
+
+    Also without the seccomp filter.
+    """
+
+    def probe():
+        caps = bytearray(24)
+        buffer = (asking.ctypes.c_char * 24).from_buffer(caps)
+        asking.check(asking._libc.capget(asking._CAP_HEADER, buffer))
+        return {
+            "root": sorted(os.listdir("/")),
+            "above": sorted(os.listdir("/..")),
+            "caps": any(caps),
+            "dumpable": asking._libc.prctl(3, 0, 0, 0, 0),
+            "no_new_privs": asking._libc.prctl(39, 0, 0, 0, 0),
+            "descriptors": [number for number in range(1024) if is_open(number)],
+        }
+
+    assert said_inside(make_container(), mounts, probe, lambda: None) == {
         "root": ["own", "proc", "sys"],
         "above": ["own", "proc", "sys"],
         "caps": False,
@@ -137,6 +145,22 @@ def test_a_process_that_is_traced_inside_has_nothing_to_give(mounts, make_contai
         "no_new_privs": 1,
         "descriptors": [0],
     }
+
+
+def test_a_process_that_is_traced_inside_gets_no_descriptor(mounts, make_container):
+    """It is in the cgroup of pylxcfs, to which a directory of the cgroup tree would lead."""
+
+    def probe():
+        own, libc = os.pidfd_open(1), asking._libc
+        return [
+            libc.syscall(438, own, 0, 0),  # pidfd_getfd
+            libc.openat(-100, b"/", os.O_RDONLY),
+            libc.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0),
+            libc.recvmsg(0, bytes(64), 0),
+            libc.setpgid(0, 0),
+        ]
+
+    assert said_inside(make_container(), mounts, probe, asking.confine) == [-1] * 5
 
 
 def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(mounts, make_container):
@@ -156,6 +180,7 @@ def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(mounts
     assert (seen["root"], seen["cwd"]) == ([top] * 3, [top] * 3)
     assert (seen["directories"], seen["descriptors"]) == ([], 1)
     assert seen["program"] == os.ST_RDONLY
+    assert seen["filtered"]
     assert seen["oom_score_adj"] == 1000
     assert 0 <= seen["memory"] < 9 << 20
 

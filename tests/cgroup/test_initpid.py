@@ -6,12 +6,15 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from pylxcfs.errors import Gone, SourceError
+from pylxcfs.sources import translator
 from pylxcfs.sources.initpid import InitFinder
 from tests.cgroup.processes import children_of, descendants_of
 from tests.conftest import require, wait_until
@@ -157,10 +160,18 @@ def test_a_container_that_stops_the_process_in_it_is_not_tried_again_at_once(mak
     finder.prepare()
     try:
         with container.popen([sys.executable, "-c", program]) as process:
-            wait_until(lambda: stopped(finder, container.pid), 60, what="a process that is stopped")
-            with pytest.raises(SourceError, match="has stopped the process"):
-                finder.find(container.pid)
-            os.killpg(process.pid, signal.SIGKILL)
+            try:
+                wait_until(
+                    lambda: stopped(finder, container.pid), 60, what="a process that is stopped"
+                )
+                with pytest.raises(SourceError, match="has stopped the process"):
+                    finder.find(container.pid)
+                # It would stay until the container ends, and the next one beside it.
+                wait_until(
+                    lambda: not stopped_inside(container.pid), what="the end of what is stopped"
+                )
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
         other = make_container()
         assert finder.find(other.pid) == other.pid
         finder._again.clear()
@@ -203,8 +214,56 @@ def test_the_root_of_the_process_inside_leads_to_no_directory_of_the_host(make_c
             os.readlink(f"/proc/{pid}/ns/{name}") for pid in ("self", container.pid)
         )
     assert seen["program"] == os.ST_RDONLY
+    assert seen["filtered"]
     assert seen["oom_score_adj"] == 1000
     assert 0 <= seen["memory"] < 9 << 20
+
+
+def stopped_inside(pid):
+    """Return the processes in the pid namespace of one that are stopped."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if (
+                os.readlink(f"/proc/{process.pid}/ns/pid") == os.readlink(f"/proc/{pid}/ns/pid")
+                and process.status() == psutil.STATUS_STOPPED
+            ):
+                found.append(process.pid)
+    return found
+
+
+def test_the_process_inside_gets_no_descriptor_by_itself(make_container):
+    """With CAP_SYS_PTRACE a container runs code in it, and it is in the cgroup of pylxcfs.
+
+    A directory of the cgroup tree would lead that code to the processes of that cgroup.
+    """
+    container = make_container()
+
+    def probe(end, *_):
+        own, libc = os.pidfd_open(1), translator._libc
+        results = [
+            libc.syscall(438, own, 0, 0),  # pidfd_getfd
+            libc.openat(-100, b"/", os.O_RDONLY),
+            libc.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0),
+            libc.recvmsg(end.fileno(), bytes(64), socket.MSG_DONTWAIT),
+            libc.setpgid(0, 0),
+        ]
+        end.sendmsg([repr(results).encode()])
+
+    namespace = os.open(f"/proc/{container.pid}/ns/pid", os.O_RDONLY)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        try:
+            translator.socket.send_fds = probe
+            translator._send_from_inside(namespace, 1, theirs)
+        finally:
+            os._exit(0)
+    os.close(namespace)
+    theirs.close()
+    with ours:
+        assert ours.recv(100) == b"[-1, -1, -1, -1, -1]"
+    os.waitpid(child, 0)
 
 
 def stopped(finder, pid):

@@ -51,6 +51,7 @@ def look(process):
         "sockets": sum(os.readlink(path).startswith("socket:") for path in descriptors),
         "descriptors": len(descriptors),
         "namespaces": [os.readlink(f"{process}/ns/{name}") for name in ("net", "ipc")],
+        "filtered": "Seccomp:\\t2" in read(f"{process}/status"),
         "program": os.statvfs(f"{process}/exe").f_flag & os.ST_RDONLY,
     }
 

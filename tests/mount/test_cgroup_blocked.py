@@ -195,7 +195,7 @@ def test_a_process_that_lists_for_it_and_is_stopped_is_ended() -> None:
         tree.run(_STOPS, own=tree.memory[0])
 
 
-_TRACES_ONE = """
+_TRACES = """
 import ctypes
 ptrace = ctypes.CDLL(None).ptrace
 SEIZE, INTERRUPT, ALL = 0x4206, 0x4207, 0x40000000
@@ -222,6 +222,12 @@ thread = threading.Thread(target=use)
 thread.start()
 pid = traced()
 done.append(True)
+"""
+
+_WAITS = """
+for name in os.listdir(f"/proc/{pid}/fd"):
+    if os.readlink(f"/proc/{pid}/fd/{name}").startswith("pipe:"):
+        os.open(f"/proc/{pid}/fd/{name}", os.O_WRONLY)  # so that it is not closed
 print("stopped", flush=True)
 os.read(0, 1)
 _, status = os.waitpid(pid, ALL)
@@ -233,7 +239,7 @@ thread.join()
 def test_a_process_that_is_stopped_ends_with_a_helper_that_is_killed() -> None:
     """By a tracer: of a group with one that SIGSTOP has stopped the kernel takes care itself."""
     with Daemon("--enable-cgroup", "--request-timeout=0") as daemon, tree_of(daemon) as tree:
-        code = f"{PRELUDE}own = {tree.memory[0]!r}\n{_TRACES_ONE}"
+        code = f"{PRELUDE}own = {tree.memory[0]!r}\n{_TRACES}{_WAITS}"
         pipe = subprocess.PIPE
         with tree.container.popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
             try:
@@ -243,6 +249,40 @@ def test_a_process_that_is_stopped_ends_with_a_helper_that_is_killed() -> None:
                 assert process.returncode == 0
             finally:
                 process.kill()
+
+
+_SEARCHES = """
+found = []
+with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+    for line in maps:
+        span, mode, *_ = line.split()
+        first, last = (int(number, 16) for number in span.split("-"))
+        if mode.startswith("rw"):
+            memory.seek(first)
+            text = memory.read(last - first)
+            found += [name for name in ("of-others-", "ascaller") if name.encode() in text]
+print(sorted(set(found)), flush=True)
+"""
+
+
+def test_the_memory_of_a_process_that_lists_has_no_requests_of_others() -> None:
+    """A container that traces it reads what the helper has left there."""
+    with (
+        Daemon("--enable-cgroup", "--request-timeout=2") as daemon,
+        tree_of(daemon) as tree,
+        tree_of(daemon) as other,
+    ):
+        other.run(
+            """
+            for i in range(20):
+                os.mkdir(f"{own}/of-others-{i}")
+                write(f"{own}/of-others-{i}/cgroup.procs", 0)
+                write(f"{own}/cgroup.procs", 0)
+            """,
+            own=other.memory[0],
+        )
+        said = tree.run(_TRACES + _SEARCHES, own=tree.memory[0])
+        assert said == "['ascaller']\n"
 
 
 def _helper(daemon: Daemon) -> psutil.Process:
@@ -270,8 +310,9 @@ def test_the_root_of_a_process_that_lists_leads_to_no_directory_of_the_host() ->
             finally:
                 os.killpg(lists.pid, signal.SIGKILL)
     assert (seen["root"], seen["cwd"]) == ([[]] * 3, [[]] * 3)
-    assert (seen["directories"], seen["descriptors"]) == ([], 3)
+    assert (seen["directories"], seen["descriptors"]) == ([], 2)
     assert seen["program"] == os.ST_RDONLY
+    assert seen["filtered"]
     assert seen["oom_score_adj"] == 1000
     assert 0 <= seen["memory"] < 9 << 20
 

@@ -143,16 +143,18 @@ class Requests:
         self.rights = ascaller.rights_of(self._proc.number)
         self.helper = HelperProcess(ascaller.__file__, 60.0, 60.0)
 
-    def start(self, key: int, timeout_s: float = 0) -> socket.socket:
+    def start(self, key: int, timeout_s: float = 0, size: int = 0) -> socket.socket:
         """Send a request. Return the socket of the answer."""
         request = {
             "do": "read", "path": "", "number": 0, "name": "fifo", "lists": "", "most": 100,
-            "key": key, "timeout_s": timeout_s, "rights": self.rights.hex(),
+            "size": size, "rights": self.rights.hex(),
         }  # fmt: skip
         ours, theirs = socket.socketpair()
+        ours.sendall(json.dumps(request).encode())
+        ours.shutdown(socket.SHUT_WR)
         with theirs:
-            message = json.dumps(request).encode()
-            self.helper.ask(message, theirs.fileno(), self._proc.number, self._directory.number)
+            head = json.dumps({"key": key, "timeout_s": timeout_s}).encode()
+            self.helper.ask(head, theirs.fileno(), self._proc.number, self._directory.number)
         ours.settimeout(60)
         return ours
 
@@ -169,6 +171,12 @@ def test_what_is_done_for_a_caller_with_other_rights_is_refused(requests: Reques
     requests.rights = bytes(16)
     with requests.start(1) as refused:
         assert refused.recv(100) == b"-%d" % errno.EACCES
+
+
+def test_a_request_that_lacks_a_part_is_refused(requests: Requests) -> None:
+    """The server was killed when it had sent the rest."""
+    with requests.start(1, size=1) as refused:
+        assert refused.recv(100) == b"-%d" % errno.EIO
 
 
 def test_rights_are_those_of_credentials_and_namespaces() -> None:

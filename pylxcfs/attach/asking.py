@@ -3,8 +3,8 @@
 For that a process of ours is in the container's pid namespace for a moment, where the container's
 root may stop and kill it, and with CAP_SYS_PTRACE trace it. So that process has nothing to gain:
 
-- It is a fork of this program, which imports nothing of pylxcfs, has no environment, and never sees
-  an answer. In its memory is the request, and no other container's name or key.
+- It is a fork of this program, which has no environment and no data of pylxcfs, and never sees an
+  answer. In its memory is the request, and no other container's name or key.
 - It has no capability and no_new_privs; its root directory is a detached copy of the mount, above
   which there is nothing, also for a container that opens its /proc/PID/root; and its one descriptor
   is the pipe for the answer. Network and IPC namespace are the container's.
@@ -15,10 +15,10 @@ root may stop and kill it, and with CAP_SYS_PTRACE trace it. So that process has
 - Without CAP_SYS_PTRACE nobody may trace it or open its files in /proc (PR_SET_DUMPABLE).
 - It is killed after half a second, with what it has forked.
 
-Started by sources/helper.py as `python -I -S asking.py FD`. A request comes with a pidfd, the
-pipe and the copy of the mount beside it (SCM_RIGHTS); it is the paths, with zero bytes between
-them. Into the pipe goes where each path leads, each with a zero byte behind it. The answer is b"+",
-or b"-" and the number of the error.
+Started by sources/helper.py with the number of its socket. A request comes with a pidfd, the pipe
+and the copy of the mount beside it (SCM_RIGHTS); it is the paths, with zero bytes between them.
+Into the pipe goes where each path leads, each with a zero byte behind it. The answer is b"+", or
+b"-" and the number of the error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import resource
 import select
 import signal
 import socket
@@ -36,34 +35,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from pylxcfs.sources import confinement
+
 _NAMESPACES = 0x20000000 | 0x02000000 | 0x40000000 | 0x08000000  # CLONE_NEW{PID,CGROUP,NET,IPC}
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-_SECCOMP_MODE_FILTER = 2
-#: What the process inside, and the one that waits for it, may call, by machine (as in
-#: sources/ascaller.py): AUDIT_ARCH, and the numbers of readlinkat, write, mmap, munmap, brk, futex,
-#: rt_sigprocmask, rt_sigreturn, restart_syscall, clone, pidfd_open, ppoll, clock_gettime, kill,
-#: wait4, exit_group, and x86's readlink, fork and poll.
-_ALLOWED = {
-    "x86_64": (
-        0xC000003E,
-        (267, 1, 9, 11, 12, 202, 14, 15, 219, 56, 434, 271, 228, 62, 61, 231, 89, 57, 7),
-    ),
-    "aarch64": (
-        0xC00000B7,
-        (78, 64, 222, 215, 214, 98, 135, 139, 128, 220, 434, 73, 113, 129, 260, 94),
-    ),
-}
-#: struct sock_filter: code, jt, jf, k.
-_INSTRUCTION = struct.Struct("=HBBI")
-_BPF_LOAD, _BPF_JUMP_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
-_NR, _ARCH = 0, 4
-_SECCOMP_RET_ERRNO, _SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 #: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3, and two empty sets of data.
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPS = bytes(24)
 _MOST_DESCRIPTORS = 1024
-#: Address space of the process inside, more than the helper has.
-_MORE_MEMORY = 8 << 20
 
 #: Milliseconds for the process in the namespace. The container's root may have stopped it.
 PATIENCE_MS = 500
@@ -97,47 +76,16 @@ def links(paths: Sequence[bytes]) -> bytes:
     return found
 
 
-def bound_memory() -> None:
-    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
-
-    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
-    """
-    with open("/proc/self/oom_score_adj", "wb") as file:
-        file.write(b"1000")
-    with open("/proc/self/statm", "rb") as file:
-        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
-    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
-
-
 def confine() -> None:
-    """Allow nothing but what the process inside needs; the rest is EPERM."""
-    allowed = _ALLOWED.get(os.uname().machine) if sys.maxsize >> 32 else None
-    if allowed is None:
-        return
-    arch, numbers = allowed
-    refused = _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM)
-    program = [
-        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _ARCH),
-        _INSTRUCTION.pack(_BPF_JUMP_EQUAL, 1, 0, arch),
-        refused,
-        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _NR),
-        # Each jumps over those that follow it and over what refuses.
-        *(
-            _INSTRUCTION.pack(_BPF_JUMP_EQUAL, len(numbers) - i, 0, number)
-            for i, number in enumerate(numbers)
-        ),
-        refused,
-        _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW),
-    ]
-    text = ctypes.create_string_buffer(b"".join(program))
-    header = struct.pack("@HP", len(program), ctypes.addressof(text))  # struct sock_fprog
-    check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
+    """Allow what the process inside needs, and the one that waits for it."""
+    waits = ("pidfd_open", "poll", "ppoll", "clock_gettime", "kill")
+    confinement.allow_only("readlink", "readlinkat", "write", *waits)
 
 
 def ask(paths: Sequence[bytes], pidfd: int, pipe: int, tree: int) -> None:
     """Fork the process inside, and see it end. Raise OSError."""
     check(_libc.setns(pidfd, _NAMESPACES))
-    bound_memory()
+    confinement.bound_memory()
     os.fchdir(tree)
     os.chroot(".")
     # The next child is the one inside. It is born with this.

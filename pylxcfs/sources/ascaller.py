@@ -20,10 +20,9 @@ would not do: a new process has none, and a container may stop it before it asks
 a container reach the pipe: a tracer would open its write end by /proc/PID/fd. So where a process is
 inside, another one of the group has it, which is in no container.
 
-It imports nothing of pylxcfs and ends with its socket. Started by helper.py as `python -I -S
-ascaller.py FD` in that directory. A request is a line of JSON, with three descriptors (SCM_RIGHTS):
-a stream socket, the caller's directory in /proc, and the directory of the caller's cgroup, below
-which everything happens.
+It has no data of pylxcfs and ends with its socket. Started by helper.py, in that directory. A
+request is a line of JSON, with three descriptors (SCM_RIGHTS): a stream socket, the caller's
+directory in /proc, and the directory of the caller's cgroup, below which everything happens.
 
     {"timeout_s": 0 for none, "key": a digest of what requests of one container, or of one user of
      the host, have in common}
@@ -54,9 +53,7 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
-import resource
 import select
 import signal
 import socket
@@ -66,6 +63,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pylxcfs.sources import confinement
+
 _OPENAT2 = 437
 #: struct open_how with RESOLVE_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS and _BENEATH.
 _HOW = struct.Struct("=QQQ")
@@ -73,20 +72,7 @@ _RESOLVE = 1 | 2 | 4 | 8
 
 _CLONE_NEWCGROUP, _CLONE_NEWUSER = 0x02000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
-_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 8, 22, 38
-_SECCOMP_MODE_FILTER = 2
-#: What the process in the caller's pid namespace may call, by machine: AUDIT_ARCH, and the numbers
-#: of read, write, sendto, mmap, munmap, brk, futex, rt_sigprocmask, rt_sigreturn, restart_syscall,
-#: clone, wait4, exit_group, and x86's fork (the generic asm/unistd.h; asm/unistd_64.h).
-_ALLOWED = {
-    "x86_64": (0xC000003E, (0, 1, 44, 9, 11, 12, 202, 14, 15, 219, 56, 61, 231, 57)),
-    "aarch64": (0xC00000B7, (63, 64, 206, 222, 215, 214, 98, 135, 139, 128, 220, 260, 94)),
-}
-#: struct sock_filter: code, jt, jf, k. Offsets of nr and arch in struct seccomp_data.
-_INSTRUCTION = struct.Struct("=HBBI")
-_BPF_LOAD, _BPF_JUMP_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
-_NR, _ARCH = 0, 4
-_SECCOMP_RET_ERRNO, _SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 4, 8, 38
 #: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3.
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _CAP_DATA = struct.Struct("=IIIIII")
@@ -106,9 +92,6 @@ _REQUEST_SIZE = 1 << 10
 _MOST_CHILDREN, _MOST_EACH = 512, 8
 #: What has ended stays a zombie for so many milliseconds at most.
 _REAP_MS = 1000.0
-
-#: Address space of the process in the caller's pid namespace, more than the helper has.
-_MORE_MEMORY = 8 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -201,45 +184,6 @@ def own_capabilities() -> int:
     return int(low) | int(high) << 32
 
 
-def _confine() -> None:
-    """Allow nothing but what a process in the caller's pid namespace needs; the rest is EPERM.
-
-    OSError(EOPNOTSUPP) on a machine of which the numbers are not known here.
-    """
-    if platform.machine() not in _ALLOWED:
-        raise OSError(errno.EOPNOTSUPP, "no seccomp filter for this machine")
-    arch, numbers = _ALLOWED[platform.machine()]
-    refused = _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM)
-    program = [
-        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _ARCH),
-        _INSTRUCTION.pack(_BPF_JUMP_EQUAL, 1, 0, arch),
-        refused,
-        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _NR),
-        # Each jumps over those that follow it and over what refuses.
-        *(
-            _INSTRUCTION.pack(_BPF_JUMP_EQUAL, len(numbers) - i, 0, number)
-            for i, number in enumerate(numbers)
-        ),
-        refused,
-        _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW),
-    ]
-    text = ctypes.create_string_buffer(b"".join(program))
-    header = struct.pack("@HP", len(program), ctypes.addressof(text))  # struct sock_fprog
-    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
-
-
-def _bound_memory() -> None:
-    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
-
-    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
-    """
-    with open("/proc/self/oom_score_adj", "wb") as file:
-        file.write(b"1000")
-    with open("/proc/self/statm", "rb") as file:
-        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
-    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
-
-
 def _prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, value, 0, 0, 0))
 
@@ -289,7 +233,7 @@ class Impersonation:
         if user >= 0 and moved:
             who = who._replace(euid=self._euid_to_move(moved))
         if inside:
-            _bound_memory()
+            confinement.bound_memory()
             os.chroot(".")  # the helper's empty directory
         capabilities = own_capabilities()
         _prctl(_PR_SET_KEEPCAPS, 1)
@@ -431,7 +375,8 @@ def _inside(transfer: Callable[[], None], file: int, answer: socket.socket) -> N
     kept = sorted((-1, file, answer.fileno()))
     for before, last in zip(kept, (*kept[1:], _MOST_DESCRIPTORS), strict=True):
         os.closerange(before + 1, last)
-    _confine()
+    if not confinement.allow_only("read", "write", "sendto"):
+        raise OSError(errno.EOPNOTSUPP, "no seccomp filter for this machine")
     child = os.fork()
     if child == 0:
         _answering(answer, transfer)

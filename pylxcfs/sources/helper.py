@@ -1,9 +1,10 @@
 """Helper processes: for system calls that the server must not make itself.
 
-A helper is a file of the standard library alone, run as `python -I -S FILE FD`. It answers one
-request at a time on a SOCK_SEQPACKET socket: first of all "+", then to each request "+" and the
-answer, or "-" and the reason. What it does may block in the kernel for as long as a container
-likes, even so that SIGKILL waits; then it is left behind, and the server goes on.
+A helper is a file that imports confinement.py and the standard library alone. Python runs it with
+-I and -S, and with the number of its socket (SOCK_SEQPACKET). It answers one request at a time:
+first of all "+", then to each request "+" and the answer, or "-" and the reason. What it does may
+block in the kernel for as long as a container likes, even so that SIGKILL waits; then it is left
+behind, and the server goes on.
 
 Its program is in a read-only mount, and its working directory is an empty one without a parent
 (detached.py): chroot(".") is what a process of it needs before a container may reach it.
@@ -27,6 +28,14 @@ import time
 from pylxcfs.errors import Gone, SourceError
 from pylxcfs.sources import detached, reading, translator
 from pylxcfs.sources.kept import Descriptor
+
+#: Runs a file as a program for which pylxcfs can be imported: with -I and -S Python knows only its
+#: own modules.
+_RUN = (
+    "import runpy, sys; sys.path.append(sys.argv[1]); del sys.argv[:2];"
+    " runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 #: Longest answer. /proc/PID/cgroup has one path of at most 4096 bytes for each v1 hierarchy.
 _ANSWER_SIZE = 1 << 18
@@ -146,7 +155,7 @@ class HelperProcess:
         empty = detached.empty_directory()
         try:
             return subprocess.Popen(
-                [sys.executable, "-I", "-S", self._file, str(connection)],
+                command(self._file, connection),
                 executable=program,
                 pass_fds=[connection],
                 stdin=subprocess.DEVNULL,
@@ -189,6 +198,11 @@ class HelperProcess:
 
     def _error(self, reason: object) -> SourceError:
         return SourceError(f"helper process {os.path.basename(self._file)}: {reason}")
+
+
+def command(file: str, connection: int) -> list[str]:
+    """Return the arguments that start a helper."""
+    return [sys.executable, "-I", "-S", "-c", _RUN, _PACKAGES, file, str(connection)]
 
 
 def _environment() -> dict[str, str]:

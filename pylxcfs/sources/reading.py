@@ -6,9 +6,9 @@ in a system call, and in /proc/TID/fdinfo/FD (seq_show, fs/proc/fd.c).
 
 Another thread of the container may put any file in the place of FD, and printing that one's fdinfo
 may block: of an epoll file, for as long as a page fault of the container takes (ep_show_fdinfo).
-So this file is a helper process (helper.py), which imports nothing of pylxcfs. A request is a
-thread's id in decimal, and the answer its offset, or nothing; with an "O" in front of the id the
-answer is "1" for a thread in open(2), else nothing.
+So this file is a helper process (helper.py). A request is a thread's id in decimal, and the answer
+its offset, or nothing; with an "O" in front of the id the answer is "1" for a thread in open(2),
+else nothing.
 """
 
 from __future__ import annotations

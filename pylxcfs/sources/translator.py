@@ -1,8 +1,8 @@
 """A helper process that enters namespaces for the server.
 
 It forks inside of another pid namespace, or changes its cgroup namespace; a process with threads
-can do neither. It imports nothing of pylxcfs, holds no state, and ends with its socket. Started
-by helper.py as `python -I -S translator.py FD` in an empty directory without a parent.
+can do neither. It holds no state and ends with its socket. Started by helper.py, in an empty
+directory without a parent.
 
 The fork inside of a pid namespace may be stopped, and with CAP_SYS_PTRACE traced, by the
 container's root. So it has no capability, one descriptor, that empty directory as its root, and a
@@ -22,15 +22,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
-import resource
 import select
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+from pylxcfs.sources import confinement
 
 _CLONE_NEWCGROUP = 0x02000000
 _CLONE_NEWPID = 0x20000000
@@ -41,26 +41,11 @@ _CLONE_NEWIPC, _CLONE_NEWNET = 0x08000000, 0x40000000
 _PATIENCE_MS = 2000
 _LOOK_MS = 50
 
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
-_SECCOMP_MODE_FILTER = 2
-#: What the process inside may call, by machine (as in ascaller.py): AUDIT_ARCH, and the numbers of
-#: sendmsg, pidfd_open, mmap, munmap, brk, futex, rt_sigprocmask, rt_sigreturn, restart_syscall,
-#: clone, wait4, exit_group, and x86's fork.
-_ALLOWED = {
-    "x86_64": (0xC000003E, (46, 434, 9, 11, 12, 202, 14, 15, 219, 56, 61, 231, 57)),
-    "aarch64": (0xC00000B7, (211, 434, 222, 215, 214, 98, 135, 139, 128, 220, 260, 94)),
-}
-#: struct sock_filter: code, jt, jf, k.
-_INSTRUCTION = struct.Struct("=HBBI")
-_BPF_LOAD, _BPF_JUMP_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
-_NR, _ARCH = 0, 4
-_SECCOMP_RET_ERRNO, _SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 #: struct __user_cap_header_struct with _LINUX_CAPABILITY_VERSION_3, and two empty sets of data.
 _CAP_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPS = bytes(24)
 _MOST_DESCRIPTORS = 1024
-#: Address space of the process inside, more than the helper has.
-_MORE_MEMORY = 8 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -144,21 +129,9 @@ def _in_child(task: Callable[[], object]) -> None:
         os._exit(status)
 
 
-def _bound_memory() -> None:
-    """Bound the memory of what is forked, and let the kernel kill it before others for memory.
-
-    The service's own oom_score_adj may be -1000. prlimit(2), as setrlimit(2) is in @resources.
-    """
-    with open("/proc/self/oom_score_adj", "wb") as file:
-        file.write(b"1000")
-    with open("/proc/self/statm", "rb") as file:
-        most = int(file.read().split()[0]) * resource.getpagesize() + _MORE_MEMORY
-    resource.prlimit(0, resource.RLIMIT_AS, (most, most))
-
-
 def _send_from_inside(namespace: int, pid: int, to: socket.socket) -> None:
     enter(namespace, _CLONE_NEWPID)
-    _bound_memory()
+    confinement.bound_memory()
     os.chroot(".")  # the helper's empty directory
     os.dup2(to.fileno(), 0)
     os.closerange(1, _MOST_DESCRIPTORS)
@@ -168,35 +141,11 @@ def _send_from_inside(namespace: int, pid: int, to: socket.socket) -> None:
     if _libc.capset(_CAP_HEADER, _NO_CAPS) != 0:
         return
     end = socket.socket(fileno=0)
-    allowed = _ALLOWED.get(os.uname().machine) if sys.maxsize >> 32 else None
-    if allowed and not _confine(*allowed):
-        return
+    confinement.allow_only("sendmsg", "pidfd_open")
     inside = os.fork()  # setns() moves the children of the caller, not the caller
     if inside == 0:
         _in_child(lambda: socket.send_fds(end, [b"1"], [os.pidfd_open(pid)]))
     os.waitpid(inside, 0)
-
-
-def _confine(arch: int, numbers: Sequence[int]) -> bool:
-    """Allow these system calls alone; the rest is EPERM. Return whether that is so."""
-    refused = _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM)
-    program = [
-        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _ARCH),
-        _INSTRUCTION.pack(_BPF_JUMP_EQUAL, 1, 0, arch),
-        refused,
-        _INSTRUCTION.pack(_BPF_LOAD, 0, 0, _NR),
-        # Each jumps over those that follow it and over what refuses.
-        *(
-            _INSTRUCTION.pack(_BPF_JUMP_EQUAL, len(numbers) - i, 0, number)
-            for i, number in enumerate(numbers)
-        ),
-        refused,
-        _INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW),
-    ]
-    text = ctypes.create_string_buffer(b"".join(program))
-    header = struct.pack("@HP", len(program), ctypes.addressof(text))  # struct sock_fprog
-    result: int = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0)
-    return result == 0
 
 
 def cgroups_seen_from(namespace: int, pid: int, own: int) -> bytes:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,52 +72,6 @@ def test_a_path_stays_beneath_its_directory(tmp_path: Path) -> None:
 def test_own_capabilities_are_the_effective_ones() -> None:
     with open("/proc/self/status", "rb") as file:
         assert ascaller.own_capabilities() == Credentials.parse(file.read()).caps
-
-
-_CONFINED = """
-import errno, os, runpy, socket, sys
-names = runpy.run_path(sys.argv[1])
-read, write = os.pipe()
-ours, theirs = socket.socketpair()
-names["_prctl"](names["_PR_SET_NO_NEW_PRIVS"], 1)
-refused = [lambda: os.open("/", 0), socket.socket, lambda: os.kill(os.getpid(), 0), os.pipe,
-           lambda: os.dup(0), lambda: os.chdir("/"), lambda: os.setpgid(0, 0)]
-names["_confine"]()
-for number, function in enumerate(refused):
-    try:
-        function()
-    except OSError as error:
-        assert error.errno == errno.EPERM, (number, error)
-    else:
-        raise AssertionError(number)
-child = os.fork()
-if child == 0:
-    large = b"x" * (1 << 22)
-    os.write(write, b"1" * 5)
-    ours.sendall(b"2" * 5)
-    os._exit(len(large) - (1 << 22))
-assert os.waitpid(child, 0)[1] == 0
-assert os.read(read, 5) == b"1" * 5 and os.read(theirs.fileno(), 5) == b"2" * 5
-os.write(1, b"all as it should be")
-os._exit(0)
-"""
-
-
-def test_a_confined_process_reads_writes_forks_and_ends() -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _CONFINED, ascaller.__file__],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout == b"all as it should be", done.stderr
-
-
-def test_on_a_machine_without_a_filter_nothing_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "sparc64")
-    with pytest.raises(OSError, match="seccomp") as caught:
-        ascaller._confine()
-    assert caught.value.errno == errno.EOPNOTSUPP
 
 
 def test_what_is_no_pid_is_left_to_the_kernel() -> None:

@@ -196,7 +196,7 @@ def test_a_helper_ends_with_the_server(tmp_path: Path) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", file, str(theirs.fileno())],
+                helper.command(file, theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 stderr=subprocess.PIPE,
             )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from pylxcfs.errors import PylxcfsError
-from pylxcfs.formats import mountinfo
+from pylxcfs.formats import mountinfo, terminal
 from pylxcfs.sources import runtimes
 from pylxcfs.sources.kept import read_whole
 
@@ -41,8 +41,7 @@ class _Found(NamedTuple):
 
 def printable(text: str) -> str:
     """Return text of a container for a log or a terminal: one line without control characters."""
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return terminal.printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 
 
 def running(proc: str = "/proc") -> Iterator[Container]:

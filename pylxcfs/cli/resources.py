@@ -22,6 +22,7 @@ from pylxcfs import log
 from pylxcfs.cli import runtime
 from pylxcfs.cli.options import Config
 from pylxcfs.errors import FormatError, Gone, HostError, SourceError, UserError
+from pylxcfs.formats import terminal
 from pylxcfs.guard import Guard
 from pylxcfs.keeper import child, sdnotify
 from pylxcfs.keeper import resources as holding
@@ -175,7 +176,7 @@ def render(found: Resources, changed: tuple[str, ...] = ()) -> str:
 
 def _printable(line: str) -> str:
     """Return a line for a terminal: an owner of cgroups puts escape sequences into their names."""
-    return "".join([letter if letter.isprintable() else "\ufffd" for letter in line])
+    return terminal.printable(line, "\ufffd")
 
 
 def _shown(name: str, value: object) -> str:

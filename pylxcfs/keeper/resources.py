@@ -97,7 +97,6 @@ class Resources:
         given: Mapping[str, int],
     ) -> None:
         """`given`: the socket, as `take` returns it; else it is made. Raise as `listen`."""
-        self._directory = runtime_dir
         self._command = command
         self._config_fd = config_fd
         self._notifier = notifier
@@ -147,6 +146,6 @@ class Resources:
             self.reap()
         if self._ours and not (keep and self._notifier.keeps_descriptors):
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={STORED}")
-            if self._made is not None:
-                _remove(os.path.join(self._directory, _SOCKET), self._made)
+            if self.path is not None and self._made is not None:
+                _remove(self.path, self._made)
         self._listener.close()  # after its file, which nobody replaces while it listens

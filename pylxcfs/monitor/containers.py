@@ -15,7 +15,7 @@ from typing import Any, Final
 from pylxcfs.attach import containers
 from pylxcfs.attach.containers import Container
 from pylxcfs.errors import PylxcfsError
-from pylxcfs.formats import mountinfo
+from pylxcfs.formats import mountinfo, terminal
 from pylxcfs.monitor import bindings
 from pylxcfs.monitor.bindings import Devices
 from pylxcfs.sources import runtimes
@@ -52,7 +52,7 @@ def _hierarchies() -> Hierarchies:
 
 def printable(text: str, most: int = 200) -> str:
     """Return text without what a terminal would obey, and not too long."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:most])
+    return terminal.printable(text[:most])
 
 
 def _describe(container: Container, hierarchies: Hierarchies, devices: Devices) -> dict[str, Any]:

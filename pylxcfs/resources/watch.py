@@ -13,12 +13,12 @@ import select
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pylxcfs.errors import Gone, SourceError
+from pylxcfs.errors import Gone
 from pylxcfs.resources.model import Resources
 from pylxcfs.resources.query import Query
 from pylxcfs.sources.kept import Descriptor
 from pylxcfs.sources.registry import has_ended
-from pylxcfs.sources.settings import Watch
+from pylxcfs.sources.settings import Watch, out_of
 
 
 class Change(NamedTuple):
@@ -83,7 +83,7 @@ def watch(pid: int | None = None, *, query: Query | None = None) -> Iterator[Cha
     try:
         writes = query.hierarchies.writes
         if writes.fileno() < 0:
-            raise SourceError("out of inotify instances; raise fs.inotify.max_user_instances")
+            raise out_of("instances")
         try:
             pidfd = Descriptor(os.pidfd_open(pid))
         except (OSError, OverflowError) as error:

@@ -92,13 +92,13 @@ class Writes:
         """
         if self._fd < 0:
             if needed:
-                raise _out_of("instances")
+                raise out_of("instances")
             return None
         with self._lock:
             number = _libc.inotify_add_watch(self._fd, os.fsencode(path), _CHANGED)
             if number < 0:
                 if needed and ctypes.get_errno() == errno.ENOSPC:
-                    raise _out_of("watches")
+                    raise out_of("watches")
                 if os.path.exists(path):
                     self._refuse("watches")
                 return None
@@ -150,10 +150,11 @@ class Writes:
     def _refuse(self, what: str) -> None:
         if not self._refused:
             self._refused = True
-            _log.warning("%s; limits are read at each rendering", _out_of(what))
+            _log.warning("%s; limits are read at each rendering", out_of(what))
 
 
-def _out_of(what: str) -> SourceError:
+def out_of(what: str) -> SourceError:
+    """Return the error of a user without inotify "instances" or "watches"."""
     return SourceError(f"out of inotify {what}; raise fs.inotify.max_user_{what}")
 
 

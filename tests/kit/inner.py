@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +66,17 @@ while not found:
             pass  # it has ended
 print(json.dumps(found), flush=True)
 """
+
+
+def tried(libc: ctypes.CDLL, end: int) -> list[int]:
+    """Return what each way to another descriptor gives this process, and to another group."""
+    return [
+        libc.syscall(438, os.pidfd_open(1), 0, 0),  # pidfd_getfd
+        libc.openat(-100, b"/", os.O_RDONLY),
+        libc.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0),
+        libc.recvmsg(end, bytes(64), socket.MSG_DONTWAIT),
+        libc.setpgid(0, 0),
+    ]
 
 
 def seen_of(container: Container, file: str, use: Callable[[], object]) -> dict[str, Any]:
